@@ -1,0 +1,194 @@
+"""Which images make up a task, as a pure function of (seed, split, task id), and how they become an episode.
+
+No state and no global random generator are involved: the same task comes out in any worker, on any rank, before and
+after a resume, and whatever was drawn before it.
+"""
+
+import warnings
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from few_shot_nas.data.source import Rotation, Split
+from few_shot_nas.episode import Episode
+from few_shot_nas.errors import InputError
+
+QUARTER_TURNS = 4
+
+
+class TaskPlan(NamedTuple):
+    """What a task consists of, before any image is touched. B = N * (K + n_query) images, support first.
+
+    Attributes:
+        index: rows of the split's image array, ``[B]`` int64.
+        label: labels in 0..N-1, ``[B]`` int64.
+        rotation: quarter turns, counter-clockwise, 0..3, ``[B]`` int64.
+        task_id: the task's identity within its split, ``[]`` int64.
+        n_support: N * K, the number of leading images that are the support set.
+
+    :func:`stack` puts M plans together; the tensors then have a leading axis M.
+    """
+
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody looks for here
+    label: Tensor
+    rotation: Tensor
+    task_id: Tensor
+    n_support: int
+
+
+def draw_task(
+    split: Split,
+    *,
+    seed: int,
+    split_name: str,
+    task_id: int,
+    n_way: int,
+    k_shot: int,
+    n_query: int,
+    rotation: Rotation = "none",
+) -> TaskPlan:
+    """Draw an N-way K-shot task.
+
+    N different classes are drawn, and of each K + n_query different images. The labels 0..N-1 are permuted afresh for
+    every task, because with labels fixed per class a learner could store the classes instead of adapting. The support
+    set holds exactly K images of each class; the query set holds n_query of each, shuffled, so that neither the order
+    nor the position gives labels away to transductive normalisation.
+
+    Args:
+        split: the images to draw from; :func:`check_task` says whether it has enough.
+        seed: of the whole stream of tasks.
+        split_name: train, val or test: the splits' streams are independent.
+        task_id: which task of the stream.
+        n_way: number of classes N.
+        k_shot: support images per class K.
+        n_query: query images per class.
+        rotation: ``augment`` turns each class by its own random number of quarter turns, the same for all its images
+            in the task; ``classes`` counts every (character, quarter turn) as a class of its own, so that two rotations
+            of one character can meet in one task; ``none`` turns nothing.
+    """
+    sequence = np.random.SeedSequence((seed, zlib.crc32(split_name.encode()), task_id))
+    rng = np.random.Generator(np.random.Philox(sequence))
+    n_classes = len(split.starts) - 1
+    if rotation == "classes":
+        drawn = rng.choice(n_classes * QUARTER_TURNS, n_way, replace=False)
+        classes, turns = drawn % n_classes, drawn // n_classes
+    else:
+        classes = rng.choice(n_classes, n_way, replace=False)
+        turns = rng.integers(QUARTER_TURNS, size=n_way) if rotation == "augment" else np.zeros(n_way, dtype=np.int64)
+    rows = np.empty((n_way, k_shot + n_query), dtype=np.int64)
+    for way, class_index in enumerate(classes):
+        first, last = split.starts[class_index], split.starts[class_index + 1]
+        rows[way] = first + rng.choice(last - first, k_shot + n_query, replace=False)
+    labels = rng.permutation(n_way)
+    ways = np.repeat(np.arange(n_way), n_query)[rng.permutation(n_way * n_query)]
+    # Which of its class's query images an entry is follows from the order of drawing, which is random already.
+    order = np.argsort(ways, kind="stable")
+    query_rows = np.empty(n_way * n_query, dtype=np.int64)
+    query_rows[order] = rows[:, k_shot:].ravel()
+    way_of = np.concatenate([np.repeat(np.arange(n_way), k_shot), ways])
+    return TaskPlan(
+        index=torch.from_numpy(np.concatenate([rows[:, :k_shot].ravel(), query_rows])),
+        label=torch.from_numpy(labels[way_of]),
+        rotation=torch.from_numpy(turns[way_of]),
+        task_id=torch.tensor(task_id),
+        n_support=n_way * k_shot,
+    )
+
+
+def check_task(
+    split: Split, *, label: str, n_way: int, k_shot: int, n_query: int, rotation: Rotation = "none"
+) -> None:
+    """Raise InputError if tasks of that shape cannot be drawn from ``split``.
+
+    Args:
+        split: the images to draw from.
+        label: source and split, for the message.
+        n_way: number of classes.
+        k_shot: support images per class.
+        n_query: query images per class.
+        rotation: with ``classes`` every class counts four times.
+    """
+    for flag, value in (("n_way", n_way), ("k_shot", k_shot), ("n_query", n_query)):
+        if value < 1:
+            raise InputError(f"{label}: {flag}={value} must be at least 1")
+    available = len(split.class_names) * (QUARTER_TURNS if rotation == "classes" else 1)
+    if n_way > available:
+        raise InputError(f"{label}: n_way={n_way} but there are {available} classes; lower n_way")
+    counts = np.diff(split.starts)
+    needed = k_shot + n_query
+    if int(counts.min()) < needed:
+        poorest = int(counts.argmin())
+        raise InputError(
+            f"{label}: class {split.class_names[poorest]} has {int(counts[poorest])} images, k_shot={k_shot} and "
+            f"n_query={n_query} need {needed} of every class; lower one of them"
+        )
+
+
+def stack(plans: Sequence[TaskPlan]) -> TaskPlan:
+    """Put M plans of the same shape together: every tensor gets a leading axis M."""
+    return TaskPlan(
+        index=torch.stack([plan.index for plan in plans]),
+        label=torch.stack([plan.label for plan in plans]),
+        rotation=torch.stack([plan.rotation for plan in plans]),
+        task_id=torch.stack([plan.task_id for plan in plans]),
+        n_support=plans[0].n_support,
+    )
+
+
+def image_tensor(split: Split) -> Tensor:
+    """Return the split's images as a uint8 tensor ``[n, H, W, C]`` that shares the memory map; never write to it."""
+    with warnings.catch_warnings():
+        # Said of every read-only array. Nothing here writes to it.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(split.images)
+
+
+def materialise(
+    plans: TaskPlan | Sequence[TaskPlan], images: Tensor, mean: Sequence[float], std: Sequence[float]
+) -> Episode:
+    """Gather, turn and normalise the images of M tasks.
+
+    Args:
+        plans: stacked by :func:`stack`, on the device of ``images``; or a sequence of single plans.
+        images: uint8 ``[n, H, W, C]``, on any device; the work is done there.
+        mean: per channel, of the image scaled to [0, 1].
+        std: per channel.
+
+    Returns:
+        The episode, float32 ``[M, S or Q, C, H, W]``, contiguous.
+    """
+    batch = plans if isinstance(plans, TaskPlan) else stack(plans)
+    s = batch.n_support
+
+    def part(rows: slice) -> Tensor:
+        pixels = _gather(images, batch.index[:, rows].flatten(), batch.rotation[:, rows].flatten())
+        x = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        return _normalise(x, mean, std).view(len(batch.index), -1, *x.shape[1:])
+
+    return Episode(
+        support_x=part(slice(None, s)),
+        support_y=batch.label[:, :s].contiguous(),
+        query_x=part(slice(s, None)),
+        query_y=batch.label[:, s:].contiguous(),
+        task_id=batch.task_id,
+    )
+
+
+def _gather(images: Tensor, index: Tensor, turns: Tensor) -> Tensor:
+    """Return the images of those rows, each turned counter-clockwise: uint8 ``[B, H, W, C]``."""
+    pixels = images.index_select(0, index)
+    if bool(turns.any()):
+        turned = torch.stack([torch.rot90(pixels, k, dims=(1, 2)) for k in range(QUARTER_TURNS)])
+        pixels = turned[turns, torch.arange(len(turns), device=turns.device)]
+    return pixels
+
+
+def _normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return ``(x / 255 - mean) / std`` per channel of float ``[B, C, H, W]``, in place, in few passes."""
+    if any(mean):
+        x.sub_(255 * torch.tensor(mean, device=x.device).view(-1, 1, 1))
+    return x.div_(255 * torch.tensor(std, device=x.device).view(-1, 1, 1))

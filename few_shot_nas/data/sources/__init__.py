@@ -1,0 +1,8 @@
+"""The datasets, by the name the command line knows them under."""
+
+from few_shot_nas.data.source import Source
+from few_shot_nas.data.sources.glyphs import Glyphs
+from few_shot_nas.data.sources.mini_imagenet import MiniImagenet
+from few_shot_nas.data.sources.omniglot import Omniglot
+
+SOURCES: dict[str, type[Source]] = {"Glyphs": Glyphs, "Omniglot": Omniglot, "MiniImagenet": MiniImagenet}
