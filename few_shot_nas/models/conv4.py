@@ -1,0 +1,70 @@
+"""The four-block convolutional network of the few-shot literature."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from few_shot_nas.errors import InputError
+from few_shot_nas.spaces.init import xavier_init
+from few_shot_nas.spaces.layout import channels_last
+from few_shot_nas.spaces.norm import BatchNorm2d
+
+BLOCKS = 4
+
+
+class Conv4(nn.Module):
+    """Four blocks of 3x3 convolution (with bias), BN, ReLU, each halving the image; then a linear head.
+
+    The two networks of MAML (Finn et al. 2017, appendix A.1): ``pool`` halves by a 2x2 max-pool and flattens (theirs
+    for mini-ImageNet, width 32), ``stride`` halves by the convolution's stride and averages over the pixels (theirs
+    for Omniglot, width 64). Deviations: strided convolutions are padded by one pixel on every side, where TensorFlow
+    pads bottom and right only; the head starts Xavier-uniform in both (theirs on Omniglot: normal with deviation 1).
+    Weights: Xavier-uniform, biases 0.
+
+    Args:
+        n_way: number of classes N.
+        in_channels: channels of the images.
+        image_size: height and width of the images.
+        width: channels of every block.
+        downsample: how a block halves the image: ``pool`` or ``stride``.
+
+    Attributes:
+        feature_dim: length of the feature vectors.
+
+    Raises:
+        InputError: for another ``downsample``, or images too small to be halved four times.
+    """
+
+    def __init__(
+        self,
+        n_way: int,
+        in_channels: int,
+        image_size: int,
+        width: int = 32,
+        downsample: Literal["pool", "stride"] = "pool",
+    ) -> None:
+        super().__init__()
+        if downsample not in ("pool", "stride"):
+            raise InputError(f"Conv4: downsample={downsample} given, it must be pool or stride")
+        if image_size < 2**BLOCKS:
+            raise InputError(f"Conv4: image_size={image_size} given, four halvings need at least {2**BLOCKS}")
+        pooled = downsample == "pool"
+        layers: list[nn.Module] = []
+        for block in range(BLOCKS):
+            channels = width if block else in_channels
+            layers += [nn.Conv2d(channels, width, 3, 1 if pooled else 2, padding=1), BatchNorm2d(width), nn.ReLU()]
+            layers += [nn.MaxPool2d(2)] if pooled else []
+        self.body = nn.Sequential(*layers)
+        self.pooled = pooled
+        self.feature_dim = width * (image_size // 2**BLOCKS) ** 2 if pooled else width
+        self.head = nn.Linear(self.feature_dim, n_way)
+        xavier_init(self)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images ``[B, C, H, W]`` to features ``[B, feature_dim]``."""
+        x = self.body(channels_last(x))
+        return x.flatten(1) if self.pooled else x.mean(dim=(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images ``[B, C, H, W]`` to logits ``[B, N]``."""
+        return self.head(self.features(x))

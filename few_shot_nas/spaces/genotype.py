@@ -1,0 +1,113 @@
+"""An architecture as plain data: hashable, comparable, written as JSON."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from few_shot_nas.errors import InputError
+
+_FIELDS = ("space", "channels", "cells", "nodes", "edges")
+
+
+class Edge(NamedTuple):
+    """One op of an architecture.
+
+    Attributes:
+        op: a key of :data:`few_shot_nas.spaces.ops.OPS`.
+        src: index of the state the op reads; 0 and 1 are a cell's two inputs.
+        dst: index of the state its output is added to.
+    """
+
+    op: str
+    src: int
+    dst: int
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """An architecture of one search space, with all that is needed to build it.
+
+    Attributes:
+        space: a key of :data:`few_shot_nas.spaces.SPACES`.
+        channels: channels of the first cell.
+        cells: number of cells (layers of a chain).
+        nodes: intermediate nodes per cell.
+        edges: for each cell type its edges, in the order the space defines.
+    """
+
+    space: str
+    channels: int
+    cells: int
+    nodes: int
+    edges: tuple[tuple[str, tuple[Edge, ...]], ...]
+
+    def to_json(self) -> str:
+        """Return the genotype as JSON text with one edge per line."""
+        cell_types = []
+        for cell_type, edges in self.edges:
+            lines = ",\n".join(f"      {json.dumps(edge._asdict())}" for edge in edges)
+            cell_types.append(f"    {json.dumps(cell_type)}: [\n{lines}\n    ]")
+        head = "".join(f"  {json.dumps(name)}: {json.dumps(getattr(self, name))},\n" for name in _FIELDS[:-1])
+        return "{\n" + head + '  "edges": {\n' + ",\n".join(cell_types) + "\n  }\n}\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "genotype") -> "Genotype":
+        """Read what :meth:`to_json` wrote.
+
+        Args:
+            text: the JSON text.
+            where: what the text is, for messages: a file name.
+
+        Raises:
+            InputError: naming ``where`` and the field that is damaged. Whether the ops and edges belong to the
+                space is checked by the space, when the genotype is used.
+        """
+        try:
+            fields = json.loads(text)
+        except ValueError as error:
+            raise InputError(f"{where}: not a genotype, the JSON is damaged ({error})") from None
+        if not isinstance(fields, dict) or set(fields) != set(_FIELDS):
+            found = ", ".join(sorted(fields)) if isinstance(fields, dict) else type(fields).__name__
+            raise InputError(f"{where}: not a genotype, it needs the fields {', '.join(_FIELDS)}; found {found}")
+        if not isinstance(fields["space"], str):
+            raise InputError(f"{where}: space must be a name, found {fields['space']!r}")
+        for name in ("channels", "cells", "nodes"):
+            if type(fields[name]) is not int or fields[name] < 1:
+                raise InputError(f"{where}: {name} must be a whole number from 1, found {fields[name]!r}")
+        edges = fields["edges"]
+        if not isinstance(edges, dict) or not all(isinstance(value, list) for value in edges.values()):
+            raise InputError(f"{where}: edges must hold one list of edges per cell type, found {edges!r:.80}")
+        read = tuple((name, tuple(_edge(item, name, where) for item in items)) for name, items in edges.items())
+        return cls(fields["space"], fields["channels"], fields["cells"], fields["nodes"], read)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the genotype to a file, whole or not at all."""
+        path = Path(path)
+        partial = path.with_name(path.name + ".part")
+        partial.write_text(self.to_json(), encoding="utf-8")
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Genotype":
+        """Read a genotype file.
+
+        Raises:
+            InputError: naming the file if it is missing, unreadable or damaged.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise InputError(f"genotype {path}: cannot be read ({reason}); give a genotype.json of a search") from None
+        return cls.from_json(text, where=f"genotype {path}")
+
+
+def _edge(item: Any, cell_type: str, where: str) -> Edge:
+    if not isinstance(item, Mapping) or set(item) != set(Edge._fields):
+        raise InputError(f"{where}: an edge of {cell_type} needs exactly op, src and dst, found {item!r:.80}")
+    if not isinstance(item["op"], str) or type(item["src"]) is not int or type(item["dst"]) is not int:
+        raise InputError(f"{where}: an edge of {cell_type} needs a name and two whole numbers, found {item!r:.80}")
+    return Edge(item["op"], item["src"], item["dst"])

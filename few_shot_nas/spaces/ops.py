@@ -1,0 +1,178 @@
+"""Every operation that a search space can put on an edge, by its canonical name.
+
+The names are those of DARTS (Liu et al. 2019) and of the few-shot spaces of MetaNAS (Elsken et al. 2020) and
+MetaNTK-NAS (Wang et al. 2022), where two of them mean something else than they say:
+
+- ``conv_3x3`` is a *single separable* convolution (ReLU, depthwise 3x3, pointwise 1x1, BN). The name is kept so that
+  published genotypes can be read. The full convolution is ``conv_k3``.
+- ``avg_pool_3x3`` and ``max_pool_3x3`` are bare pools (as in DARTS' derived networks); ``..._3x3BN`` add a BN.
+
+All ops keep the size at stride 1 and give ``ceil(size / 2)`` at stride 2, for odd sizes too.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from few_shot_nas.spaces.norm import BatchNorm2d
+
+OpBuilder = Callable[[int, int, int, bool], nn.Module]
+
+
+class Zero(nn.Module):
+    """The op ``none``: no connection, zeros of the right shape. No derived network contains it."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return zeros of the shape that the other ops give."""
+        return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
+
+
+class FactorizedReduce(nn.Module):
+    """Halve the size without losing pixels: two 1x1 convolutions of stride 2, one of them shifted by a pixel.
+
+    ReLU, then ``conv_1`` on rows and columns 0, 2, .. and ``conv_2`` on 1, 3, .., concatenated, BN. Odd sizes are first
+    padded by one zero row or column at the RIGHT and BOTTOM (as TE-NAS and MetaNTK-NAS do; T-NAS pads left and top,
+    which swaps the roles of the two convolutions; DARTS fails there). An odd ``channels_out`` gives ``conv_2`` the
+    extra channel.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, affine: bool) -> None:
+        super().__init__()
+        half = channels_out // 2
+        self.conv_1 = nn.Conv2d(channels_in, half, 1, stride=2, bias=False)
+        self.conv_2 = nn.Conv2d(channels_in, channels_out - half, 1, stride=2, bias=False)
+        self.norm = BatchNorm2d(channels_out, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to ``[B, channels_out, ceil(H/2), ceil(W/2)]``."""
+        x = F.relu(x)
+        odd_rows, odd_columns = x.shape[2] % 2, x.shape[3] % 2
+        if odd_rows or odd_columns:
+            x = F.pad(x, (0, odd_columns, 0, odd_rows))
+        return self.norm(torch.cat((self.conv_1(x), self.conv_2(x[:, :, 1:, 1:])), dim=1))
+
+
+def relu_conv_norm(channels_in: int, channels_out: int, affine: bool) -> nn.Module:
+    """ReLU, 1x1 convolution, BN: how a cell brings its two inputs to its own number of channels."""
+    return nn.Sequential(
+        nn.ReLU(), nn.Conv2d(channels_in, channels_out, 1, bias=False), BatchNorm2d(channels_out, affine=affine)
+    )
+
+
+def _separable(
+    channels_in: int, channels_out: int, kernel: int, stride: int, dilation: int, affine: bool
+) -> nn.Sequential:
+    """ReLU, depthwise ``kernel`` x ``kernel``, pointwise, BN."""
+    padding = dilation * (kernel - 1) // 2
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(
+            channels_in, channels_in, kernel, stride, padding, dilation=dilation, groups=channels_in, bias=False
+        ),
+        nn.Conv2d(channels_in, channels_out, 1, bias=False),
+        BatchNorm2d(channels_out, affine=affine),
+    )
+
+
+def _sep_conv(kernel: int) -> OpBuilder:
+    """Two separable convolutions, the stride in the first."""
+
+    def build(channels_in: int, channels_out: int, stride: int, affine: bool) -> nn.Module:
+        return nn.Sequential(
+            *_separable(channels_in, channels_in, kernel, stride, 1, affine),
+            *_separable(channels_in, channels_out, kernel, 1, 1, affine),
+        )
+
+    return build
+
+
+def _single_separable(kernel: int, dilation: int) -> OpBuilder:
+    """One separable convolution, dilated or not."""
+
+    def build(channels_in: int, channels_out: int, stride: int, affine: bool) -> nn.Module:
+        return _separable(channels_in, channels_out, kernel, stride, dilation, affine)
+
+    return build
+
+
+def _conv_1x5_5x1(channels_in: int, channels_out: int, stride: int, affine: bool) -> nn.Module:
+    """Two full convolutions with no ReLU between; the first has the stride in both directions."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels_in, channels_out, (1, 5), stride, (0, 2), bias=False),
+        nn.Conv2d(channels_out, channels_out, (5, 1), 1, (2, 0), bias=False),
+        BatchNorm2d(channels_out, affine=affine),
+    )
+
+
+def _keeps_channels(name: str, channels_in: int, channels_out: int) -> None:
+    if channels_in != channels_out:
+        raise ValueError(f"op {name} cannot turn {channels_in} channels into {channels_out}; it keeps their number")
+
+
+def _pool(kind: str, with_norm: bool) -> OpBuilder:
+    """3x3 pool; the average leaves padded pixels out of the count."""
+
+    def build(channels_in: int, channels_out: int, stride: int, affine: bool) -> nn.Module:
+        _keeps_channels(f"{kind}_pool_3x3", channels_in, channels_out)
+        pool: nn.Module = (
+            nn.MaxPool2d(3, stride, 1) if kind == "max" else nn.AvgPool2d(3, stride, 1, count_include_pad=False)
+        )
+        return nn.Sequential(pool, BatchNorm2d(channels_out, affine=affine)) if with_norm else pool
+
+    return build
+
+
+def _skip_connect(channels_in: int, channels_out: int, stride: int, affine: bool) -> nn.Module:
+    """Identity at stride 1, :class:`FactorizedReduce` at stride 2."""
+    if stride != 1:
+        return FactorizedReduce(channels_in, channels_out, affine)
+    _keeps_channels("skip_connect", channels_in, channels_out)
+    return nn.Identity()
+
+
+def _none(channels_in: int, channels_out: int, stride: int, affine: bool) -> nn.Module:
+    _keeps_channels("none", channels_in, channels_out)
+    return Zero(stride)
+
+
+def _plain_conv(kernel: int) -> OpBuilder:
+    """A full convolution and nothing else; the chain space adds BN and ReLU behind it."""
+
+    def build(channels_in: int, channels_out: int, stride: int, affine: bool) -> nn.Module:
+        return nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False)
+
+    return build
+
+
+def _plain_separable(channels_in: int, channels_out: int, stride: int, affine: bool) -> nn.Module:
+    """Depthwise 3x3 and pointwise 1x1 and nothing else; the chain space adds BN and ReLU behind it."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_in, 3, stride, 1, groups=channels_in, bias=False),
+        nn.Conv2d(channels_in, channels_out, 1, bias=False),
+    )
+
+
+OPS: dict[str, OpBuilder] = {
+    "none": _none,
+    "skip_connect": _skip_connect,
+    "sep_conv_3x3": _sep_conv(3),
+    "sep_conv_5x5": _sep_conv(5),
+    "dil_conv_3x3": _single_separable(3, dilation=2),
+    "dil_conv_5x5": _single_separable(5, dilation=2),
+    "avg_pool_3x3": _pool("avg", with_norm=False),
+    "max_pool_3x3": _pool("max", with_norm=False),
+    "avg_pool_3x3BN": _pool("avg", with_norm=True),
+    "max_pool_3x3BN": _pool("max", with_norm=True),
+    "conv_1x5_5x1": _conv_1x5_5x1,
+    "conv_3x3": _single_separable(3, dilation=1),
+    "conv_k3": _plain_conv(3),
+    "conv_k5": _plain_conv(5),
+    "sep_k3": _plain_separable,
+}

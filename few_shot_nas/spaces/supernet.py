@@ -1,0 +1,134 @@
+"""One network that holds every architecture of a space, and the network of one architecture."""
+
+from torch import Tensor, nn
+
+from few_shot_nas.registry import lookup
+from few_shot_nas.spaces import SPACES
+from few_shot_nas.spaces.genotype import Edge, Genotype
+from few_shot_nas.spaces.init import xavier_init
+from few_shot_nas.spaces.space import SearchSpace, genotype_menu
+
+
+def space_of(genotype: Genotype) -> SearchSpace:
+    """Return the space a genotype belongs to, after checking that it does.
+
+    Raises:
+        InputError: if the space is unknown or the genotype is not in it.
+    """
+    space = lookup(SPACES, genotype.space, "space")(genotype.channels, genotype.cells, genotype.nodes)
+    space.encode(genotype)
+    return space
+
+
+class Supernet(nn.Module):
+    """The shared weights of all architectures of a space; a forward pass runs one of them.
+
+    Weights: Xavier-uniform convolutions and head, zero biases (:func:`few_shot_nas.spaces.init.xavier_init`).
+
+    Args:
+        n_way: number of classes N.
+        in_channels: channels of the images.
+        image_size: height and width of the images.
+        space: the search space, a key of :data:`few_shot_nas.spaces.SPACES`.
+        channels: channels of the first cell.
+        cells: number of cells; by default 2 for darts_fewshot, 3 layers for chain.
+        nodes: intermediate nodes per cell; by default 3 for darts_fewshot; chain has none.
+
+    Attributes:
+        space: the :class:`few_shot_nas.spaces.space.SearchSpace`.
+        feature_dim: length of the feature vectors.
+
+    Raises:
+        InputError: for an unknown space, or sizes that do not fit.
+    """
+
+    def __init__(
+        self,
+        n_way: int,
+        in_channels: int,
+        image_size: int,
+        space: str = "darts_fewshot",
+        channels: int = 16,
+        cells: int | None = None,
+        nodes: int | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = {name: value for name, value in (("cells", cells), ("nodes", nodes)) if value is not None}
+        self.space = lookup(SPACES, space, "space")(channels=channels, **sizes)
+        self.body = self.space.body(in_channels, image_size, self.space.menu())
+        self.feature_dim = self.body.feature_dim
+        self.head = nn.Linear(self.feature_dim, n_way)
+        xavier_init(self)
+        self._owner = self._owners()
+
+    def _owners(self) -> dict[str, tuple[str, Edge] | None]:
+        """Map each parameter to the cell type and edge whose op it is a part of; None if it is on every path."""
+        prefixes = [(f"body.{prefix}", (cell_type, edge)) for prefix, cell_type, edge in self.body.owned_ops()]
+        owners: dict[str, tuple[str, Edge] | None] = {name: None for name, _ in self.named_parameters()}
+        for prefix, owner in prefixes:
+            owners.update({name: owner for name in owners if name.startswith(prefix)})
+        return owners
+
+    def features(self, x: Tensor, genotype: Genotype) -> Tensor:
+        """Run only the ops of ``genotype``: images ``[B, C, H, W]`` to features ``[B, feature_dim]``.
+
+        Raises:
+            InputError: if the genotype is not in the space.
+        """
+        self.space.encode(genotype)
+        return self.body(x, genotype)
+
+    def forward(self, x: Tensor, genotype: Genotype) -> Tensor:
+        """Run only the ops of ``genotype``: images ``[B, C, H, W]`` to logits ``[B, N]``.
+
+        Raises:
+            InputError: if the genotype is not in the space.
+        """
+        return self.head(self.features(x, genotype))
+
+    def active_params(self, genotype: Genotype) -> tuple[str, ...]:
+        """Return the names of the parameters that a forward pass with ``genotype`` uses, in the module's order.
+
+        Raises:
+            InputError: if the genotype is not in the space.
+        """
+        self.space.encode(genotype)
+        chosen = {(cell_type, edge) for cell_type, edges in genotype.edges for edge in edges}
+        return tuple(name for name, owner in self._owner.items() if owner is None or owner in chosen)
+
+
+class DerivedNetwork(nn.Module):
+    """The network of one architecture: a :class:`Supernet` with one op per edge, and the same parameter names.
+
+    So ``{name: supernet.state_dict()[name] for name in net.state_dict()}`` loads strictly, and then
+    ``net(x) == supernet(x, genotype)``.
+
+    Args:
+        n_way: number of classes N.
+        in_channels: channels of the images.
+        image_size: height and width of the images.
+        genotype: the architecture.
+
+    Attributes:
+        genotype: the architecture.
+        feature_dim: length of the feature vectors.
+
+    Raises:
+        InputError: if the genotype's space is unknown or does not contain it, or the images are too small.
+    """
+
+    def __init__(self, n_way: int, in_channels: int, image_size: int, genotype: Genotype) -> None:
+        super().__init__()
+        self.genotype = genotype
+        self.body = space_of(genotype).body(in_channels, image_size, genotype_menu(genotype))
+        self.feature_dim = self.body.feature_dim
+        self.head = nn.Linear(self.feature_dim, n_way)
+        xavier_init(self)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images ``[B, C, H, W]`` to features ``[B, feature_dim]``."""
+        return self.body(x, self.genotype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images ``[B, C, H, W]`` to logits ``[B, N]``."""
+        return self.head(self.features(x))

@@ -1,0 +1,114 @@
+"""Batch normalisation without running statistics."""
+
+import pytest
+import torch
+from torch.func import functional_call, grad, jvp, vmap
+
+from few_shot_nas.forward_context import forward_context
+from few_shot_nas.spaces.norm import BatchNorm2d
+
+
+@pytest.fixture
+def norm():
+    layer = BatchNorm2d(3).double()
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([0.5, 1.5, -2.0]))
+        layer.bias.copy_(torch.tensor([0.1, 0.0, -0.3]))
+    return layer
+
+
+@pytest.fixture
+def x():
+    return torch.randn(6, 3, 4, 5, dtype=torch.double, generator=torch.Generator().manual_seed(0)) * 3 + 1
+
+
+def test_it_equals_torch_batch_norm_in_train_mode_and_keeps_that_in_eval_mode(norm, x):
+    reference = torch.nn.BatchNorm2d(3).double().train()
+    reference.load_state_dict(norm.state_dict(), strict=False)
+    expected = reference(x)
+    assert torch.equal(norm.train()(x), expected)
+    assert torch.equal(norm.eval()(x), expected)
+
+
+def test_it_has_no_buffers_and_without_affine_no_parameters():
+    assert not list(BatchNorm2d(3).buffers())
+    assert not BatchNorm2d(3, affine=False).state_dict()
+
+
+def test_output_has_zero_mean_and_biased_unit_variance(x):
+    out = BatchNorm2d(3, eps=1e-30, affine=False).double()(x)
+    assert torch.allclose(out.mean(dim=(0, 2, 3)), torch.zeros(3, dtype=torch.double), atol=1e-12)
+    assert torch.allclose((out**2).mean(dim=(0, 2, 3)), torch.ones(3, dtype=torch.double), atol=1e-12)
+
+
+def test_statistics_rows_get_to_the_last_bit_what_they_get_alone(norm, x):
+    alone = norm(x[:2])
+    with forward_context(stat_rows=2):
+        assert torch.equal(norm(x)[:2], alone)
+
+
+def test_all_rows_as_statistics_rows_is_the_ordinary_case(norm, x):
+    with forward_context(stat_rows=6):
+        assert torch.equal(norm(x), norm(x[:6]))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_other_rows_are_normalised_by_the_first_rows_as_a_plain_loop_does_it(norm, x, affine):
+    layer = norm if affine else BatchNorm2d(3, affine=False).double()
+    with forward_context(stat_rows=2):
+        out = layer(x)
+    for channel in range(3):
+        values = x[:2, channel].flatten()
+        mean = values.sum() / len(values)
+        deviation = (((values - mean) ** 2).sum() / len(values) + layer.eps) ** 0.5
+        expected = (x[:, channel] - mean) / deviation
+        if affine:
+            expected = expected * layer.weight[channel] + layer.bias[channel]
+        assert torch.allclose(out[:, channel], expected, atol=1e-12)
+
+
+def test_a_query_gets_the_same_whatever_other_queries_come_with_it_and_in_which_order(norm, x):
+    order = torch.tensor([0, 1, 5, 3, 2, 4])
+    with forward_context(stat_rows=2):
+        together, shuffled = norm(x), norm(x[order])
+        singly = torch.cat([norm(torch.cat((x[:2], x[row : row + 1])))[2:] for row in range(2, 6)])
+    assert torch.equal(shuffled, together[order])
+    assert torch.equal(singly, together[2:])
+
+
+@pytest.mark.parametrize("rows", [0, -1, 7])
+def test_statistics_rows_outside_the_batch_are_refused(norm, x, rows):
+    with forward_context(stat_rows=rows), pytest.raises(ValueError, match=f"stat_rows={rows} .*6 rows"):
+        norm(x)
+
+
+@pytest.mark.parametrize("rows", [None, 2])
+def test_first_and_second_derivatives_agree_with_finite_differences(norm, x, rows):
+    small = x[:3, :, :2, :2].clone().requires_grad_()
+    inputs = (small, norm.weight, norm.bias)
+
+    def run(x, weight, bias):
+        with forward_context(stat_rows=rows):
+            return functional_call(norm, {"weight": weight, "bias": bias}, (x,)).sin()
+
+    assert torch.autograd.gradcheck(run, inputs)
+    assert torch.autograd.gradgradcheck(run, inputs)
+
+
+@pytest.mark.parametrize("rows", [None, 2])
+def test_jvp_over_grad_equals_a_finite_difference_of_gradients(norm, x, rows):
+    direction = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
+
+    def gradient(point):
+        with forward_context(stat_rows=rows):
+            return grad(lambda z: norm(z).tanh().pow(3).sum())(point)
+
+    _, along = jvp(gradient, (x,), (direction,))
+    step = 1e-6
+    expected = (gradient(x + step * direction) - gradient(x - step * direction)) / (2 * step)
+    assert torch.allclose(along, expected, atol=1e-7)
+
+
+def test_vmap_equals_a_loop_over_tasks(norm, x):
+    batch = torch.stack((x, 2 * x.flip(0), x**2))
+    assert torch.allclose(vmap(norm)(batch), torch.stack([norm(task) for task in batch]), atol=1e-12)
