@@ -1,0 +1,232 @@
+"""EpisodicModule: everything that episodic algorithms share under Lightning's manual optimisation.
+
+An algorithm says how one task becomes a loss and how it becomes logits. This base owns the three steps, the mean over
+the meta-batch and over ranks, clipping, the optimizer, ``meta_step``, the schedule, the scores with their confidence
+interval, and what a checkpoint holds.
+"""
+
+import dataclasses
+import math
+import time
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, cast
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+
+from few_shot_nas.algorithms.settings import OuterLoop
+from few_shot_nas.episode import Episode, tasks
+from few_shot_nas.errors import InputError
+from few_shot_nas.meta.outer_loss import BN_MODES
+from few_shot_nas.meta.statistics import accuracy, mean_ci
+from few_shot_nas.runtime.checkpoint import KEY
+from few_shot_nas.runtime.gradients import average_gradients, gather_rows, world
+from few_shot_nas.seeding import derived_seed
+from few_shot_nas.spaces.genotype import Genotype
+
+
+class EpisodicModule(pl.LightningModule, ABC):
+    """A meta-learner over episodes.
+
+    Args:
+        net: the network whose parameters are meta-learned.
+        outer: the outer loop.
+        seed: names every random stream of the run.
+
+    Attributes:
+        meta_step: outer updates done so far. Lightning's ``global_step`` counts optimizer steps and is not used.
+        last_loss: outer loss of the latest meta-step, of all ranks' tasks.
+        test_rows: after a test, one dict per (task, bn_mode) with task_id, bn_mode, accuracy and loss, of all ranks.
+        run_identity: what this run is (algorithm, n_way, ...); saved in checkpoints and compared on resume.
+        genotype: the architecture that a search ended with, or None.
+        search_summary: what a search spent, e.g. ``{"reward_calls": 800}``.
+    """
+
+    default_model: ClassVar[str] = "Conv4"
+    searches: ClassVar[bool] = False
+
+    #: Scalars of one task that training logs, in the order in which :meth:`task_loss` returns them.
+    logged: ClassVar[tuple[str, ...]] = ("train/loss", "train/accuracy")
+
+    def __init__(self, net: nn.Module, *, outer: OuterLoop, seed: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.net = net
+        self.outer = outer
+        self.seed = seed
+        self.meta_step = 0
+        self.last_loss = float("nan")
+        self.run_identity: dict[str, str | int] = {}
+        self.genotype: Genotype | None = None
+        self.search_summary: dict[str, int] = {}
+        self.test_rows: list[dict[str, Any]] = []
+        self._rows: list[dict[str, Any]] = []
+        self._window: dict[str, list[float]] = {}
+        self._window_started = time.monotonic()
+        self.hparams.update({**dataclasses.asdict(outer), "seed": seed})
+
+    # ---- what an algorithm says -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
+        """Return the outer loss of one training task, differentiable, and the scalars that ``logged`` names."""
+
+    @abstractmethod
+    def task_logits(self, task: Episode) -> dict[str, Tensor]:
+        """Adapt to one task and return the query logits ``[Q, N]`` for every bn_mode. Runs under ``no_grad``."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return Adam's parameter groups; one group of all parameters by default."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    # ---- training -----------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam on :meth:`parameter_groups`; remembers each group's own rate for the schedule."""
+        groups = self.parameter_groups()
+        for group in groups:
+            group.setdefault("lr", self.outer.outer_lr)
+            group["base_lr"] = group["lr"]
+        return torch.optim.Adam(groups, lr=self.outer.outer_lr, weight_decay=self.outer.weight_decay)
+
+    def training_step(self, batch: Episode, batch_idx: int) -> None:
+        """One outer update from the tasks of ``batch`` on every rank."""
+        optimizer = cast(LightningOptimizer, self.optimizers())  # exactly one
+        optimizer.zero_grad(set_to_none=True)
+        # Dropout masks have no generator argument: tie the global one to the step, so that a resumed run repeats them.
+        torch.manual_seed(derived_seed(self.seed, "dropout", self.meta_step, world()[0]))
+        sums = torch.zeros(len(self.logged), device=self.device)
+        for task in tasks(batch):
+            loss, scalars = self.task_loss(task)
+            self.manual_backward(loss)
+            sums += torch.stack([scalar.detach().float() for scalar in scalars])
+        means = average_gradients(self._trained(), batch.support_x.shape[0], sums)
+        self._check_and_clip()
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * self._schedule()
+        optimizer.step()
+        self.meta_step += 1
+        self._after_update(means.tolist())
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def _check_and_clip(self) -> None:
+        with_gradient = [parameter for parameter in self._trained() if parameter.grad is not None]
+        if self.outer.log_grad_norm is not None:
+            gradients = [p.grad for p in with_gradient if p.grad is not None]
+            norm = nn.utils.get_total_norm(gradients, norm_type=self.outer.log_grad_norm)
+            self._window.setdefault("train/grad_norm", []).append(float(norm))
+        limit = math.inf if self.outer.meta_grad_clip is None else self.outer.meta_grad_clip
+        if not bool(torch.isfinite(nn.utils.clip_grad_norm_(with_gradient, limit))):
+            raise InputError(
+                f"{type(self).__name__}: the meta-gradient of meta-step {self.meta_step} is not finite; "
+                "lower inner_lr or outer_lr, or set meta_grad_clip"
+            )
+
+    def _schedule(self) -> float:
+        if self.outer.outer_schedule == "constant":
+            return 1.0
+        return 0.5 * (1.0 + math.cos(math.pi * self.meta_step / self.outer.max_meta_steps))
+
+    def _after_update(self, means: list[float]) -> None:
+        self.last_loss = means[0]
+        for name, value in zip(self.logged, means, strict=True):
+            self._window.setdefault(name, []).append(value)
+        if self.meta_step % self.outer.log_every == 0 or self.meta_step == self.outer.max_meta_steps:
+            now = time.monotonic()
+            row = {name: sum(values) / len(values) for name, values in self._window.items()}
+            self.log_row({**row, "train/seconds": now - self._window_started})
+            self._window, self._window_started = {}, now
+        if self._trainer is not None:
+            datamodule = getattr(self.trainer, "datamodule", None)
+            if datamodule is not None:
+                datamodule.done = self.meta_step
+            self.trainer.should_stop = self.meta_step >= self.outer.max_meta_steps
+
+    def log_row(self, metrics: dict[str, float]) -> None:
+        """Write one row to every logger at the current ``meta_step``, our x axis; cheaper than ``self.log``."""
+        if self._trainer is not None:
+            for logger in self.trainer.loggers:
+                logger.log_metrics({"meta_step": self.meta_step, **metrics}, step=self.meta_step)
+
+    # ---- evaluation ---------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Refuse a Trainer under which the inner loop cannot work."""
+        if getattr(self.trainer, "_inference_mode", False):
+            raise InputError(
+                "Trainer(inference_mode=True) forbids the inner loop in evaluation; set inference_mode=False"
+            )
+
+    def _score(self, batch: Episode) -> None:
+        for task in tasks(batch):
+            for mode, logits in self.task_logits(task).items():
+                self._rows.append(
+                    {
+                        "task_id": -1 if task.task_id is None else int(task.task_id),
+                        "bn_mode": mode,
+                        "accuracy": float(accuracy(logits, task.query_y)),
+                        "loss": float(F.cross_entropy(logits, task.query_y)),
+                    }
+                )
+
+    def _take_rows(self) -> list[dict[str, Any]]:
+        rows = gather_rows(self._rows)
+        self._rows = []
+        return sorted(rows, key=lambda row: (row["bn_mode"], row["task_id"]))
+
+    def validation_step(self, batch: Episode, batch_idx: int) -> None:
+        """Score the tasks of ``batch`` in every bn_mode."""
+        self._score(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log accuracy, CI and loss over the validation episodes of all ranks."""
+        rows = self._take_rows()
+        by_mode = {mode: [row for row in rows if row["bn_mode"] == mode] for mode in BN_MODES}
+        chosen = by_mode[self.outer.bn_mode]
+        score = mean_ci([row["accuracy"] for row in chosen])
+        loss = mean_ci([row["loss"] for row in chosen]).mean
+        metrics = {"val/accuracy": score.mean, "val/ci95": score.ci95, "val/loss": loss}
+        for mode, mode_rows in by_mode.items():
+            metrics[f"val/accuracy_{mode}"] = mean_ci([row["accuracy"] for row in mode_rows]).mean
+        self.log("val/accuracy", score.mean, logger=False)
+        self.log("val/ci95", score.ci95, logger=False)
+        self.log_row(metrics)
+
+    def test_step(self, batch: Episode, batch_idx: int) -> None:
+        """Score the tasks of ``batch`` in every bn_mode."""
+        self._score(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Gather the rows of all ranks into ``test_rows``."""
+        self.test_rows = self._take_rows()
+
+    # ---- search -------------------------------------------------------------------------------------------------
+
+    def finish_search(self, datamodule: Any) -> None:
+        """Derive the genotype after training; only searches override this."""
+
+    # ---- checkpoints --------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a bit-exact continuation needs: plain Python only, so that ``weights_only=True`` reads it."""
+        checkpoint[KEY] = {
+            "meta_step": self.meta_step,
+            "identity": dict(self.run_identity),
+            "window": {name: list(values) for name, values in self._window.items()},
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore our own progress, and drop Lightning's.
+
+        Its loop counters say how many batches of an epoch are gone; our loaders start at ``meta_step`` and yield what
+        is left, so the counters would count the same batches twice.
+        """
+        state = checkpoint[KEY]
+        self.meta_step = state["meta_step"]
+        self._window = {name: list(values) for name, values in state["window"].items()}
+        checkpoint.pop("loops", None)

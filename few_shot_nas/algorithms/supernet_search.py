@@ -1,0 +1,148 @@
+"""What searches over a weight-sharing supernet have in common: train a child, score a child, derive a genotype."""
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
+from few_shot_nas.episode import Episode, tasks
+from few_shot_nas.errors import InputError
+from few_shot_nas.meta.functional import Params
+from few_shot_nas.meta.inner_loop import adapt
+from few_shot_nas.meta.outer_loss import BN_MODES, query_logits, support_loss
+from few_shot_nas.meta.statistics import accuracy
+from few_shot_nas.runtime.gradients import gather_rows, world
+from few_shot_nas.search.derive import Decisions, rank
+from few_shot_nas.spaces.genotype import Genotype
+from few_shot_nas.spaces.supernet import Supernet
+
+
+class SupernetSearch(EpisodicModule):
+    """A search whose children share the weights of one supernet.
+
+    A child is one architecture with fast weights: the parameters on its path, adapted to one task from the shared
+    ones and dropped afterwards. Off-path parameters are not touched.
+
+    Args:
+        net: the supernet.
+        inner: the inner loop of every child.
+        outer: the outer loop.
+        derive_candidates: architectures that compete at the end of the search.
+        derive_episodes: validation episodes on which they compete; the derivation spends
+            ``derive_candidates * derive_episodes`` reward calls.
+        seed: names every random stream of the run.
+    """
+
+    default_model: ClassVar[str] = "Supernet"
+    searches: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        inner: InnerLoop,
+        outer: OuterLoop,
+        derive_candidates: int,
+        derive_episodes: int,
+        seed: int,
+    ) -> None:
+        super().__init__(net, outer=outer, seed=seed)
+        if not isinstance(net, Supernet):
+            raise InputError(f"{type(self).__name__} searches a Supernet, but model_class is {type(net).__name__}")
+        if derive_candidates < 1 or derive_episodes < 1:
+            raise InputError(
+                f"derive_candidates={derive_candidates} and derive_episodes={derive_episodes}: both must be at least 1"
+            )
+        self.supernet = net
+        self.inner = inner
+        self.derive_candidates = derive_candidates
+        self.derive_episodes = derive_episodes
+        self.hparams.update(dataclasses.asdict(inner))
+
+    # ---- one child ----------------------------------------------------------------------------------------------
+
+    def child(self, task: Episode, genotype: Genotype, *, training: bool, second_order: bool) -> Params:
+        """Return the fast weights of ``genotype`` after the inner loop on the support set of one task."""
+        shared = dict(self.supernet.named_parameters())
+        return adapt(
+            lambda params, step: support_loss(self.supernet, task, params, step, genotype=genotype),
+            {name: shared[name] for name in self.supernet.active_params(genotype)},
+            lr=lambda name, step: self.inner.inner_lr,
+            num_steps=self.inner.steps(training),
+            second_order=second_order,
+        )[-1]
+
+    def child_logits(self, task: Episode, genotype: Genotype, params: Params, *, training: bool, mode: str) -> Tensor:
+        """Return the query logits of a child with the fast weights ``params``."""
+        last = max(self.inner.steps(training) - 1, 0)
+        return query_logits(self.supernet, task, params, last, mode, genotype=genotype)
+
+    def weights_loss(self, task: Episode, genotype: Genotype) -> tuple[Tensor, Tensor]:
+        """Outer loss of the shared weights through one child, and the child's query accuracy."""
+        params = self.child(task, genotype, training=True, second_order=not self.inner.first_order)
+        logits = self.child_logits(task, genotype, params, training=True, mode="transductive")
+        return F.cross_entropy(logits, task.query_y), accuracy(logits, task.query_y)
+
+    def reward(self, decisions: Decisions, task: Episode) -> float:
+        """Query accuracy of a child after adaptation, a fraction; the shared weights stay as they are."""
+        genotype = self.supernet.space.decode(decisions)
+        with torch.no_grad():
+            params = self.child(task, genotype, training=True, second_order=False)
+            logits = self.child_logits(task, genotype, params, training=True, mode="transductive")
+        return float(accuracy(logits, task.query_y))
+
+    # ---- evaluation and derivation --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def incumbent(self) -> Decisions:
+        """Return the architecture the search would give if it ended now, without spending rewards."""
+
+    @abstractmethod
+    def propose(self) -> Sequence[Decisions]:
+        """Return the candidates for the derivation at the end of the search."""
+
+    @abstractmethod
+    def rewards_spent(self, meta_batch_size: int) -> int:
+        """Return the reward calls of the search before the derivation."""
+
+    def task_logits(self, task: Episode) -> dict[str, Tensor]:
+        """Query logits of the derived architecture (the incumbent while the search runs) with inherited weights."""
+        genotype = self.genotype or self.supernet.space.decode(self.incumbent())
+        params = self.child(task, genotype, training=False, second_order=False)
+        return {mode: self.child_logits(task, genotype, params, training=False, mode=mode) for mode in BN_MODES}
+
+    def score_candidates(
+        self, candidates: Sequence[Decisions], episodes: Sequence[Episode]
+    ) -> list[tuple[Decisions, float]]:
+        """Rank candidates by mean reward, best first; the ranks share the candidates and all get the whole ranking."""
+        rank_id, ranks = world()
+        distinct = list(dict.fromkeys(candidates))
+        mine = distinct[rank_id::ranks]
+        scored = rank(mine, episodes, self.reward) if mine else []
+        rows = gather_rows([{"decisions": s.decisions, "reward": s.reward.mean} for s in scored])
+        order = {decisions: place for place, decisions in enumerate(distinct)}
+        rows.sort(key=lambda row: (-row["reward"], order[row["decisions"]]))
+        return [(row["decisions"], row["reward"]) for row in rows]
+
+    def episodes_of(self, datamodule: Any, split: str, task_ids: Sequence[int]) -> list[Episode]:
+        """Return single tasks of a split by their ids, on this module's device."""
+        batch = datamodule.episode(split, task_ids)
+        return list(tasks(self.transfer_batch_to_device(batch, self.device, 0)))
+
+    def finish_search(self, datamodule: Any) -> None:
+        """Let the candidates compete on validation episodes, keep the best as ``genotype`` and count the rewards."""
+        episodes = self.episodes_of(datamodule, "val", range(self.derive_episodes))
+        ranking = self.score_candidates(self.propose(), episodes)
+        self.genotype = self.supernet.space.decode(ranking[0][0])
+        spent = self.rewards_spent(datamodule.meta_batch_size)
+        self.search_summary = {
+            "reward_calls": spent + len(ranking) * len(episodes),
+            "reward_calls_search": spent,
+            "reward_calls_derive": len(ranking) * len(episodes),
+        }

@@ -1,0 +1,1 @@
+"""What Lightning needs from us: strategy, gradient averaging, checkpoints, metrics, progress."""

@@ -1,0 +1,125 @@
+"""Checkpoints of an episodic run: last and best, written atomically, readable with ``weights_only=True``."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+
+from few_shot_nas.errors import InputError
+
+KEY = "few_shot_nas"
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint as plain data.
+
+    Raises:
+        InputError: if the file is missing, damaged, holds code, or was not written by this framework.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"checkpoint {path} does not exist; give the path of a run's checkpoints/last.ckpt")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a different type for each kind of damage
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"checkpoint {path} cannot be read as plain tensors and data: {reason}") from error
+    if not isinstance(content, dict) or KEY not in content:
+        raise InputError(f"checkpoint {path} was not written by few_shot_nas: it has no {KEY!r} entry")
+    return content
+
+
+def read_identity(path: str | Path) -> dict[str, str | int]:
+    """Return what the run in a checkpoint was: algorithm, model_class, n_way and so on."""
+    return dict(load_checkpoint(path)[KEY]["identity"])
+
+
+def check_identity(path: str | Path, expected: dict[str, str | int]) -> None:
+    """Refuse a checkpoint of another kind of run.
+
+    Args:
+        path: the checkpoint.
+        expected: what the run at hand is; only keys that both sides have are compared.
+
+    Raises:
+        InputError: naming every key that differs and both values.
+    """
+    saved = read_identity(path)
+    wrong = [
+        f"{key}={saved[key]} there, {value} here" for key, value in expected.items() if saved.get(key, value) != value
+    ]
+    if wrong:
+        raise InputError(
+            f"checkpoint {path} belongs to another run: {'; '.join(wrong)}; give the flags it was made with"
+        )
+
+
+class MetaCheckpoint(Checkpoint):
+    """Keep ``last.ckpt`` and ``best.ckpt`` (highest ``val/accuracy``) of a run.
+
+    Lightning's own ModelCheckpoint counts optimizer steps, which under manual optimisation are not outer updates, and
+    ignores its time trigger there. This one counts ``meta_step``. A file is written beside its target and renamed, so
+    a process killed at any moment leaves the previous checkpoint whole.
+
+    Args:
+        dirpath: folder for the two files.
+        save_every: write ``last.ckpt`` whenever ``meta_step`` is a multiple of this.
+        save_minutes: and when so many minutes have passed since the last write.
+    """
+
+    #: With several ranks the clock of rank 0 decides; asking it costs a broadcast, so only every so many steps.
+    CLOCK_EVERY = 20
+
+    def __init__(self, dirpath: str, save_every: int = 500, save_minutes: float = 10.0) -> None:
+        self.last_path = Path(dirpath) / "last.ckpt"
+        self.best_path = Path(dirpath) / "best.ckpt"
+        self.save_every = save_every
+        self.save_seconds = 60.0 * save_minutes
+        self.best_accuracy = float("-inf")
+        self._written_at = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best validation accuracy so far."""
+        return {"best_accuracy": self.best_accuracy}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best validation accuracy."""
+        self.best_accuracy = state_dict["best_accuracy"]
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write ``last.ckpt`` if it is time."""
+        meta_step: int = pl_module.meta_step  # type: ignore[assignment]
+        if meta_step % self.save_every == 0 or self._clock_says_so(trainer, meta_step):
+            self._write(trainer, self.last_path)
+            self._written_at = time.monotonic()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write ``best.ckpt`` if the validation accuracy is higher than ever before."""
+        accuracy = trainer.callback_metrics.get("val/accuracy")
+        if trainer.state.fn == "fit" and accuracy is not None and float(accuracy) > self.best_accuracy:
+            self.best_accuracy = float(accuracy)
+            self._write(trainer, self.best_path)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write ``last.ckpt`` of the finished run."""
+        self._write(trainer, self.last_path)
+
+    def _clock_says_so(self, trainer: pl.Trainer, meta_step: int) -> bool:
+        due = time.monotonic() - self._written_at > self.save_seconds
+        if trainer.world_size == 1:
+            return due
+        return meta_step % self.CLOCK_EVERY == 0 and trainer.strategy.broadcast(due)
+
+    def _write(self, trainer: pl.Trainer, path: Path) -> None:
+        if getattr(trainer, "fast_dev_run", False):
+            return
+        part = path.with_suffix(".part")
+        trainer.save_checkpoint(part, False)  # False: not the weights alone, the optimizer's state too
+        if trainer.is_global_zero:
+            os.replace(part, path)

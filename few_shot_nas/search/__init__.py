@@ -1,0 +1,1 @@
+"""Turning a trained supernet into one architecture."""

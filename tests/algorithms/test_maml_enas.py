@@ -1,0 +1,199 @@
+"""MAMLENAS against plain loops of autograd.grad, with its samples and rewards held fixed."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call
+
+from few_shot_nas.algorithms.maml_enas import MAMLENAS, ControllerLoop
+from few_shot_nas.algorithms.random_search import RandomSearch
+from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
+from few_shot_nas.episode import Episode
+from few_shot_nas.errors import InputError
+from few_shot_nas.models.conv4 import Conv4
+from few_shot_nas.search.phases import two_phases
+from few_shot_nas.spaces.supernet import Supernet
+
+INNER = InnerLoop(inner_lr=0.1, inner_steps=2)
+
+
+def make_task(seed=0):
+    g = torch.Generator().manual_seed(seed)
+    y = torch.arange(3)
+    return Episode(
+        torch.randn(3, 1, 28, 28, generator=g).double(),
+        y,
+        torch.randn(15, 1, 28, 28, generator=g).double(),
+        y.repeat_interleave(5),
+        torch.tensor(11),
+    )
+
+
+def make_search(inner=INNER, **policy):
+    torch.manual_seed(0)
+    net = Supernet(3, 1, 28, space="chain", channels=4)
+    return MAMLENAS(net, inner=inner, policy=ControllerLoop(**policy), outer=OuterLoop(), seed=5).double()
+
+
+def log_prob(controller, params, decisions):
+    return functional_call(controller, params, (), {"decisions": torch.tensor(decisions)}).log_prob
+
+
+@pytest.mark.parametrize("controller_first_order", [False, True])
+@pytest.mark.parametrize(
+    ("tried", "rewards"), [([(0, 1, 2)], [0.4]), ([(0, 1, 2), (3, 3, 0), (1, 4, 2)], [0.2, 0.9, 0.4])]
+)
+def test_controller_gradient_equals_a_plain_loop(monkeypatch, controller_first_order, tried, rewards):
+    """theta' = theta + lr * mean_k A_k grad log p(a_k); loss = -(R' - mean r) log p(a'; theta') - w_H * entropy."""
+    search = make_search(
+        controller_inner_lr=2.0,
+        controller_first_order=controller_first_order,
+        inner_archs=len(tried),
+        entropy_weight=0.01,
+    )
+    chosen, task = (2, 0, 4), make_task()
+    draws, left = {"inner": tried, "outer": [chosen]}, list(rewards)
+    monkeypatch.setattr(search, "draw", lambda params, task, phase, count: draws[phase])
+    monkeypatch.setattr(search, "reward", lambda decisions, task: left.pop(0))
+    loss, scalars = search.task_loss(task)
+    loss.backward()
+
+    theta = dict(search.controller.named_parameters())
+    mean = sum(rewards) / len(rewards)
+    baselines = [(sum(rewards) - r) / (len(rewards) - 1) if len(rewards) > 1 else 0.0 for r in rewards]
+    surrogate = sum(
+        (r - b) * log_prob(search.controller, theta, a) for r, b, a in zip(rewards, baselines, tried, strict=True)
+    ) / len(rewards)
+    step = torch.autograd.grad(surrogate, list(theta.values()), create_graph=True)
+    if controller_first_order:
+        step = [g.detach() for g in step]
+    clone = {name: value + 2.0 * g for (name, value), g in zip(theta.items(), step, strict=True)}
+    rollout = functional_call(search.controller, clone, (), {"decisions": torch.tensor(chosen)})
+    outer_reward = float(scalars[2])
+    expected = torch.autograd.grad(
+        -(outer_reward - mean) * rollout.log_prob - 0.01 * rollout.entropy, list(theta.values())
+    )
+    assert max(float(g.abs().max()) for g in expected) > 1e-4
+    for (name, value), gradient in zip(theta.items(), expected, strict=True):
+        torch.testing.assert_close(value.grad, gradient, rtol=0, atol=1e-9, msg=name)
+    assert float(scalars[3]) == pytest.approx(mean, abs=1e-7)
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_weight_gradient_is_mamls_on_the_sampled_path_and_none_elsewhere(monkeypatch, first_order):
+    search = make_search(InnerLoop(inner_lr=0.1, inner_steps=2, first_order=first_order), inner_archs=1)
+    chosen, task = (2, 0, 4), make_task()
+    monkeypatch.setattr(search, "draw", lambda params, task, phase, count: [chosen])
+    search.task_loss(task)[0].backward()
+
+    genotype = search.supernet.space.decode(chosen)
+    names = search.supernet.active_params(genotype)
+    own = dict(search.supernet.named_parameters())
+    second = two_phases(task)[1]
+    fast = {name: own[name] for name in names}
+    for _ in range(2):
+        logits = functional_call(search.supernet, fast, (second.support_x, genotype))
+        inner = torch.autograd.grad(
+            F.cross_entropy(logits, second.support_y), list(fast.values()), create_graph=not first_order
+        )
+        fast = {name: value - 0.1 * g for (name, value), g in zip(fast.items(), inner, strict=True)}
+    loss = F.cross_entropy(functional_call(search.supernet, fast, (second.query_x, genotype)), second.query_y)
+    expected = dict(zip(names, torch.autograd.grad(loss, [own[name] for name in names]), strict=True))
+    assert 0 < len(names) < len(own)
+    for name, value in own.items():
+        if name in expected:
+            torch.testing.assert_close(value.grad, expected[name], rtol=0, atol=1e-9, msg=name)
+        else:
+            assert value.grad is None, name
+
+
+def test_samples_depend_on_seed_step_task_and_phase_alone():
+    search, task = make_search(), make_task()
+    own = dict(search.controller.named_parameters())
+    first = search.draw(own, task, "inner", 8)
+    torch.manual_seed(123)
+    assert search.draw(own, task, "inner", 8) == first
+    assert search.draw(own, task, "outer", 8) != first
+    assert search.draw(own, task._replace(task_id=torch.tensor(12)), "inner", 8) != first
+    search.meta_step = 1
+    assert search.draw(own, task, "inner", 8) != first
+
+
+def test_a_reward_is_the_accuracy_of_the_adapted_child_and_changes_nothing():
+    search, task = make_search(), two_phases(make_task())[0]
+    before = {name: value.clone() for name, value in search.state_dict().items()}
+    decisions = (1, 3, 0)
+    genotype = search.supernet.space.decode(decisions)
+    own = dict(search.supernet.named_parameters())
+    fast = {name: own[name] for name in search.supernet.active_params(genotype)}
+    for _ in range(2):
+        logits = functional_call(search.supernet, fast, (task.support_x, genotype))
+        grads = torch.autograd.grad(F.cross_entropy(logits, task.support_y), list(fast.values()))
+        fast = {
+            name: (value - 0.1 * g).detach().requires_grad_()
+            for (name, value), g in zip(fast.items(), grads, strict=True)
+        }
+    predicted = functional_call(search.supernet, fast, (task.query_x, genotype)).argmax(1)
+    assert search.reward(decisions, task) == pytest.approx(float((predicted == task.query_y).double().mean()))
+    assert all(torch.equal(value, before[name]) for name, value in search.state_dict().items())
+
+
+class Tasks:
+    """Stands in for the datamodule: the same task under every id, and a memory of what was asked for."""
+
+    meta_batch_size = 2
+
+    def __init__(self):
+        self.asked = []
+
+    def episode(self, split, task_ids):
+        self.asked.append((split, list(task_ids)))
+        batch = [make_task(seed=i)._replace(task_id=torch.tensor(i)) for i in task_ids]
+        return Episode(*(torch.stack(field) for field in zip(*batch, strict=True)))
+
+
+def test_the_search_derives_the_candidate_with_the_highest_mean_reward(monkeypatch):
+    search, data = make_search(), Tasks()
+    search.derive_candidates, search.derive_episodes, search.meta_step = 6, 3, 7
+    candidates = search.propose()
+    assert candidates[0] == search.incumbent() and len(candidates) == 6
+    best = candidates[3]
+    monkeypatch.setattr(search, "reward", lambda decisions, task: 1.0 if decisions == best else 0.5)
+    search.finish_search(data)
+    assert search.genotype == search.supernet.space.decode(best)
+    assert data.asked == [("val", [0, 1, 2])]
+    assert search.search_summary == {
+        "reward_calls": 7 * 2 * 3 + len(set(candidates)) * 3,
+        "reward_calls_search": 7 * 2 * 3,
+        "reward_calls_derive": len(set(candidates)) * 3,
+    }
+
+
+def test_random_search_spends_the_same_calls_on_unseen_training_tasks_and_keeps_the_best(monkeypatch):
+    torch.manual_seed(0)
+    net = Supernet(3, 1, 28, space="chain", channels=4)
+    search = RandomSearch(net, inner=INNER, random_archs=6, derive_candidates=2, derive_episodes=3, seed=5).double()
+    data, calls = Tasks(), []
+    search.meta_step = 10
+    candidates = list(dict.fromkeys(search.draw(6, "candidates")))
+    best = candidates[-1]
+    monkeypatch.setattr(
+        search, "reward", lambda decisions, task: calls.append(decisions) or (0.9 if decisions == best else 0.1)
+    )
+    search.finish_search(data)
+    per_arch = 10 * 2 * 3 // len(candidates)
+    assert data.asked == [("train", list(range(20, 20 + per_arch))), ("val", [0, 1, 2])]
+    assert search.genotype == net.space.decode(best)
+    assert search.search_summary["reward_calls"] == len(calls) == per_arch * len(candidates) + 2 * 3
+
+
+def test_random_search_draws_each_architecture_about_equally_often():
+    net = Supernet(3, 1, 28, space="chain", channels=4)
+    first = [decisions[0] for decisions in RandomSearch(net, seed=1).draw(2000, "anything")]
+    counts = torch.bincount(torch.tensor(first), minlength=5)
+    assert counts.min() > 330 and counts.max() < 470
+
+
+def test_a_search_refuses_a_network_that_is_no_supernet():
+    with pytest.raises(InputError, match="MAMLENAS searches a Supernet, but model_class is Conv4"):
+        MAMLENAS(Conv4(3, 1, 28, width=4))

@@ -1,0 +1,103 @@
+"""A source of a few tiny images, a Trainer set up as the command line does it, and small arguments for every class."""
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from few_shot_nas.algorithms import ALGORITHMS
+from few_shot_nas.algorithms.settings import OuterLoop
+from few_shot_nas.data.episodic import EpisodicDataModule
+from few_shot_nas.data.source import Source, SplitPlan
+from few_shot_nas.models import MODELS
+from few_shot_nas.runtime.checkpoint import MetaCheckpoint
+
+CLASSES = {"train": 12, "val": 6, "test": 7}
+#: Flags that make a model small enough to run in every test.
+SMALL = {"Conv4": {"width": 4}, "Supernet": {"channels": 4, "cells": 1, "nodes": 2}}
+
+
+class Blobs(Source):
+    """Classes are bright squares at different places, with noise; 28x28, 8 images a class."""
+
+    name = "Blobs"
+    in_channels = 1
+    mean = (0.2,)
+    std = (0.3,)
+
+    def __init__(self, cache_dir: str) -> None:
+        super().__init__("nowhere", cache_dir, 28)
+
+    def split_names(self):
+        return tuple(CLASSES)
+
+    def settings(self):
+        return {}
+
+    def input_files(self):
+        return []
+
+    def plan(self):
+        return {
+            split: SplitPlan(
+                tuple(f"{split}{index}" for index in range(count)), (8,) * count, (28, 28, 1), self._draw(split, count)
+            )
+            for split, count in CLASSES.items()
+        }
+
+    def _draw(self, split, count):
+        rng = np.random.default_rng(len(split))
+        for _ in range(count):
+            top, left = rng.integers(0, 20, 2)
+            for _ in range(8):
+                image = rng.integers(0, 60, (28, 28, 1))
+                image[top : top + 8, left : left + 8] += rng.integers(100, 190)
+                yield image.astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def blobs(tmp_path_factory):
+    source = Blobs(str(tmp_path_factory.mktemp("cache")))
+    source.prepare()
+    return source
+
+
+@pytest.fixture
+def make_module():
+    """Build an algorithm by name on its default model, the same every time."""
+
+    def make(name, max_meta_steps=6, **changes):
+        torch.manual_seed(0)
+        algorithm = ALGORITHMS[name]
+        net = MODELS[algorithm.default_model](3, 1, 28, **SMALL.get(algorithm.default_model, {}))
+        outer = OuterLoop(max_meta_steps=max_meta_steps, log_every=1, outer_lr=1e-2)
+        return algorithm(net, outer=outer, seed=3, **changes)
+
+    return make
+
+
+@pytest.fixture
+def make_data(blobs):
+    def make(max_meta_steps=6, **changes):
+        settings = {"n_way": 3, "k_shot": 1, "n_query": 5, "meta_batch_size": 2, "val_every": 4, "val_episodes": 3}
+        return EpisodicDataModule(
+            blobs, max_meta_steps=max_meta_steps, **{**settings, "test_episodes": 5, "seed": 3, **changes}
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    """Return (trainer, checkpoint callback) writing into a folder of that name."""
+
+    def make(name="run", save_every=3):
+        checkpoint = MetaCheckpoint(str(tmp_path / name), save_every=save_every)
+        trainer = pl.Trainer(
+            accelerator="cpu", devices=1, max_epochs=-1, inference_mode=False, use_distributed_sampler=False,
+            reload_dataloaders_every_n_epochs=1, logger=False, callbacks=[checkpoint], enable_progress_bar=False,
+            enable_model_summary=False, num_sanity_val_steps=0,
+        )  # fmt: skip
+        return trainer, checkpoint
+
+    return make

@@ -1,0 +1,120 @@
+"""What every algorithm must do: train, resume bit by bit, evaluate without a trace, test on the same episodes."""
+
+import pytest
+import torch
+
+from few_shot_nas.algorithms import ALGORITHMS
+from few_shot_nas.runtime.checkpoint import load_checkpoint
+from few_shot_nas.spaces.genotype import Genotype
+
+everyone = pytest.mark.parametrize("name", ALGORITHMS)
+
+
+def fit(trainer, module, data, **options):
+    trainer.fit(module, datamodule=data, **options)
+    return module
+
+
+@everyone
+def test_training_counts_meta_steps_moves_the_weights_and_lowers_nothing_to_nan(
+    name, make_module, make_data, make_trainer
+):
+    module = make_module(name)
+    start = {key: value.clone() for key, value in module.state_dict().items()}
+    fit(make_trainer()[0], module, make_data())
+    assert module.meta_step == 6
+    assert any(not torch.equal(value, start[key]) for key, value in module.state_dict().items())
+    assert all(bool(torch.isfinite(value).all()) for value in module.state_dict().values())
+    assert module.last_loss == module.last_loss
+
+
+@everyone
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_run_that_was_stopped_continues_with_the_same_bits(name, num_workers, make_module, make_data, make_trainer):
+    whole, losses = make_module(name), []
+    whole.log_row = lambda row: losses.append(row.get("train/loss"))
+    fit(make_trainer("whole")[0], whole, make_data(num_workers=num_workers))
+
+    trainer, checkpoint = make_trainer("part")
+    part = make_module(name)
+    part.training_step = stop_after(part, 4)
+    with pytest.raises(RuntimeError, match="killed after 4"):
+        trainer.fit(part, datamodule=make_data(num_workers=num_workers))
+    assert load_checkpoint(checkpoint.last_path)["few_shot_nas"]["meta_step"] == 3
+
+    resumed, again = make_module(name), []
+    resumed.log_row = lambda row: again.append(row.get("train/loss"))
+    fit(make_trainer("rest")[0], resumed, make_data(num_workers=num_workers), ckpt_path=checkpoint.last_path)
+    assert again == losses[3:]
+    same(whole, resumed)
+
+
+def stop_after(module, steps):
+    """A training_step that dies in the middle of a run, as a killed process would."""
+    step = module.training_step
+
+    def training_step(batch, batch_idx):
+        if module.meta_step == steps:
+            raise RuntimeError(f"killed after {steps}")
+        return step(batch, batch_idx)
+
+    return training_step
+
+
+def same(one, other):
+    for key, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+
+
+@everyone
+def test_a_finished_run_continued_to_more_steps_ends_like_a_longer_one(name, make_module, make_data, make_trainer):
+    long = fit(make_trainer("long")[0], make_module(name, 7), make_data(7))
+    trainer, checkpoint = make_trainer("short")
+    fit(trainer, make_module(name, 4), make_data(4))
+    continued = fit(make_trainer("on")[0], make_module(name, 7), make_data(7), ckpt_path=checkpoint.last_path)
+    assert continued.meta_step == 7
+    same(long, continued)
+
+
+@everyone
+def test_evaluation_leaves_no_trace_and_rows_are_the_fixed_episodes(name, make_module, make_data, make_trainer):
+    module = make_module(name)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    rows = []
+    for _ in range(2):
+        make_trainer()[0].test(module, datamodule=make_data(), verbose=False)
+        rows.append(module.test_rows)
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    assert rows[0] == rows[1]
+    for mode in ("transductive", "support"):
+        assert [row["task_id"] for row in rows[0] if row["bn_mode"] == mode] == [0, 1, 2, 3, 4]
+    assert all(0 <= row["accuracy"] <= 1 and row["loss"] > 0 for row in rows[0])
+
+
+@everyone
+def test_checkpoints_are_plain_data_and_hold_the_cursor(name, make_module, make_data, make_trainer):
+    trainer, checkpoint = make_trainer()
+    fit(trainer, make_module(name), make_data())
+    content = torch.load(checkpoint.last_path, weights_only=True)
+    assert content["few_shot_nas"]["meta_step"] == 6
+    assert content["EpisodicDataModule"] == {"done": 6}
+    assert checkpoint.best_path.is_file()
+
+
+@pytest.mark.parametrize("name", [name for name, algorithm in ALGORITHMS.items() if algorithm.searches])
+def test_a_search_ends_with_a_genotype_of_its_space_and_counts_its_rewards(name, make_module, make_data, make_trainer):
+    module = make_module(name, derive_candidates=2, derive_episodes=2)
+    data = make_data()
+    fit(make_trainer()[0], module, data)
+    module.finish_search(data)
+    assert Genotype.from_json(module.genotype.to_json()) == module.genotype
+    assert module.supernet.space.encode(module.genotype)
+    parts = module.search_summary
+    assert parts["reward_calls"] == parts["reward_calls_search"] + parts["reward_calls_derive"] > 0
+
+
+@everyone
+def test_the_constructor_takes_flat_typed_keywords_and_a_network(name):
+    algorithm = ALGORITHMS[name]
+    assert algorithm.default_model and algorithm.__doc__ and algorithm.__doc__.strip()
+    assert isinstance(algorithm.searches, bool)
