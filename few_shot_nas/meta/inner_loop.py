@@ -8,15 +8,29 @@ Source: Finn et al., ICML 2017, arXiv:1703.03400, equation (1) and Algorithm 1; 
 """
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import grad
 
 from few_shot_nas.meta.functional import Params
+from few_shot_nas.meta.inner_optimizer import PLAIN, InnerRule, Slots
 
 SupportLoss = Callable[[Params, int], Tensor]
 LearningRate = Callable[[str, int], float | Tensor]
+
+
+class Descent(NamedTuple):
+    """Result of :func:`descend`.
+
+    Attributes:
+        trajectory: ``[theta_0, ..., theta_T]``.
+        slots: what the rule remembers after the last update.
+    """
+
+    trajectory: list[Params]
+    slots: Slots
 
 
 def adapt(
@@ -26,8 +40,9 @@ def adapt(
     lr: LearningRate,
     num_steps: int,
     second_order: bool = True,
+    rule: InnerRule = PLAIN,
 ) -> list[Params]:
-    """Run ``num_steps`` of gradient descent on the support set and keep every iterate.
+    """Run ``num_steps`` updates on the support set and keep every iterate.
 
     Args:
         support_loss: maps (parameters, step) to a scalar loss. Paper rates refer to the loss reduction of the paper;
@@ -38,6 +53,7 @@ def adapt(
         num_steps: number of updates T >= 0; 0 returns the start alone (the unadapted score).
         second_order: differentiate through the update. ``False`` detaches the gradients (FOMAML): the iterates are the
             same, and no graph through the support passes is kept.
+        rule: what turns gradients into directions; plain gradient descent by default.
 
     Returns:
         ``[theta_0, ..., theta_T]``, T + 1 dicts with the keys and shapes of ``params``. ``theta_0`` holds the tensors
@@ -50,10 +66,41 @@ def adapt(
         The gradient is ``torch.func.grad``, so this runs as it is under Lightning's ``no_grad`` in validation, inside
         ``vmap`` and inside another ``grad``.
     """
+    return descend(support_loss, params, lr=lr, num_steps=num_steps, second_order=second_order, rule=rule).trajectory
+
+
+def descend(
+    support_loss: SupportLoss,
+    params: Mapping[str, Tensor],
+    *,
+    lr: LearningRate,
+    num_steps: int,
+    second_order: bool = True,
+    rule: InnerRule = PLAIN,
+    slots: Slots | None = None,
+) -> Descent:
+    """:func:`adapt` for those who carry what the rule remembers from task to task.
+
+    Args:
+        support_loss: as in :func:`adapt`, like all arguments but the last.
+        params: theta_0.
+        lr: step sizes.
+        num_steps: number of updates.
+        second_order: differentiate through the update.
+        rule: what turns gradients into directions.
+        slots: what the rule remembers from before; None starts afresh.
+
+    Returns:
+        The trajectory and the slots after it.
+
+    Raises:
+        ValueError: if ``num_steps`` is negative.
+    """
     if num_steps < 0:
         raise ValueError(f"adapt() takes num_steps >= 0, got {num_steps}")
     gradient = grad(support_loss)
     trajectory: list[Params] = [dict(params)]
+    slots = rule.start(trajectory[0]) if slots is None else slots
     for step in range(num_steps):
         current = trajectory[-1]
         if second_order:
@@ -62,5 +109,6 @@ def adapt(
             # no_grad stops the outer tape only: torch.func.grad still differentiates its own level.
             with torch.no_grad():
                 grads = gradient({name: value.detach() for name, value in current.items()}, step)
-        trajectory.append({name: value - lr(name, step) * grads[name] for name, value in current.items()})
-    return trajectory
+        directions, slots = rule.direction(grads, slots)
+        trajectory.append({name: value - lr(name, step) * directions[name] for name, value in current.items()})
+    return Descent(trajectory, slots)

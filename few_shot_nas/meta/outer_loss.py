@@ -1,5 +1,6 @@
 """The outer loss of one task: what the query set says about the adapted parameters."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,10 @@ from torch import Tensor, nn
 from few_shot_nas.episode import Episode
 from few_shot_nas.meta.functional import Params, call
 
+#: The modes that every algorithm is scored in.
 BN_MODES = ("transductive", "support")
+#: Modes that some algorithms add: see :func:`query_logits`.
+EXTRA_BN_MODES = ("per_query", "running")
 
 
 def support_loss(net: nn.Module, task: Episode, params: Params, step: int, **inputs: Any) -> Tensor:
@@ -27,7 +31,9 @@ def query_logits(net: nn.Module, task: Episode, params: Params, step: int, bn_mo
         step: index of the inner step whose per-step statistics apply (the last one taken).
         bn_mode: which images give the batch statistics that normalise the queries. ``transductive``: the queries
             themselves, so a query's score depends on the others (Finn's, MAML++'s and T-NAS's protocol). ``support``:
-            the support set alone, so each query is judged on its own.
+            the support set alone, so each query is judged on its own. ``per_query``: the support set and this one
+            query, a pass per query (Reptile's non-transductive protocol). ``running``: the statistics gathered in
+            training, by layers that keep some.
         **inputs: further keyword inputs of the network.
 
     Returns:
@@ -42,4 +48,55 @@ def query_logits(net: nn.Module, task: Episode, params: Params, step: int, bn_mo
         rows = task.support_x.shape[0]
         images = torch.cat([task.support_x, task.query_x])
         return call(net, params, images, step=step, stat_rows=rows, **inputs)[rows:]
-    raise ValueError(f"bn_mode={bn_mode!r} is none of {', '.join(BN_MODES)}")
+    if bn_mode == "per_query":
+        batches = (torch.cat([task.support_x, query[None]]) for query in task.query_x)
+        return torch.stack([call(net, params, batch, step=step, **inputs)[-1] for batch in batches])
+    if bn_mode == "running":
+        return call(net, params, task.query_x, step=step, running=True, **inputs)
+    raise ValueError(f"bn_mode={bn_mode!r} is none of {', '.join(BN_MODES + EXTRA_BN_MODES)}")
+
+
+def multi_step_weights(num_steps: int, meta_step: int, until: int) -> list[float] | None:
+    """Weights of the query losses after each inner update, annealed towards the last one alone.
+
+    Source: MAML++ (Antoniou et al., ICLR 2019, arXiv:1810.09502, section 4, multi-step loss) with the constants of the
+    authors' code: from ``1/T`` each, the weights before the last fall linearly with slope ``1/(T * until)`` to
+    ``0.03/T``, and what they lose goes to the last; from ``until`` on the last loss counts alone. Deviation: time is
+    counted in meta-steps, theirs in epochs of 500.
+
+    Args:
+        num_steps: number of inner updates T.
+        meta_step: outer updates so far.
+        until: meta-steps that the multi-step loss lasts; 0 for none.
+
+    Returns:
+        ``[T]`` weights that sum to one; None for the last loss alone.
+    """
+    if meta_step >= until or num_steps == 1:
+        return None
+    early = max(1 / num_steps - meta_step / (num_steps * until), 0.03 / num_steps)
+    return [early] * (num_steps - 1) + [1 - (num_steps - 1) * early]
+
+
+def weighted_sum(losses: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return ``sum_s weights[s] * losses[s]``, a scalar."""
+    return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum()
+
+
+def nil_logits(support: Tensor, labels: Tensor, queries: Tensor, n_way: int) -> Tensor:
+    """Score classes without a head: support labels weighted by cosine similarity.
+
+    Source: the NIL test of Raghu et al., ICLR 2020, arXiv:1909.09157, section 5. Class n gets the sum of the
+    similarities between the query and the support images of class n.
+
+    Args:
+        support: penultimate features ``[S, D]``.
+        labels: their labels ``[S]`` in 0..n_way-1.
+        queries: features ``[Q, D]``.
+        n_way: number of classes N.
+
+    Returns:
+        ``[Q, N]``.
+    """
+    similarity = F.normalize(queries, dim=1) @ F.normalize(support, dim=1).T
+    return similarity @ F.one_hot(labels, n_way).to(similarity.dtype)

@@ -1,0 +1,227 @@
+"""The exact second-order meta-gradient without a deep graph: a reverse sweep over stored iterates.
+
+Unrolling keeps the activations of every inner step until the outer backward pass. Here the forward pass stores the
+iterates ``theta_0..theta_T`` alone; going back, each step costs one Jacobian-vector product of the support gradient, so
+the activations kept do not depend on T. With ``g_s = grad L_s(theta_s, phi)``, an update
+``(theta_{s+1}, m_{s+1}) = U(theta_s, g_s, m_s, alpha_s)`` that works element by element (gradient descent:
+``theta_s - alpha_s * g_s``, no slots m), and ``v, w`` the outer loss's gradients for ``theta_{s+1}, m_{s+1}``::
+
+    (v', u, w', d outer / d alpha_s) = vector-Jacobian product of U with (v, w)
+    (h, k) = jvp of (theta, phi) -> grad L_s in direction (u, 0)
+    v <- v' + h,    w <- w',    d outer / d phi <- d outer / d phi + k
+
+The Hessian's symmetry turns the vector-Jacobian product that the chain rule asks for into a Jacobian-vector product,
+forward over reverse. ``phi`` are tensors that the losses use but the inner loop does not move.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.func import grad, grad_and_value, jvp, vjp
+
+from few_shot_nas.meta.functional import Params
+from few_shot_nas.meta.inner_loop import LearningRate
+from few_shot_nas.meta.inner_optimizer import PLAIN, InnerRule, Slots
+
+#: (adapted parameters, tensors that are not adapted, inner step) -> scalar.
+SweptSupportLoss = Callable[[Params, Params, int], Tensor]
+#: The same -> (scalar, anything to hand back, e.g. logits).
+SweptQueryLoss = Callable[[Params, Params, int], tuple[Tensor, Any]]
+
+
+class Swept(NamedTuple):
+    """Result of :func:`swept_loss`.
+
+    Attributes:
+        loss: the outer loss; its backward pass gives the exact second-order gradient.
+        aux: what the query loss handed back at the last iterate.
+        trajectory: ``[theta_0, ..., theta_T]``, detached.
+    """
+
+    loss: Tensor
+    aux: Any
+    trajectory: list[Params]
+
+
+class _Step(NamedTuple):
+    """What the forward pass leaves behind for one step of the sweep."""
+
+    theta: Params
+    gradient: Params
+    slots: Slots
+    rates: Params
+    random_state: "_RandomState"
+
+
+class _RandomState(NamedTuple):
+    """State of the global generators, so that a step that is recomputed draws the same dropout masks."""
+
+    cpu: Tensor
+    cuda: Tensor | None
+
+    @classmethod
+    def now(cls, device: torch.device) -> "_RandomState":
+        """Read the state of the CPU's generator and, on a GPU, of that GPU's."""
+        return cls(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
+
+    def restore(self, device: torch.device) -> None:
+        """Set the generators back to this state."""
+        torch.set_rng_state(self.cpu)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda, device)
+
+
+class _Attach(torch.autograd.Function):
+    """Give a number that was computed elsewhere its gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor], *inputs: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, None, *(outer[0] * gradient for gradient in ctx.gradients))
+
+
+def swept_loss(
+    support_loss: SweptSupportLoss,
+    query_loss: SweptQueryLoss,
+    params: Mapping[str, Tensor],
+    shared: Mapping[str, Tensor],
+    *,
+    lr: LearningRate,
+    num_steps: int,
+    weights: Sequence[float] | None = None,
+    rule: InnerRule = PLAIN,
+) -> Swept:
+    """Adapt, take the outer loss and differentiate it exactly, keeping one step's activations at a time.
+
+    The value and the gradient equal those of :func:`few_shot_nas.meta.inner_loop.adapt` with ``second_order=True``
+    followed by the query loss, up to rounding. Dropout draws the same masks in a step and in its recomputation.
+
+    Args:
+        support_loss: loss of the inner loop; must use nothing differentiable but its arguments.
+        query_loss: loss of the outer loop, likewise; its step is that of the update that led to the iterate.
+        params: theta_0, what the inner loop moves.
+        shared: phi, what the losses use beside it; parameters or tensors computed from them.
+        lr: maps (name, step) to a number or a tensor that broadcasts against the parameter; tensors that require grad
+            get their gradient too.
+        num_steps: number of updates T >= 1.
+        weights: weight of the query loss after each update, ``[T]``; None is the loss after the last one alone.
+        rule: what turns gradients into directions.
+
+    Returns:
+        The loss, attached to ``params``, ``shared`` and the learned rates; the query loss's extra; the iterates.
+
+    Raises:
+        ValueError: if ``num_steps`` is less than 1 or there are not as many weights.
+    """
+    if num_steps < 1:
+        raise ValueError(f"swept_loss() takes num_steps >= 1, got {num_steps}")
+    weights = [0.0] * (num_steps - 1) + [1.0] if weights is None else list(weights)
+    if len(weights) != num_steps:
+        raise ValueError(f"swept_loss() needs one weight per step: {num_steps} steps, {len(weights)} weights")
+    rates = [{name: lr(name, step) for name in params} for step in range(num_steps)]
+    with torch.no_grad():
+        phi = {name: value.detach() for name, value in shared.items()}
+        theta = {name: value.detach() for name, value in params.items()}
+        device = next(iter(theta.values())).device
+        slots, steps, gradient = rule.start(theta), [], grad(support_loss)
+        for step in range(num_steps):
+            state = _RandomState.now(device)
+            by_name = {name: _as_number(rate, theta[name]) for name, rate in rates[step].items()}
+            steps.append(_Step(theta, gradient(theta, phi, step), slots, by_name, state))
+            theta, slots = _update(rule, *steps[-1][:4])
+        total, v, phi_bar, rate_bars, aux = _sweep(support_loss, query_loss, rule, steps, theta, slots, phi, weights)
+    learned = [
+        (rate, rate_bars[step][name].to(rate))
+        for step, named in enumerate(rates)
+        for name, rate in named.items()
+        if isinstance(rate, Tensor) and rate.requires_grad
+    ]
+    inputs = [*params.values(), *shared.values(), *(rate for rate, _ in learned)]
+    gradients = [*(v[name] for name in params), *(phi_bar[name] for name in shared), *(bar for _, bar in learned)]
+    return Swept(_Attach.apply(total, gradients, *inputs), aux, [*(step.theta for step in steps), theta])
+
+
+def _as_number(rate: float | Tensor, like: Tensor) -> Tensor:
+    return torch.as_tensor(rate, dtype=like.dtype, device=like.device).detach()
+
+
+def _update(rule: InnerRule, theta: Params, gradient: Params, slots: Slots, rates: Params) -> tuple[Params, Slots]:
+    directions, slots = rule.direction(gradient, slots)
+    return {name: value - rates[name] * directions[name] for name, value in theta.items()}, slots
+
+
+def _sweep(
+    support_loss: SweptSupportLoss,
+    query_loss: SweptQueryLoss,
+    rule: InnerRule,
+    steps: list[_Step],
+    theta: Params,
+    slots: Slots,
+    phi: Params,
+    weights: Sequence[float],
+) -> tuple[Tensor, Params, Params, list[Params], Any]:
+    """Return outer loss, gradients for theta_0, phi and every rate, and the query loss's extra at the last iterate.
+
+    ``theta`` and ``slots`` are those after the last step.
+    """
+    first = next(iter(theta.values()))
+    v = {name: torch.zeros_like(value) for name, value in theta.items()}
+    w = tuple({name: torch.zeros_like(value) for name, value in moment.items()} for moment in slots.moments)
+    phi_bar = {name: torch.zeros_like(value) for name, value in phi.items()}
+    rate_bars: list[Params] = [{} for _ in steps]
+    total, aux = torch.zeros((), dtype=first.dtype, device=first.device), None
+    after = _RandomState.now(first.device)
+    outer = grad_and_value(query_loss, argnums=(0, 1), has_aux=True)
+    for index in reversed(range(len(steps))):
+        step = steps[index]
+        if weights[index]:
+            reached = theta if index == len(steps) - 1 else steps[index + 1].theta
+            (to_theta, to_phi), (value, extra) = outer(reached, phi, index)
+            total = total + weights[index] * value
+            v = {name: v[name] + weights[index] * to_theta[name] for name in v}
+            phi_bar = {name: phi_bar[name] + weights[index] * to_phi[name] for name in phi_bar}
+            if index == len(steps) - 1:
+                aux, after = extra, _RandomState.now(first.device)
+        v, u, w, rate_bars[index] = _pull_back(rule, step, v, w)
+        step.random_state.restore(first.device)
+        h, k = _hessian_product(support_loss, step.theta, phi, index, u)
+        v = {name: v[name] + h[name] for name in v}
+        phi_bar = {name: phi_bar[name] + k[name] for name in phi_bar}
+    after.restore(first.device)
+    return total, v, phi_bar, rate_bars, aux
+
+
+def _pull_back(
+    rule: InnerRule, step: _Step, v: Params, w: tuple[Params, ...]
+) -> tuple[Params, Params, tuple[Params, ...], Params]:
+    """Pull (v, w) back through one update, to its parameters, gradients, moments and rates. No network is run."""
+
+    def update(
+        theta: Params, gradient: Params, moments: tuple[Params, ...], rates: Params
+    ) -> tuple[Params, tuple[Params, ...]]:
+        moved, after = _update(rule, theta, gradient, Slots(step.slots.updates, moments), rates)
+        return moved, after.moments
+
+    pull = vjp(update, step.theta, step.gradient, step.slots.moments, step.rates)[1]
+    return pull((v, w))
+
+
+def _hessian_product(
+    support_loss: SweptSupportLoss, theta: Params, phi: Params, step: int, direction: Params
+) -> tuple[Params, Params]:
+    """Return (H_theta,theta u, H_phi,theta u) of the support loss at (theta, phi) by one jvp over the gradient."""
+    gradient = grad(support_loss, argnums=(0, 1))
+
+    def at(theta: Params, phi: Params) -> tuple[Params, Params]:
+        return gradient(theta, phi, step)
+
+    still = {name: torch.zeros_like(value) for name, value in phi.items()}
+    return jvp(at, (theta, phi), (direction, still))[1]
