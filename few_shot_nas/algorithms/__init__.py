@@ -1,12 +1,18 @@
 """The algorithms, by name. A new one is one file and one line here."""
 
+from few_shot_nas.algorithms.anil import ANIL
 from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.boil import BOIL
 from few_shot_nas.algorithms.maml import MAML
 from few_shot_nas.algorithms.maml_enas import MAMLENAS
+from few_shot_nas.algorithms.meta_sgd import MetaSGD
 from few_shot_nas.algorithms.random_search import RandomSearch
 
 ALGORITHMS: dict[str, type[EpisodicModule]] = {
+    "ANIL": ANIL,
+    "BOIL": BOIL,
     "MAML": MAML,
     "MAMLENAS": MAMLENAS,
+    "MetaSGD": MetaSGD,
     "RandomSearch": RandomSearch,
 }

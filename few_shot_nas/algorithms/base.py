@@ -130,6 +130,8 @@ class EpisodicModule(pl.LightningModule, ABC):
     def _schedule(self) -> float:
         if self.outer.outer_schedule == "constant":
             return 1.0
+        if self.outer.outer_schedule == "linear":
+            return 1.0 - self.meta_step / self.outer.max_meta_steps
         return 0.5 * (1.0 + math.cos(math.pi * self.meta_step / self.outer.max_meta_steps))
 
     def _after_update(self, means: list[float]) -> None:

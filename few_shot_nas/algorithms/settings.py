@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.meta.inner_optimizer import PLAIN, Adam, InnerRule
 
 
 def require_positive(owner: object, *names: str) -> None:
@@ -24,21 +25,34 @@ class InnerLoop:
         inner_steps: updates per task in training.
         eval_inner_steps: updates per task in validation and test; None takes inner_steps.
         first_order: treat the inner gradients as constants (FOMAML): cheaper, slightly less accurate.
+        engine: how the second order is computed: unroll keeps the activations of every inner step; sweep keeps one
+            step's at a time, gives the same gradient and takes somewhat longer.
+        inner_optimizer: sgd, or adam: bias-corrected, differentiable, started afresh for every task.
     """
 
     inner_lr: float = 0.4
     inner_steps: int = 1
     eval_inner_steps: int | None = None
     first_order: bool = False
+    engine: Literal["unroll", "sweep"] = "unroll"
+    inner_optimizer: Literal["sgd", "adam"] = "sgd"
 
     def __post_init__(self) -> None:
         require_positive(self, "inner_lr", "inner_steps")
+        if self.engine not in ("unroll", "sweep"):
+            raise InputError(f"engine={self.engine}: must be unroll or sweep")
+        if self.inner_optimizer not in ("sgd", "adam"):
+            raise InputError(f"inner_optimizer={self.inner_optimizer}: must be sgd or adam")
         if self.eval_inner_steps is not None and self.eval_inner_steps < 0:
             raise InputError(f"eval_inner_steps={self.eval_inner_steps}: must be 0 (no adaptation) or more")
 
     def steps(self, training: bool) -> int:
         """Return the number of updates in training or in evaluation."""
         return self.inner_steps if training or self.eval_inner_steps is None else self.eval_inner_steps
+
+    def rule(self) -> InnerRule:
+        """Return what turns gradients into directions."""
+        return Adam() if self.inner_optimizer == "adam" else PLAIN
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,7 @@ class OuterLoop:
     Attributes:
         max_meta_steps: outer updates in the whole run.
         outer_lr: learning rate of Adam on the meta-parameters.
-        outer_schedule: constant, or cosine from outer_lr to zero over max_meta_steps.
+        outer_schedule: constant, or cosine or linear from outer_lr to zero over max_meta_steps.
         weight_decay: L2 penalty of Adam.
         meta_grad_clip: largest norm of the meta-gradient; None does not clip.
         bn_mode: which images normalise the queries in validation: the queries themselves (transductive) or the support
@@ -59,7 +73,7 @@ class OuterLoop:
 
     max_meta_steps: int = 1000
     outer_lr: float = 1e-3
-    outer_schedule: Literal["constant", "cosine"] = "constant"
+    outer_schedule: Literal["constant", "cosine", "linear"] = "constant"
     weight_decay: float = 0.0
     meta_grad_clip: float | None = None
     bn_mode: Literal["transductive", "support"] = "transductive"

@@ -55,6 +55,8 @@ class SupernetSearch(EpisodicModule):
         super().__init__(net, outer=outer, seed=seed)
         if not isinstance(net, Supernet):
             raise InputError(f"{type(self).__name__} searches a Supernet, but model_class is {type(net).__name__}")
+        if inner.engine != "unroll":
+            raise InputError(f"{type(self).__name__}: engine={inner.engine}: a search unrolls its children; use unroll")
         if derive_candidates < 1 or derive_episodes < 1:
             raise InputError(
                 f"derive_candidates={derive_candidates} and derive_episodes={derive_episodes}: both must be at least 1"
@@ -76,6 +78,7 @@ class SupernetSearch(EpisodicModule):
             lr=lambda name, step: self.inner.inner_lr,
             num_steps=self.inner.steps(training),
             second_order=second_order,
+            rule=self.inner.rule(),
         )[-1]
 
     def child_logits(self, task: Episode, genotype: Genotype, params: Params, *, training: bool, mode: str) -> Tensor:

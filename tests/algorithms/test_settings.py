@@ -13,6 +13,8 @@ from few_shot_nas.errors import InputError
         (lambda: InnerLoop(inner_lr=0.0), "inner_lr=0.0"),
         (lambda: InnerLoop(inner_steps=0), "inner_steps=0"),
         (lambda: InnerLoop(eval_inner_steps=-1), "eval_inner_steps=-1"),
+        (lambda: InnerLoop(engine="swept"), "engine=swept"),
+        (lambda: InnerLoop(inner_optimizer="adamw"), "inner_optimizer=adamw"),
         (lambda: OuterLoop(max_meta_steps=0), "max_meta_steps=0"),
         (lambda: OuterLoop(outer_lr=-1.0), "outer_lr=-1.0"),
         (lambda: OuterLoop(weight_decay=-0.1), "weight_decay=-0.1"),

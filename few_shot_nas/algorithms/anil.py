@@ -1,0 +1,89 @@
+"""ANIL: adapt the head alone, on features that are computed once."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from few_shot_nas.algorithms.gradient_learner import GradientLearner, TaskProblem, head_names
+from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
+from few_shot_nas.episode import Episode
+from few_shot_nas.forward_context import forward_context
+from few_shot_nas.meta.functional import Params
+from few_shot_nas.meta.outer_loss import nil_logits
+
+
+class ANIL(GradientLearner):
+    """ANIL (Raghu et al., ICLR 2020, arXiv:1909.09157, section 4): MAML whose inner loop moves the last layer only.
+
+    The body is meta-trained by the outer loss alone, and runs once on the support set and once on the queries, however
+    many inner steps there are: ``h_{s+1} = h_s - inner_lr * grad_h L_support(h_s; body(x))``.
+
+    Deviations: those of MAML. Support and query images are two batches for BatchNorm; some ports put both into one,
+    which lets the support features see the queries.
+
+    Args:
+        net: any network of MODELS with a linear ``head``.
+        inner: the inner loop.
+        outer: the outer loop.
+        nil: score the NIL test of the paper (section 5) too, in rows of their own named ``nil_transductive`` and
+            ``nil_support``: no adaptation and no head, support labels weighted by cosine similarity of the features.
+            Their loss is the cross-entropy of these scores as logits.
+        seed: names every random stream of the run.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        inner: InnerLoop = InnerLoop(),
+        outer: OuterLoop = OuterLoop(),
+        nil: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(net, inner=inner, outer=outer, seed=seed)
+        self.nil = nil
+        self.head_names = head_names(net, "ANIL")
+        self.hparams.update({"nil": nil})
+
+    def is_adapted(self, name: str) -> bool:
+        """The head."""
+        return name in self.head_names
+
+    def features(self, images: Tensor, stat_rows: int | None = None) -> Tensor:
+        """Penultimate features ``[B, D]`` by the meta-learned body."""
+        with forward_context(stat_rows=stat_rows):
+            return self.net.features(images)  # type: ignore[operator]
+
+    def head(self, params: Params, features: Tensor) -> Tensor:
+        """Logits ``[B, N]`` by the head's parameters in ``params``."""
+        own = {name.removeprefix("head."): params[name] for name in self.head_names if name in params}
+        return functional_call(self.net.head, own, (features,))  # type: ignore[arg-type]
+
+    def problem(self, task: Episode) -> TaskProblem:
+        """Losses of the head on features, which the engines see as tensors that the inner loop does not move."""
+        moved, _ = self.split()
+        fixed = {"support": self.features(task.support_x), "query": self.features(task.query_x)}
+
+        def support(params: Params, rest: Params, step: int) -> Tensor:
+            return F.cross_entropy(self.head(params, rest["support"]), task.support_y)
+
+        def query(params: Params, rest: Params, step: int) -> tuple[Tensor, Tensor]:
+            logits = self.head(params, rest["query"])
+            return F.cross_entropy(logits, task.query_y), logits
+
+        return TaskProblem(moved, fixed, support, query)
+
+    def adapted_logits(self, task: Episode, params: Params, step: int) -> dict[str, Tensor]:
+        """Query logits of the adapted head, and the NIL scores if asked for."""
+        rows = task.support_x.shape[0]
+        queries = {
+            "transductive": params["query"],
+            "support": self.features(torch.cat([task.support_x, task.query_x]), rows)[rows:],
+        }
+        logits = {mode: self.head(params, features) for mode, features in queries.items()}
+        if self.nil:
+            for mode, features in queries.items():
+                n_way = logits[mode].shape[1]
+                logits[f"nil_{mode}"] = nil_logits(params["support"], task.support_y, features, n_way)
+        return logits

@@ -1,0 +1,161 @@
+"""What learners that differentiate through an inner loop have in common; MAML's relatives differ in a hook each."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
+from few_shot_nas.episode import Episode
+from few_shot_nas.errors import InputError
+from few_shot_nas.meta.functional import Params, trainable
+from few_shot_nas.meta.inner_loop import adapt
+from few_shot_nas.meta.outer_loss import BN_MODES, query_logits, support_loss, weighted_sum
+from few_shot_nas.meta.reverse_sweep import swept_loss
+from few_shot_nas.meta.statistics import accuracy
+
+
+class TaskProblem(NamedTuple):
+    """One training task as the engines see it.
+
+    Attributes:
+        moved: what the inner loop moves.
+        fixed: what the losses use beside it and the outer loop trains: parameters, or tensors computed from them.
+        support: (moved, fixed, step) -> loss of the inner loop.
+        query: (moved, fixed, step) -> loss of the outer loop and logits; step is that of the update before it.
+    """
+
+    moved: Params
+    fixed: Params
+    support: Callable[[Params, Params, int], Tensor]
+    query: Callable[[Params, Params, int], tuple[Tensor, Tensor]]
+
+
+class GradientLearner(EpisodicModule):
+    """Adapt to the support set by gradient descent and learn from the query loss of the adapted parameters.
+
+    The hooks of a learner: :meth:`is_adapted`, :meth:`rate`, :meth:`step_weights`, :meth:`second_order`,
+    :meth:`problem` and :meth:`adapted_logits`. As they stand they are MAML's.
+
+    Args:
+        net: any network of MODELS.
+        inner: the inner loop.
+        outer: the outer loop.
+        seed: names every random stream of the run.
+    """
+
+    def __init__(self, net: nn.Module, *, inner: InnerLoop, outer: OuterLoop, seed: int) -> None:
+        super().__init__(net, outer=outer, seed=seed)
+        self.inner = inner
+        self.hparams.update(dataclasses.asdict(inner))
+
+    # ---- hooks ------------------------------------------------------------------------------------------------------
+
+    def is_adapted(self, name: str) -> bool:
+        """Whether the inner loop moves the network's parameter ``name``; it takes no gradient for others."""
+        return True
+
+    def rate(self, name: str, step: int) -> float | Tensor:
+        """Step size for one parameter in one inner step."""
+        return self.inner.inner_lr
+
+    def step_weights(self) -> Sequence[float] | None:
+        """Weight of the query loss after each training update, ``[T]``; None for the last loss alone."""
+        return None
+
+    def second_order(self) -> bool:
+        """Whether this meta-step differentiates through the inner gradients."""
+        return not self.inner.first_order
+
+    def problem(self, task: Episode) -> TaskProblem:
+        """Return the losses of one training task."""
+        moved, fixed = self.split()
+
+        def query(params: Params, rest: Params, step: int) -> tuple[Tensor, Tensor]:
+            logits = query_logits(self.net, task, {**rest, **params}, step, "transductive")
+            return F.cross_entropy(logits, task.query_y), logits
+
+        def support(params: Params, rest: Params, step: int) -> Tensor:
+            return support_loss(self.net, task, {**rest, **params}, step)
+
+        return TaskProblem(moved, fixed, support, query)
+
+    def adapted_logits(self, task: Episode, params: Params, step: int) -> dict[str, Tensor]:
+        """Query logits with the adapted parameters ``params`` for every bn_mode; ``step`` is the last update's."""
+        return {mode: query_logits(self.net, task, params, step, mode) for mode in BN_MODES}
+
+    # ---- the loops --------------------------------------------------------------------------------------------------
+
+    def split(self) -> tuple[Params, Params]:
+        """Return the network's trainable parameters that the inner loop moves, and the others."""
+        everything = trainable(self.net)
+        moved = {name: value for name, value in everything.items() if self.is_adapted(name)}
+        if not moved:
+            raise InputError(f"{type(self).__name__} finds nothing to adapt in a {type(self.net).__name__}")
+        return moved, {name: value for name, value in everything.items() if name not in moved}
+
+    def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
+        """Outer loss of one task: mean cross-entropy of the queries after adaptation, or a weighted sum over steps."""
+        problem = self.problem(task)
+        if self.inner.engine == "sweep" and self.second_order():
+            loss, logits = self._swept(problem)
+        else:
+            loss, logits = self._unrolled(problem)
+        return loss, [loss, accuracy(logits, task.query_y)]
+
+    def _swept(self, problem: TaskProblem) -> tuple[Tensor, Tensor]:
+        swept = swept_loss(
+            problem.support,
+            problem.query,
+            problem.moved,
+            problem.fixed,
+            lr=self.rate,
+            num_steps=self.inner.inner_steps,
+            weights=self.step_weights(),
+            rule=self.inner.rule(),
+        )
+        self.after_task(problem, swept.trajectory)
+        return swept.loss, swept.aux
+
+    def _unrolled(self, problem: TaskProblem) -> tuple[Tensor, Tensor]:
+        trajectory = self.descend(problem, training=True)
+        self.after_task(problem, trajectory)
+        weights = self.step_weights()
+        if weights is None:
+            return problem.query(trajectory[-1], problem.fixed, self.inner.inner_steps - 1)
+        scored = [problem.query(params, problem.fixed, step) for step, params in enumerate(trajectory[1:])]
+        return weighted_sum([loss for loss, _ in scored], weights), scored[-1][1]
+
+    def after_task(self, problem: TaskProblem, trajectory: Sequence[Params]) -> None:
+        """Look at the iterates ``[theta_0, ..., theta_T]`` of a training task; does nothing by default."""
+
+    def descend(self, problem: TaskProblem, *, training: bool) -> list[Params]:
+        """Return the iterates of the inner loop on one task."""
+        return adapt(
+            lambda params, step: problem.support(params, problem.fixed, step),
+            problem.moved,
+            lr=self.rate,
+            num_steps=self.inner.steps(training),
+            second_order=training and self.second_order(),
+            rule=self.inner.rule(),
+        )
+
+    def task_logits(self, task: Episode) -> dict[str, Tensor]:
+        """Query logits after adaptation, for every bn_mode."""
+        problem = self.problem(task)
+        params = {**problem.fixed, **self.descend(problem, training=False)[-1]}
+        return self.adapted_logits(task, params, max(self.inner.steps(training=False) - 1, 0))
+
+
+def head_names(net: nn.Module, algorithm: str) -> frozenset[str]:
+    """Return the names of the parameters of ``net.head``.
+
+    Raises:
+        InputError: if the network has no head.
+    """
+    if not isinstance(getattr(net, "head", None), nn.Linear):
+        raise InputError(f"{algorithm} needs a network whose last layer is the linear `head`, not {type(net).__name__}")
+    return frozenset(f"head.{name}" for name, _ in net.head.named_parameters())  # type: ignore[union-attr]
