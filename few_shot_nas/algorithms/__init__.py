@@ -7,6 +7,7 @@ from few_shot_nas.algorithms.maml import MAML
 from few_shot_nas.algorithms.maml_enas import MAMLENAS
 from few_shot_nas.algorithms.meta_sgd import MetaSGD
 from few_shot_nas.algorithms.random_search import RandomSearch
+from few_shot_nas.algorithms.reptile import Reptile
 
 ALGORITHMS: dict[str, type[EpisodicModule]] = {
     "ANIL": ANIL,
@@ -15,4 +16,5 @@ ALGORITHMS: dict[str, type[EpisodicModule]] = {
     "MAMLENAS": MAMLENAS,
     "MetaSGD": MetaSGD,
     "RandomSearch": RandomSearch,
+    "Reptile": Reptile,
 }

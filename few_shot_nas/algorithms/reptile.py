@@ -1,0 +1,197 @@
+"""Reptile: move the initialisation towards the weights that ordinary training on a task ends with."""
+
+import dataclasses
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
+from few_shot_nas.episode import Episode
+from few_shot_nas.errors import InputError
+from few_shot_nas.meta.functional import Params, call, trainable
+from few_shot_nas.meta.inner_loop import Descent, descend
+from few_shot_nas.meta.inner_optimizer import PLAIN, Adam, InnerRule, Slots
+from few_shot_nas.meta.outer_loss import BN_MODES, query_logits
+from few_shot_nas.meta.statistics import accuracy
+from few_shot_nas.runtime.gradients import average_gradients, world
+from few_shot_nas.seeding import generator
+
+
+def mini_batches(size: int, batch: int, count: int, stream: torch.Generator) -> Tensor:
+    """Draw mini-batches without replacement, shuffling anew whenever all are used up.
+
+    Args:
+        size: number of images in the pool.
+        batch: images in a mini-batch; may straddle two passes over the pool.
+        count: number of mini-batches.
+        stream: where the shuffles come from.
+
+    Returns:
+        Indices ``[count, batch]`` int64.
+    """
+    passes = -(-batch * count // size)
+    order = torch.cat([torch.randperm(size, generator=stream) for _ in range(max(passes, 1))])
+    return order[: batch * count].view(count, batch)
+
+
+class Reptile(EpisodicModule):
+    """Reptile (Nichol et al. 2018, arXiv:1803.02999, Algorithm 2) as in the authors' code.
+
+    For each task of a meta-batch: start from phi, take inner_steps of Adam with beta1 = 0 on mini-batches of the
+    task's images, which gives W. Then ``phi <- phi + epsilon * mean(W - phi)``, epsilon = outer_lr falling linearly to
+    zero. Adam's second moments are **carried from task to task** and, as a copy, into evaluation; an Adam made anew for
+    each task is another algorithm. They are part of the state_dict.
+
+    Evaluation adapts on mini-batches of the support set and scores ``transductive`` (the authors' --transductive),
+    ``support`` and, with per_query_bn, ``per_query``: every query normalised together with the support set, the
+    authors' default.
+
+    Deviations: Adam's epsilon is added after the bias correction; at most rounding. A task's images in training are
+    its support set and, with train_pool=all, its queries, so that k_shot need not differ between training and test:
+    k_shot + n_query is the authors' train_shots, and training accuracy is then that of images trained on. With several
+    ranks each carries its moments through its own tasks, and they are averaged after each meta-step.
+
+    Args:
+        net: any network of MODELS.
+        inner: the inner loop; its gradients are never differentiated through, so first_order stays on.
+            inner_optimizer: adam has beta1 = 0; sgd is the authors' --sgd.
+        outer: the outer loop; outer_lr is epsilon.
+        inner_batch: images in a mini-batch in training.
+        eval_inner_batch: images in a mini-batch in evaluation; None takes inner_batch.
+        train_pool: the images of a task that training uses: all of them, or its support set.
+        per_query_bn: score the authors' non-transductive protocol too; costs a pass per query.
+        seed: names every random stream of the run.
+    """
+
+    slot_updates: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        inner: InnerLoop = InnerLoop(
+            inner_lr=1e-3, inner_steps=5, eval_inner_steps=50, first_order=True, inner_optimizer="adam"
+        ),
+        outer: OuterLoop = OuterLoop(outer_lr=1.0, outer_schedule="linear"),
+        inner_batch: int = 10,
+        eval_inner_batch: int | None = 5,
+        train_pool: Literal["all", "support"] = "all",
+        per_query_bn: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(net, outer=outer, seed=seed)
+        if not inner.first_order or inner.engine != "unroll":
+            raise InputError(
+                f"Reptile: first_order={inner.first_order} with engine={inner.engine}: it does not differentiate "
+                "through the inner loop; leave first_order on and engine=unroll"
+            )
+        for flag, images in (("inner_batch", inner_batch), ("eval_inner_batch", eval_inner_batch)):
+            if images is not None and images < 1:
+                raise InputError(f"Reptile: {flag}={images}: must be at least 1")
+        if train_pool not in ("all", "support"):
+            raise InputError(f"Reptile: train_pool={train_pool}: must be all or support")
+        self.inner = inner
+        self.inner_batch = inner_batch
+        self.eval_inner_batch = eval_inner_batch or inner_batch
+        self.train_pool = train_pool
+        self.per_query_bn = per_query_bn
+        options: dict[str, Any] = {"inner_batch": inner_batch, "eval_inner_batch": eval_inner_batch}
+        options.update({"train_pool": train_pool, "per_query_bn": per_query_bn})
+        self.hparams.update({**dataclasses.asdict(inner), **options})
+        self.register_buffer("slot_updates", torch.zeros((), dtype=torch.int64))
+        for index, moment in enumerate(self.rule().start(trainable(net)).moments):
+            for name, value in moment.items():
+                self.register_buffer(self._slot(index, name), value.clone())
+
+    # ---- the inner optimiser ----------------------------------------------------------------------------------------
+
+    def rule(self) -> InnerRule:
+        """Adam with beta1 = 0 and the textbook's epsilon, or plain gradient descent."""
+        return Adam(beta1=0.0, root_eps=0.0, eps=1e-8) if self.inner.inner_optimizer == "adam" else PLAIN
+
+    @staticmethod
+    def _slot(index: int, name: str) -> str:
+        return f"slot{index}/{name.replace('.', '/')}"  # a buffer may not have dots in its name
+
+    def slots(self) -> Slots:
+        """Return what the inner optimiser carries."""
+        names, count = list(trainable(self.net)), len(self.rule().start({}).moments)
+        moments = tuple({name: getattr(self, self._slot(index, name)) for name in names} for index in range(count))
+        return Slots(int(self.slot_updates), moments)
+
+    def _keep(self, slots: Slots) -> None:
+        self.slot_updates.fill_(slots.updates)
+        for index, moment in enumerate(slots.moments):
+            for name, value in moment.items():
+                getattr(self, self._slot(index, name)).copy_(value)
+
+    # ---- one task ---------------------------------------------------------------------------------------------------
+
+    def batch_loss(self, params: Params, images: Tensor, labels: Tensor, step: int) -> Tensor:
+        """Mean cross-entropy of one mini-batch."""
+        return F.cross_entropy(call(self.net, params, images, step=step), labels)
+
+    def train_on(self, images: Tensor, labels: Tensor, *, batch: int, steps: int, stream: torch.Generator) -> Descent:
+        """Train from phi on mini-batches of a pool, from the carried slots, which stay as they are."""
+        chosen = mini_batches(images.shape[0], batch, steps, stream).to(images.device)
+        return descend(
+            lambda params, step: self.batch_loss(params, images[chosen[step]], labels[chosen[step]], step),
+            trainable(self.net),
+            lr=lambda name, step: self.inner.inner_lr,
+            num_steps=steps,
+            second_order=False,
+            rule=self.rule(),
+            slots=self.slots(),
+        )
+
+    def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
+        """Half the squared distance from phi to W, whose gradient is phi - W; the logged loss is the queries'."""
+        images, labels = task.support_x, task.support_y
+        if self.train_pool == "all":
+            images, labels = torch.cat([images, task.query_x]), torch.cat([labels, task.query_y])
+        task_id = -1 if task.task_id is None else int(task.task_id)
+        steps = self.inner.steps(training=True)
+        with torch.no_grad():
+            stream = generator(self.seed, "reptile", self.meta_step, task_id + 1)
+            trajectory, slots = self.train_on(images, labels, batch=self.inner_batch, steps=steps, stream=stream)
+            self._keep(slots)
+            logits = query_logits(self.net, task, trajectory[-1], steps - 1, "transductive")
+        distance = [(value - trajectory[-1][n].detach()).square().sum() for n, value in trainable(self.net).items()]
+        scalars = [F.cross_entropy(logits, task.query_y), accuracy(logits, task.query_y)]
+        return 0.5 * torch.stack(distance).sum(), scalars
+
+    def task_logits(self, task: Episode) -> dict[str, Tensor]:
+        """Query logits after training on the support set, for every bn_mode; mini-batches depend on the task alone."""
+        task_id = -1 if task.task_id is None else int(task.task_id)
+        steps = self.inner.steps(training=False)
+        stream = generator(self.seed, "reptile-eval", task_id + 1)
+        batch = self.eval_inner_batch
+        params = self.train_on(task.support_x, task.support_y, batch=batch, steps=steps, stream=stream).trajectory[-1]
+        modes = (*BN_MODES, "per_query") if self.per_query_bn else BN_MODES
+        return {mode: query_logits(self.net, task, params, max(steps - 1, 0), mode) for mode in modes}
+
+    # ---- the outer step ---------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Plain gradient descent with rate epsilon on phi - W."""
+        group: dict[str, Any] = {"params": self._trained(), "lr": self.outer.outer_lr, "base_lr": self.outer.outer_lr}
+        return torch.optim.SGD([group], lr=self.outer.outer_lr, weight_decay=self.outer.weight_decay)
+
+    def training_step(self, batch: Episode, batch_idx: int) -> None:
+        """One outer update; then the ranks agree on the slots."""
+        super().training_step(batch, batch_idx)
+        if world()[1] > 1:
+            self._keep(self._averaged(self.slots()))
+
+    @staticmethod
+    def _averaged(slots: Slots) -> Slots:
+        values = [value for moment in slots.moments for value in moment.values()]
+        updates = torch.tensor([slots.updates])
+        flat = torch.cat([updates.to(values[0]), *(v.flatten() for v in values)]) if values else updates.float()
+        mean = average_gradients([], 1, flat)
+        parts = iter(mean[1:].split([value.numel() for value in values]))
+        moments = tuple({n: next(parts).view_as(value) for n, value in moment.items()} for moment in slots.moments)
+        return Slots(round(float(mean[0])), moments)
