@@ -39,6 +39,7 @@ class EpisodicModule(pl.LightningModule, ABC):
     Attributes:
         meta_step: outer updates done so far. Lightning's ``global_step`` counts optimizer steps and is not used.
         last_loss: outer loss of the latest meta-step, of all ranks' tasks.
+        val_accuracy: mean accuracy of the latest validation in ``outer.bn_mode``.
         test_rows: after a test, one dict per (task, bn_mode) with task_id, bn_mode, accuracy and loss, of all ranks.
         run_identity: what this run is (algorithm, n_way, ...); saved in checkpoints and compared on resume.
         genotype: the architecture that a search ended with, or None.
@@ -59,6 +60,7 @@ class EpisodicModule(pl.LightningModule, ABC):
         self.seed = seed
         self.meta_step = 0
         self.last_loss = float("nan")
+        self.val_accuracy = float("nan")
         self.run_identity: dict[str, str | int] = {}
         self.genotype: Genotype | None = None
         self.search_summary: dict[str, int] = {}
@@ -164,17 +166,28 @@ class EpisodicModule(pl.LightningModule, ABC):
                 "Trainer(inference_mode=True) forbids the inner loop in evaluation; set inference_mode=False"
             )
 
+        if self.outer.bn_mode not in self.scored_modes():
+            modes = ", ".join(self.scored_modes())
+            raise InputError(f"bn_mode={self.outer.bn_mode}: {type(self).__name__} is scored in {modes} here")
+
+    def scored_modes(self) -> tuple[str, ...]:
+        """Return the bn_modes that validation can go by."""
+        return BN_MODES
+
     def _score(self, batch: Episode) -> None:
         for task in tasks(batch):
-            for mode, logits in self.task_logits(task).items():
-                self._rows.append(
-                    {
-                        "task_id": -1 if task.task_id is None else int(task.task_id),
-                        "bn_mode": mode,
-                        "accuracy": float(accuracy(logits, task.query_y)),
-                        "loss": float(F.cross_entropy(logits, task.query_y)),
-                    }
-                )
+            self._add_rows(task, self.task_logits(task))
+
+    def _add_rows(self, task: Episode, by_mode: dict[str, Tensor]) -> None:
+        for mode, logits in by_mode.items():
+            self._rows.append(
+                {
+                    "task_id": -1 if task.task_id is None else int(task.task_id),
+                    "bn_mode": mode,
+                    "accuracy": float(accuracy(logits, task.query_y)),
+                    "loss": float(F.cross_entropy(logits, task.query_y)),
+                }
+            )
 
     def _take_rows(self) -> list[dict[str, Any]]:
         rows = gather_rows(self._rows)
@@ -188,9 +201,10 @@ class EpisodicModule(pl.LightningModule, ABC):
     def on_validation_epoch_end(self) -> None:
         """Log accuracy, CI and loss over the validation episodes of all ranks."""
         rows = self._take_rows()
-        by_mode = {mode: [row for row in rows if row["bn_mode"] == mode] for mode in BN_MODES}
+        by_mode = {mode: [row for row in rows if row["bn_mode"] == mode] for mode in self.scored_modes()}
         chosen = by_mode[self.outer.bn_mode]
         score = mean_ci([row["accuracy"] for row in chosen])
+        self.val_accuracy = score.mean
         loss = mean_ci([row["loss"] for row in chosen]).mean
         metrics = {"val/accuracy": score.mean, "val/ci95": score.ci95, "val/loss": loss}
         for mode, mode_rows in by_mode.items():

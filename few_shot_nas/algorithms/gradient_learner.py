@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,6 +50,7 @@ class GradientLearner(EpisodicModule):
     def __init__(self, net: nn.Module, *, inner: InnerLoop, outer: OuterLoop, seed: int) -> None:
         super().__init__(net, outer=outer, seed=seed)
         self.inner = inner
+        self.rates = nn.ParameterDict()
         self.hparams.update(dataclasses.asdict(inner))
 
     # ---- hooks ------------------------------------------------------------------------------------------------------
@@ -86,6 +87,29 @@ class GradientLearner(EpisodicModule):
     def adapted_logits(self, task: Episode, params: Params, step: int) -> dict[str, Tensor]:
         """Query logits with the adapted parameters ``params`` for every bn_mode; ``step`` is the last update's."""
         return {mode: query_logits(self.net, task, params, step, mode) for mode in BN_MODES}
+
+    # ---- learned rates ----------------------------------------------------------------------------------------------
+
+    def add_rates(self, name: str, start: Tensor) -> None:
+        """Let the outer loop learn inner rates for the network's parameter ``name``."""
+        self.rates[self._rate_name(name)] = nn.Parameter(start)
+
+    def learned_rates(self, name: str) -> Tensor:
+        """Return what :meth:`add_rates` made."""
+        return self.rates[self._rate_name(name)]
+
+    @staticmethod
+    def _rate_name(name: str) -> str:
+        return name.replace(".", "/")  # a module's parameters may not have dots in their names
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The network; and learned rates without weight decay, which would shrink the inner steps."""
+        if not self.rates:
+            return super().parameter_groups()
+        return [
+            {"params": [p for p in self.net.parameters() if p.requires_grad]},
+            {"params": list(self.rates.parameters()), "weight_decay": 0.0},
+        ]
 
     # ---- the loops --------------------------------------------------------------------------------------------------
 

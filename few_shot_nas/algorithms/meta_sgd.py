@@ -1,6 +1,6 @@
 """Meta-SGD: learn the inner step size of every single weight."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,19 +45,10 @@ class MetaSGD(GradientLearner):
         self.hparams.update({"rate_init": rate_init})
         stream = generator(seed, "rates")
         low, high = (inner.inner_lr, inner.inner_lr) if rate_init == "constant" else RATE_RANGE
-        # A module's parameters may not have dots in their names.
-        self.rates = nn.ParameterDict()
         for name, value in self.split()[0].items():
             drawn = low + (high - low) * torch.rand(value.shape, generator=stream, dtype=torch.float64)
-            self.rates[name.replace(".", "/")] = nn.Parameter(drawn.to(value))
+            self.add_rates(name, drawn.to(value))
 
     def rate(self, name: str, step: int) -> Tensor:
         """The learned rates of one parameter, of its shape."""
-        return self.rates[name.replace(".", "/")]
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """The network with weight decay and the rates without, both at outer_lr."""
-        return [
-            {"params": [p for p in self.net.parameters() if p.requires_grad]},
-            {"params": list(self.rates.parameters()), "weight_decay": 0.0},
-        ]
+        return self.learned_rates(name)

@@ -14,7 +14,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.meta.functional import Params, call, trainable
 from few_shot_nas.meta.inner_loop import Descent, descend
 from few_shot_nas.meta.inner_optimizer import PLAIN, Adam, InnerRule, Slots
-from few_shot_nas.meta.outer_loss import BN_MODES, query_logits
+from few_shot_nas.meta.outer_loss import query_logits
 from few_shot_nas.meta.statistics import accuracy
 from few_shot_nas.runtime.gradients import average_gradients, world
 from few_shot_nas.seeding import generator
@@ -170,8 +170,11 @@ class Reptile(EpisodicModule):
         stream = generator(self.seed, "reptile-eval", task_id + 1)
         batch = self.eval_inner_batch
         params = self.train_on(task.support_x, task.support_y, batch=batch, steps=steps, stream=stream).trajectory[-1]
-        modes = (*BN_MODES, "per_query") if self.per_query_bn else BN_MODES
-        return {mode: query_logits(self.net, task, params, max(steps - 1, 0), mode) for mode in modes}
+        return {mode: query_logits(self.net, task, params, max(steps - 1, 0), mode) for mode in self.scored_modes()}
+
+    def scored_modes(self) -> tuple[str, ...]:
+        """The ordinary modes and, if asked for, ``per_query``."""
+        return (*super().scored_modes(), *(["per_query"] if self.per_query_bn else []))
 
     # ---- the outer step ---------------------------------------------------------------------------------------------
 

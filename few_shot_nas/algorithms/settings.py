@@ -65,8 +65,9 @@ class OuterLoop:
         outer_schedule: constant, or cosine or linear from outer_lr to zero over max_meta_steps.
         weight_decay: L2 penalty of Adam.
         meta_grad_clip: largest norm of the meta-gradient; None does not clip.
-        bn_mode: which images normalise the queries in validation: the queries themselves (transductive) or the support
-            set. The test reports both.
+        bn_mode: which images normalise the queries in validation: the queries themselves (transductive), the support
+            set, the support set and one query at a time (per_query) or training (running). The last two for
+            algorithms that are scored in them. The test reports all that there are.
         log_every: meta-steps between two rows of training metrics.
         log_grad_norm: order p of the norm of the meta-gradient to log; None logs none.
     """
@@ -76,7 +77,7 @@ class OuterLoop:
     outer_schedule: Literal["constant", "cosine", "linear"] = "constant"
     weight_decay: float = 0.0
     meta_grad_clip: float | None = None
-    bn_mode: Literal["transductive", "support"] = "transductive"
+    bn_mode: Literal["transductive", "support", "per_query", "running"] = "transductive"
     log_every: int = 50
     log_grad_norm: float | None = None
 

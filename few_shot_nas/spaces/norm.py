@@ -1,10 +1,14 @@
-"""Batch normalisation without running statistics."""
+"""Batch normalisation without running statistics, and one that keeps statistics and scales per inner step."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from few_shot_nas import forward_context
+from few_shot_nas.errors import InputError
 
 
 class BatchNorm2d(nn.Module):
@@ -36,25 +40,148 @@ class BatchNorm2d(nn.Module):
         Raises:
             ValueError: if ``stat_rows`` is not in 1..B.
         """
+        weight, bias = self.scale_and_shift()
         rows = forward_context.current().stat_rows
         if rows is None or rows == x.shape[0]:
-            return self._by_own_statistics(x)
+            return self._by_own_statistics(x, weight, bias)
         if not 0 < rows < x.shape[0]:
             raise ValueError(f"stat_rows={rows} does not fit a batch of {x.shape[0]} rows; it must be in 1..rows")
         first, rest = x[:rows], x[rows:]
         variance, mean = torch.var_mean(first, dim=(0, 2, 3), correction=0, keepdim=True)
         scale = (variance + self.eps).rsqrt()
-        if self.weight is not None:
-            scale = scale * self.weight.view(1, -1, 1, 1)
+        if weight is not None:
+            scale = scale * weight.view(1, -1, 1, 1)
         normed = (rest - mean) * scale
-        if self.bias is not None:
-            normed = normed + self.bias.view(1, -1, 1, 1)
+        if bias is not None:
+            normed = normed + bias.view(1, -1, 1, 1)
         # The first rows go through the same kernel as when they are alone: equal to the last bit, not to rounding.
-        return torch.cat((self._by_own_statistics(first), normed))
+        return torch.cat((self._by_own_statistics(first, weight, bias), normed))
 
-    def _by_own_statistics(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+    def scale_and_shift(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return scale and shift for the current pass, ``[C]`` each; None without ``affine``."""
+        return self.weight, self.bias
+
+    def _by_own_statistics(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
 
     def extra_repr(self) -> str:
         """Show the constructor's arguments in ``print(net)``."""
         return f"{self.num_features}, eps={self.eps}, affine={self.weight is not None}"
+
+
+class PerStepBatchNorm2d(BatchNorm2d):
+    """BatchNorm2d that keeps one set of running statistics, of scales and of shifts per inner step.
+
+    Source: Antoniou et al., ICLR 2019, arXiv:1810.09502, section 4 (BNRS, BNWB). Deviation: their code writes running
+    statistics and never reads them; here they normalise when :func:`few_shot_nas.forward_context.current` says
+    ``running``. A forward pass writes nothing: see :func:`update_statistics`. Steps past the last use the last's.
+
+    Args:
+        like: the layer to take the place of; its scale and shift are where every step starts.
+        num_steps: number of steps T.
+        statistics: keep running statistics, buffers ``[T, C]`` from mean 0 and variance 1.
+        affine: keep scale and shift per step, ``[T, C]``; else ``like``'s one set, if it has one.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, like: BatchNorm2d, num_steps: int, *, statistics: bool, affine: bool) -> None:
+        super().__init__(like.num_features, like.eps, affine=False)
+        self.num_steps = num_steps
+        self.weight, self.bias = like.weight, like.bias
+        self.per_step_affine = affine and like.weight is not None
+        self.statistics = statistics
+        if self.per_step_affine and like.weight is not None and like.bias is not None:
+            self.weight = nn.Parameter(like.weight.detach().repeat(num_steps, 1))
+            self.bias = nn.Parameter(like.bias.detach().repeat(num_steps, 1))
+        if statistics:
+            self.register_buffer("running_mean", torch.zeros(num_steps, like.num_features))
+            self.register_buffer("running_var", torch.ones(num_steps, like.num_features))
+            if like.weight is not None:
+                self.to(like.weight)
+
+    def step(self) -> int:
+        """Return the step whose set the current pass uses."""
+        return min(forward_context.current().step, self.num_steps - 1)
+
+    def scale_and_shift(self) -> tuple[Tensor | None, Tensor | None]:
+        """Scale and shift of the current inner step."""
+        if not self.per_step_affine or self.weight is None or self.bias is None:
+            return self.weight, self.bias
+        return self.weight[self.step()], self.bias[self.step()]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x [B, C, H, W]``, by the running statistics of the step if the context says so."""
+        if not (self.statistics and forward_context.current().running):
+            return super().forward(x)
+        mean, variance = self.running_mean[self.step()], self.running_var[self.step()]
+        weight, bias = self.scale_and_shift()
+        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=self.eps)
+
+
+def per_step_layers(net: nn.Module) -> dict[str, PerStepBatchNorm2d]:
+    """Return the per-step layers of ``net`` by name."""
+    return {name: module for name, module in net.named_modules() if isinstance(module, PerStepBatchNorm2d)}
+
+
+def make_per_step(net: nn.Module, num_steps: int, *, statistics: bool, affine: bool) -> None:
+    """Replace every BatchNorm2d of ``net`` by a per-step one, in place.
+
+    Raises:
+        InputError: if there is none.
+        ValueError: if one is per step already.
+    """
+    layers = {name: module for name, module in net.named_modules() if isinstance(module, BatchNorm2d)}
+    if not layers:
+        raise InputError(
+            f"{type(net).__name__} has no BatchNorm2d to keep anything per step; "
+            "set per_step_statistics and per_step_affine to false, or choose another model"
+        )
+    if per_step_layers(net):
+        raise ValueError(f"{type(net).__name__} has per-step BatchNorm2d already")
+    for name, layer in layers.items():
+        net.set_submodule(name, PerStepBatchNorm2d(layer, num_steps, statistics=statistics, affine=affine))
+
+
+def norm_parameters(net: nn.Module) -> frozenset[str]:
+    """Return the names of the scales and shifts of ``net``'s BatchNorm2d."""
+    layers = ((name, module) for name, module in net.named_modules() if isinstance(module, BatchNorm2d))
+    return frozenset(f"{name}.{own}" if name else own for name, layer in layers for own, _ in layer.named_parameters())
+
+
+@contextmanager
+def recorded_statistics(net: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Record what the per-step layers see: name -> ``[2, C]``, mean and unbiased variance of the latest pass.
+
+    For passes outside ``torch.func`` transformations, whose tensors may not escape.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def record(name: str, x: Tensor) -> None:
+        variance, mean = torch.var_mean(x.detach(), dim=(0, 2, 3), correction=1)
+        seen[name] = torch.stack((mean, variance))
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda module, inputs: record(name, inputs[0])
+
+    handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in per_step_layers(net).items()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def update_statistics(net: nn.Module, seen: Mapping[str, Tensor], momentum: float = 0.1) -> None:
+    """Move the running statistics of every step towards what was seen.
+
+    Args:
+        net: the network.
+        seen: layer name -> ``[T, 2, C]``, mean and variance per step.
+        momentum: weight of what was seen, as in :class:`torch.nn.BatchNorm2d`.
+    """
+    with torch.no_grad():
+        for name, layer in per_step_layers(net).items():
+            layer.running_mean.lerp_(seen[name][:, 0].to(layer.running_mean), momentum)
+            layer.running_var.lerp_(seen[name][:, 1].to(layer.running_var), momentum)

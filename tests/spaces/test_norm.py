@@ -4,8 +4,17 @@ import pytest
 import torch
 from torch.func import functional_call, grad, jvp, vmap
 
+from few_shot_nas.errors import InputError
 from few_shot_nas.forward_context import forward_context
-from few_shot_nas.spaces.norm import BatchNorm2d
+from few_shot_nas.spaces.norm import (
+    BatchNorm2d,
+    PerStepBatchNorm2d,
+    make_per_step,
+    norm_parameters,
+    per_step_layers,
+    recorded_statistics,
+    update_statistics,
+)
 
 
 @pytest.fixture
@@ -112,3 +121,63 @@ def test_jvp_over_grad_equals_a_finite_difference_of_gradients(norm, x, rows):
 def test_vmap_equals_a_loop_over_tasks(norm, x):
     batch = torch.stack((x, 2 * x.flip(0), x**2))
     assert torch.allclose(vmap(norm)(batch), torch.stack([norm(task) for task in batch]), atol=1e-12)
+
+
+# ---- per step --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_per_step_layer_starts_as_the_layer_it_replaces(norm, x, affine):
+    layer = PerStepBatchNorm2d(norm, 3, statistics=True, affine=affine)
+    for step in (0, 2, 5):
+        with forward_context(step=step):
+            assert torch.equal(layer(x), norm(x))
+        with forward_context(step=step, stat_rows=2):
+            first, expected = layer(x), norm(x)
+        assert torch.equal(first, expected)
+    assert layer.running_mean.shape == (3, 3) and layer.running_mean.dtype == torch.double
+
+
+def test_every_step_has_its_own_scale_shift_and_statistics(norm, x):
+    layer = PerStepBatchNorm2d(norm, 2, statistics=True, affine=True)
+    with torch.no_grad():
+        layer.weight[1] *= 2.0
+        layer.bias[1] += 1.0
+        layer.running_mean[1] = 5.0
+        layer.running_var[1] = 4.0
+    with forward_context(step=0):
+        plain = layer(x)
+    with forward_context(step=1):
+        torch.testing.assert_close(layer(x), (plain - norm.bias.view(1, 3, 1, 1)) * 2 + norm.bias.view(1, 3, 1, 1) + 1)
+    with forward_context(step=1, running=True):
+        expected = (x - 5.0) / (4.0 + 1e-5) ** 0.5 * layer.weight[1].view(1, 3, 1, 1) + layer.bias[1].view(1, 3, 1, 1)
+        torch.testing.assert_close(layer(x), expected)
+
+
+def test_layers_are_replaced_wherever_they_are_and_recorded_passes_move_the_statistics(norm, x):
+    net = torch.nn.Sequential(torch.nn.Sequential(norm), BatchNorm2d(3, affine=False).double())
+    make_per_step(net, 2, statistics=True, affine=True)
+    assert list(per_step_layers(net)) == ["0.0", "1"]
+    assert norm_parameters(net) == {"0.0.weight", "0.0.bias"}
+    with recorded_statistics(net) as seen:
+        net(x)
+    net(x + 1)
+    torch.testing.assert_close(seen["0.0"], torch.stack((x.mean((0, 2, 3)), x.var((0, 2, 3)))))
+    update_statistics(net, {name: torch.stack([value, 2 * value]) for name, value in seen.items()}, momentum=0.5)
+    torch.testing.assert_close(net[0][0].running_mean[1], x.mean((0, 2, 3)))
+    torch.testing.assert_close(net[0][0].running_var[0], 0.5 + 0.5 * x.var((0, 2, 3)))
+    with pytest.raises(ValueError, match="per-step BatchNorm2d already"):
+        make_per_step(net, 2, statistics=True, affine=True)
+
+
+def test_a_forward_pass_writes_nothing(norm, x):
+    layer = PerStepBatchNorm2d(norm, 2, statistics=True, affine=True).train()
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    with forward_context(step=1):
+        layer(x)
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
+def test_a_network_without_batch_norm_is_refused():
+    with pytest.raises(InputError, match="Linear has no BatchNorm2d"):
+        make_per_step(torch.nn.Linear(2, 2), 2, statistics=True, affine=False)
