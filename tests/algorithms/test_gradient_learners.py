@@ -159,6 +159,29 @@ def test_the_engines_and_optimisers_go_together(name, engine):
         assert gradient.isfinite().all()
 
 
+def count_nodes(loss):
+    seen, todo = set(), [loss.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [following for following, _ in node.next_functions]
+    return len(seen)
+
+
+@everyone
+def test_the_graph_of_a_swept_task_does_not_grow_with_its_steps(name):
+    task = next(tasks(make_episode()))
+    sizes = {
+        engine: [
+            count_nodes(make(name, inner_lr=0.1, inner_steps=steps, engine=engine).task_loss(task)[0])
+            for steps in (1, 5)
+        ]
+        for engine in ("sweep", "unroll")
+    }
+    assert sizes["sweep"][0] == sizes["sweep"][1] < sizes["unroll"][0] < sizes["unroll"][1]
+
+
 def test_first_order_is_the_plain_gradient_at_the_adapted_point():
     module, episode = make("MAML", inner_lr=0.2, inner_steps=2, first_order=True), make_episode()
     meta = gradients(module, episode)

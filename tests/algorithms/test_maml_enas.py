@@ -197,3 +197,14 @@ def test_random_search_draws_each_architecture_about_equally_often():
 def test_a_search_refuses_a_network_that_is_no_supernet():
     with pytest.raises(InputError, match="MAMLENAS searches a Supernet, but model_class is Conv4"):
         MAMLENAS(Conv4(3, 1, 28, width=4))
+
+
+def test_the_sweep_is_refused_and_adam_moves_the_children():
+    with pytest.raises(InputError, match="MAMLENAS: engine=sweep"):
+        make_search(InnerLoop(engine="sweep"))
+    task, children = make_task(), []
+    for optimizer in ("sgd", "adam"):
+        search = make_search(InnerLoop(inner_lr=0.1, inner_optimizer=optimizer))
+        genotype = search.supernet.space.decode((0, 1, 2))
+        children.append(search.child(task, genotype, training=True, second_order=False))
+    assert not torch.allclose(children[0]["head.weight"], children[1]["head.weight"])
