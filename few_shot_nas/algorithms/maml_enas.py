@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, require_positive
+from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, require_positive
 from few_shot_nas.algorithms.supernet_search import SupernetSearch
 from few_shot_nas.controllers import CONTROLLERS
 from few_shot_nas.controllers.lstm import Rollout
@@ -89,7 +89,7 @@ class MAMLENAS(SupernetSearch):
         self,
         net: nn.Module,
         *,
-        inner: InnerLoop = InnerLoop(),
+        inner: InnerLoop = FIRST_ORDER,
         policy: ControllerLoop = ControllerLoop(),
         outer: OuterLoop = OuterLoop(),
         derive_candidates: int = 10,

@@ -41,6 +41,10 @@ class InnerLoop:
         return self.inner_steps if training or self.eval_inner_steps is None else self.eval_inner_steps
 
 
+#: The default of searches: the second order costs half again as much per child, and T-NAS and Auto-MAML go without it.
+FIRST_ORDER = InnerLoop(first_order=True)
+
+
 @dataclass(frozen=True)
 class OuterLoop:
     """How the meta-parameters are updated and watched.
