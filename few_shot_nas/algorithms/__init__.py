@@ -3,10 +3,14 @@
 from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.algorithms.maml import MAML
 from few_shot_nas.algorithms.maml_enas import MAMLENAS
+from few_shot_nas.algorithms.matching_net import MatchingNet
+from few_shot_nas.algorithms.proto_net import ProtoNet
 from few_shot_nas.algorithms.random_search import RandomSearch
 
 ALGORITHMS: dict[str, type[EpisodicModule]] = {
     "MAML": MAML,
     "MAMLENAS": MAMLENAS,
+    "MatchingNet": MatchingNet,
+    "ProtoNet": ProtoNet,
     "RandomSearch": RandomSearch,
 }

@@ -47,6 +47,8 @@ class EpisodicModule(pl.LightningModule, ABC):
 
     default_model: ClassVar[str] = "Conv4"
     searches: ClassVar[bool] = False
+    #: Whether training uses the network's head, which fixes the number of ways to that of the test tasks.
+    uses_head: ClassVar[bool] = True
 
     #: Scalars of one task that training logs, in the order in which :meth:`task_loss` returns them.
     logged: ClassVar[tuple[str, ...]] = ("train/loss", "train/accuracy")
@@ -83,6 +85,20 @@ class EpisodicModule(pl.LightningModule, ABC):
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     # ---- training -----------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Refuse training tasks that the network's head cannot label.
+
+        Raises:
+            InputError: if ``train_way`` is not ``n_way`` and the head is used.
+        """
+        data: Any = getattr(self.trainer, "datamodule", None)
+        train_way = getattr(data, "train_way", None)
+        if stage == "fit" and self.uses_head and train_way not in (None, data.n_way):
+            raise InputError(
+                f"{type(self).__name__}: train_way={train_way} given, but its head has n_way={data.n_way} outputs; "
+                "leave train_way out (metric learners such as ProtoNet can use it)"
+            )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam on :meth:`parameter_groups`; remembers each group's own rate for the schedule."""

@@ -129,6 +129,9 @@ class EpisodicDataModule(pl.LightningDataModule):
         n_way: classes per task N.
         k_shot: support images per class K.
         n_query: query images per class.
+        train_way: classes per training task, for learners whose network has no part of a fixed number of ways; None
+            takes n_way. Validation and test always have n_way.
+        train_query: query images per class in training tasks; None takes n_query.
         meta_batch_size: tasks per meta-step M, over all ranks together.
         num_workers: worker processes per loader; the episodes do not depend on it.
         val_every: meta-steps per epoch.
@@ -149,6 +152,8 @@ class EpisodicDataModule(pl.LightningDataModule):
         n_way: int = 5,
         k_shot: int = 1,
         n_query: int = 15,
+        train_way: int | None = None,
+        train_query: int | None = None,
         meta_batch_size: int = 4,
         num_workers: int = 0,
         val_every: int = 500,
@@ -161,8 +166,8 @@ class EpisodicDataModule(pl.LightningDataModule):
         super().__init__()
         positive = {"meta_batch_size": meta_batch_size, "val_every": val_every, "val_episodes": val_episodes}
         positive.update({"test_episodes": test_episodes, "n_way": n_way, "k_shot": k_shot, "n_query": n_query})
-        for flag, value in positive.items():
-            if value < 1:
+        for flag, value in {**positive, "train_way": train_way, "train_query": train_query}.items():
+            if value is not None and value < 1:
                 raise InputError(f"{flag}={value} must be at least 1")
         for flag, value in {"num_workers": num_workers, "max_meta_steps": max_meta_steps, "seed": seed}.items():
             if value < 0:
@@ -173,6 +178,8 @@ class EpisodicDataModule(pl.LightningDataModule):
         self.n_way = n_way
         self.k_shot = k_shot
         self.n_query = n_query
+        self.train_way = train_way
+        self.train_query = train_query
         self.meta_batch_size = meta_batch_size
         self.num_workers = num_workers
         self.val_every = val_every
@@ -225,16 +232,24 @@ class EpisodicDataModule(pl.LightningDataModule):
             check_task(
                 self.source.split(name),
                 label=f"{self.source.name}, split {name}",
-                n_way=self.n_way,
-                k_shot=self.k_shot,
-                n_query=self.n_query,
                 rotation=self.source.rotation(name),
+                way_flag="train_way" if name == "train" and self.train_way else "n_way",
+                query_flag="train_query" if name == "train" and self.train_query else "n_query",
+                **self.shape(name),
             )
         if stage in (None, "test") and self.test_split == "auto" and self.resolved_test_split == "val":
             rank_zero_warn(
                 f"{self.source.name} has no test split: the test runs on VAL, the classes that models are selected on. "
                 "Do not report its numbers as test accuracy."
             )
+
+    def shape(self, split_name: str) -> dict[str, int]:
+        """Return n_way, k_shot and n_query of the tasks of a split."""
+        shape = {"n_way": self.n_way, "k_shot": self.k_shot, "n_query": self.n_query}
+        if split_name == "train":
+            shape["n_way"] = self.train_way or self.n_way
+            shape["n_query"] = self.train_query or self.n_query
+        return shape
 
     def remaining_steps(self) -> range:
         """Return the meta-steps from the cursor to the end of the current epoch."""
@@ -300,8 +315,7 @@ class EpisodicDataModule(pl.LightningDataModule):
         self.done = int(state_dict["done"])
 
     def _meta_batches(self, split_name: str, ids: Sequence[np.ndarray], planned: bool) -> _MetaBatches:
-        shape = {"seed": self.seed, "n_way": self.n_way, "k_shot": self.k_shot, "n_query": self.n_query}
-        return _MetaBatches(self.source, split_name, ids, shape, planned)
+        return _MetaBatches(self.source, split_name, ids, {"seed": self.seed, **self.shape(split_name)}, planned)
 
     def _rank_and_world(self) -> tuple[int, int]:
         if self.trainer is None:

@@ -100,7 +100,15 @@ def draw_task(
 
 
 def check_task(
-    split: Split, *, label: str, n_way: int, k_shot: int, n_query: int, rotation: Rotation = "none"
+    split: Split,
+    *,
+    label: str,
+    n_way: int,
+    k_shot: int,
+    n_query: int,
+    rotation: Rotation = "none",
+    way_flag: str = "n_way",
+    query_flag: str = "n_query",
 ) -> None:
     """Raise InputError if tasks of that shape cannot be drawn from ``split``.
 
@@ -111,20 +119,22 @@ def check_task(
         k_shot: support images per class.
         n_query: query images per class.
         rotation: with ``classes`` every class counts four times.
+        way_flag: the flag that gave ``n_way``, for the message.
+        query_flag: the flag that gave ``n_query``.
     """
-    for flag, value in (("n_way", n_way), ("k_shot", k_shot), ("n_query", n_query)):
+    for flag, value in ((way_flag, n_way), ("k_shot", k_shot), (query_flag, n_query)):
         if value < 1:
             raise InputError(f"{label}: {flag}={value} must be at least 1")
     available = len(split.class_names) * (QUARTER_TURNS if rotation == "classes" else 1)
     if n_way > available:
-        raise InputError(f"{label}: n_way={n_way} but there are {available} classes; lower n_way")
+        raise InputError(f"{label}: {way_flag}={n_way} but there are {available} classes; lower {way_flag}")
     counts = np.diff(split.starts)
     needed = k_shot + n_query
     if int(counts.min()) < needed:
         poorest = int(counts.argmin())
         raise InputError(
             f"{label}: class {split.class_names[poorest]} has {int(counts[poorest])} images, k_shot={k_shot} and "
-            f"n_query={n_query} need {needed} of every class; lower one of them"
+            f"{query_flag}={n_query} need {needed} of every class; lower one of them"
         )
 
 
