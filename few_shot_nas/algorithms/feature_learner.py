@@ -10,7 +10,7 @@ from torch import Tensor
 from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.episode import Episode
 from few_shot_nas.meta.features import query_features, support_features
-from few_shot_nas.meta.outer_loss import BN_MODES
+from few_shot_nas.meta.outer_loss import BN_MODES, bn_modes
 from few_shot_nas.meta.statistics import accuracy
 
 Classifier = Callable[[Tensor], Tensor]
@@ -45,9 +45,13 @@ class FeatureModule(EpisodicModule):
         return loss, [loss, accuracy(logits, task.query_y)]
 
     def task_logits(self, task: Episode) -> dict[str, Tensor]:
-        """Query logits for every bn_mode. The support set is normalised by itself in all of them."""
+        """Query logits for every bn_mode; one classifier serves those in which the support set normalises itself."""
         classify = self.classifier(support_features(self.net, task), task.support_y, task)
-        return {mode: classify(query_features(self.net, task, mode)) for mode in BN_MODES}
+        logits = {mode: classify(query_features(self.net, task, mode)) for mode in BN_MODES}
+        if "running" in bn_modes(self.net):
+            classify = self.classifier(support_features(self.net, task, running=True), task.support_y, task)
+            logits["running"] = classify(query_features(self.net, task, "running"))
+        return logits
 
 
 def ways(labels: Tensor) -> int:
