@@ -12,7 +12,7 @@ from torch.func import functional_call
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, require_positive
 from few_shot_nas.algorithms.supernet_search import SupernetSearch
 from few_shot_nas.controllers import CONTROLLERS
-from few_shot_nas.controllers.lstm import Rollout
+from few_shot_nas.controllers.base import Rollout
 from few_shot_nas.episode import Episode
 from few_shot_nas.meta.functional import Params, trainable
 from few_shot_nas.meta.inner_loop import adapt
