@@ -6,8 +6,11 @@
 import itertools
 
 import torch
+from torch.func import functional_call
 
+from few_shot_nas.controllers.lstm import LSTMController
 from few_shot_nas.meta.estimators import ESTIMATORS, Estimator, dice
+from few_shot_nas.meta.functional import trainable
 from few_shot_nas.meta.policy_gradient import leave_one_out
 
 ARCHS = list(itertools.product(range(3), repeat=2))
@@ -190,8 +193,40 @@ def noise_table():
     }
 
 
+def lstm_table():
+    """Relative errors at alpha 1, 10 and 30, and signal-to-noise at 10, of a fresh LSTMController of 64 units; K = 1.
+
+    Rewards of problem 0, exact baselines everywhere.
+    """
+    torch.manual_seed(SEED)
+    net = LSTMController((3, 3), ("op", "op")).double()
+
+    def policy(params, architectures):
+        return torch.stack([functional_call(net, params, (torch.tensor(a),)).log_probs for a in architectures])
+
+    params, rewards = trainable(net), random_rewards()
+    mean = float((policy(params, ARCHS).sum(1).exp() * rewards).sum().detach())
+    options = {
+        "advantages": lambda r: r - mean, "outer_baseline": lambda inner, outer: mean,
+        "tried_baseline": lambda r: mean,
+    }  # fmt: skip
+    rows = {f"LSTM, {name}": [] for name in ("fomaml", "naive", "emaml")}
+    for alpha in (1.0, 10.0, 30.0):
+        exact = gradient(
+            objective(policy, params, rewards, rewards, alpha, advantages=options["advantages"]), params
+        )
+        for name, row in rows.items():
+            estimate = expected_gradient(ESTIMATORS[name[6:]], policy, params, rewards, rewards, alpha, **options)
+            row.append(relative_error(estimate, exact))
+    for name, row in rows.items():
+        row.append(signal_to_noise(ESTIMATORS[name[6:]], policy, params, rewards, rewards, 10.0, **options))
+    return rows
+
+
 if __name__ == "__main__":
     for estimator_name, row in error_table().items():
         print("| {} | {:.2g} | {:.2g} | {:.2g} |".format(estimator_name, *row))
     for setting, value in noise_table().items():
         print(f"| {setting} | {value:.3f} |")
+    for estimator_name, row in lstm_table().items():
+        print("| {} | {:.2g} | {:.2g} | {:.2g} | {:.3f} |".format(estimator_name, *row))
