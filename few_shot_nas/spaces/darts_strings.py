@@ -17,7 +17,7 @@ def parse_darts(text: str, space: CellSpace) -> Genotype:
     Args:
         text: ``Genotype(normal=[..], normal_concat=.., reduce=[..], reduce_concat=..)``, flat or nested, with or
             without a name assigned. The order of the two entries of a node does not matter. The ``.._concat`` fields
-            are not read: our cells always concatenate all nodes, as all published ones of these spaces do.
+            are not read: cells here always concatenate all nodes.
         space: the space it belongs to.
 
     Returns:
