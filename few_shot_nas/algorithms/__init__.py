@@ -2,6 +2,7 @@
 
 from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.algorithms.baseline import Baseline, BaselinePlusPlus
+from few_shot_nas.algorithms.enas import ENAS
 from few_shot_nas.algorithms.maml import MAML
 from few_shot_nas.algorithms.maml_enas import MAMLENAS
 from few_shot_nas.algorithms.matching_net import MatchingNet
@@ -13,6 +14,7 @@ ALGORITHMS: dict[str, type[EpisodicModule]] = {
     "Baseline": Baseline,
     "BaselinePlusPlus": BaselinePlusPlus,
     "MAML": MAML,
+    "ENAS": ENAS,
     "MAMLENAS": MAMLENAS,
     "MatchingNet": MatchingNet,
     "ProtoNet": ProtoNet,
