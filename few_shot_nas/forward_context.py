@@ -1,8 +1,8 @@
 """What a normalisation layer must know of the forward pass it runs in, without threading it through every module.
 
 Three facts reach the layers this way: the inner step (per-step BatchNorm), how many leading rows of the batch give
-the batch statistics (inductive evaluation: the queries are normalised by the support set), and whether statistics
-gathered in training take the place of the batch's. ``meta.functional.call``
+the batch statistics (inductive evaluation: the queries are normalised by the support set), and whether the running
+statistics of training take the place of the batch's. ``meta.functional.call``
 sets them; ``spaces.norm`` reads them. A context variable, so that nested and concurrent passes do not mix.
 """
 
@@ -18,7 +18,7 @@ class ForwardContext(NamedTuple):
     Attributes:
         step: index of the inner step, counted from 0.
         stat_rows: number of leading rows of the batch whose statistics normalise all rows; None means every row.
-        running: normalise by the statistics gathered in training, in layers that keep some.
+        running: whether layers that keep running statistics normalise by these.
     """
 
     step: int = 0

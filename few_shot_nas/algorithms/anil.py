@@ -10,7 +10,7 @@ from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.forward_context import forward_context
 from few_shot_nas.meta.functional import Params
-from few_shot_nas.meta.outer_loss import nil_logits
+from few_shot_nas.meta.outer_loss import BN_MODES, nil_logits
 
 
 class ANIL(GradientLearner):
@@ -50,9 +50,9 @@ class ANIL(GradientLearner):
         """The head."""
         return name in self.head_names
 
-    def features(self, images: Tensor, stat_rows: int | None = None) -> Tensor:
+    def features(self, images: Tensor, stat_rows: int | None = None, running: bool = False) -> Tensor:
         """Penultimate features ``[B, D]`` by the meta-learned body."""
-        with forward_context(stat_rows=stat_rows):
+        with forward_context(stat_rows=stat_rows, running=running):
             return self.net.features(images)  # type: ignore[operator]
 
     def head(self, params: Params, features: Tensor) -> Tensor:
@@ -81,9 +81,11 @@ class ANIL(GradientLearner):
             "transductive": params["query"],
             "support": self.features(torch.cat([task.support_x, task.query_x]), rows)[rows:],
         }
+        if "running" in self.bn_modes:
+            queries["running"] = self.features(task.query_x, running=True)
         logits = {mode: self.head(params, features) for mode, features in queries.items()}
         if self.nil:
-            for mode, features in queries.items():
+            for mode in BN_MODES:
                 n_way = logits[mode].shape[1]
-                logits[f"nil_{mode}"] = nil_logits(params["support"], task.support_y, features, n_way)
+                logits[f"nil_{mode}"] = nil_logits(params["support"], task.support_y, queries[mode], n_way)
         return logits

@@ -13,7 +13,7 @@ from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.functional import Params, trainable
 from few_shot_nas.meta.inner_loop import adapt
-from few_shot_nas.meta.outer_loss import BN_MODES, query_logits, support_loss, weighted_sum
+from few_shot_nas.meta.outer_loss import query_logits, support_loss, weighted_sum
 from few_shot_nas.meta.reverse_sweep import swept_loss
 from few_shot_nas.meta.statistics import accuracy
 
@@ -86,7 +86,7 @@ class GradientLearner(EpisodicModule):
 
     def adapted_logits(self, task: Episode, params: Params, step: int) -> dict[str, Tensor]:
         """Query logits with the adapted parameters ``params`` for every bn_mode; ``step`` is the last update's."""
-        return {mode: query_logits(self.net, task, params, step, mode) for mode in BN_MODES}
+        return {mode: query_logits(self.net, task, params, step, mode) for mode in self.bn_modes}
 
     # ---- learned rates ----------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode, tasks
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.functional import Params
-from few_shot_nas.meta.outer_loss import multi_step_weights, query_logits
+from few_shot_nas.meta.outer_loss import multi_step_weights
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.gradients import average_gradients
 from few_shot_nas.spaces.norm import make_per_step, norm_parameters, recorded_statistics, update_statistics
@@ -82,12 +82,12 @@ class MAMLPlusPlus(GradientLearner):
         outer: OuterLoop = OuterLoop(outer_schedule="cosine"),
         seed: int = 0,
     ) -> None:
-        super().__init__(net, inner=inner, outer=outer, seed=seed)
-        self.ingredients = ingredients
-        self.hparams.update(dataclasses.asdict(ingredients))
         statistics, affine = ingredients.per_step_statistics, ingredients.per_step_affine
         if statistics or affine:
             make_per_step(net, inner.inner_steps, statistics=statistics, affine=affine)
+        super().__init__(net, inner=inner, outer=outer, seed=seed)
+        self.ingredients = ingredients
+        self.hparams.update(dataclasses.asdict(ingredients))
         self.norm_names = norm_parameters(net)
         if ingredients.learn_inner_rates:
             for name, value in self.split()[0].items():
@@ -114,14 +114,6 @@ class MAMLPlusPlus(GradientLearner):
     def second_order(self) -> bool:
         """The second order, once derivative-order annealing is over."""
         return super().second_order() and self.meta_step >= self.ingredients.first_order_until
-
-    def scored_modes(self) -> tuple[str, ...]:
-        """The ordinary modes and, with statistics, ``running``."""
-        return (*super().scored_modes(), *(["running"] if self.ingredients.per_step_statistics else []))
-
-    def adapted_logits(self, task: Episode, params: Params, step: int) -> dict[str, Tensor]:
-        """Query logits of the adapted parameters for every bn_mode."""
-        return {mode: query_logits(self.net, task, params, step, mode) for mode in self.scored_modes()}
 
     # ---- running statistics -----------------------------------------------------------------------------------------
 

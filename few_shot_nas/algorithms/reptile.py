@@ -82,7 +82,7 @@ class Reptile(EpisodicModule):
         per_query_bn: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__(net, outer=outer, seed=seed)
+        super().__init__(net, outer=outer, seed=seed, per_query=per_query_bn)
         if not inner.first_order or inner.engine != "unroll":
             raise InputError(
                 f"Reptile: first_order={inner.first_order} with engine={inner.engine}: it does not differentiate "
@@ -170,18 +170,13 @@ class Reptile(EpisodicModule):
         stream = generator(self.seed, "reptile-eval", task_id + 1)
         batch = self.eval_inner_batch
         params = self.train_on(task.support_x, task.support_y, batch=batch, steps=steps, stream=stream).trajectory[-1]
-        return {mode: query_logits(self.net, task, params, max(steps - 1, 0), mode) for mode in self.scored_modes()}
-
-    def scored_modes(self) -> tuple[str, ...]:
-        """The ordinary modes and, if asked for, ``per_query``."""
-        return (*super().scored_modes(), *(["per_query"] if self.per_query_bn else []))
+        return {mode: query_logits(self.net, task, params, max(steps - 1, 0), mode) for mode in self.bn_modes}
 
     # ---- the outer step ---------------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Plain gradient descent with rate epsilon on phi - W."""
-        group: dict[str, Any] = {"params": self._trained(), "lr": self.outer.outer_lr, "base_lr": self.outer.outer_lr}
-        return torch.optim.SGD([group], lr=self.outer.outer_lr, weight_decay=self.outer.weight_decay)
+        return torch.optim.SGD(groups, lr=self.outer.outer_lr, weight_decay=self.outer.weight_decay)
 
     def training_step(self, batch: Episode, batch_idx: int) -> None:
         """One outer update; then the ranks agree on the slots."""

@@ -55,6 +55,10 @@ class InnerLoop:
         return Adam() if self.inner_optimizer == "adam" else PLAIN
 
 
+#: The default of searches: the second order costs half again as much per child, and T-NAS and Auto-MAML go without it.
+FIRST_ORDER = InnerLoop(first_order=True)
+
+
 @dataclass(frozen=True)
 class OuterLoop:
     """How the meta-parameters are updated and watched.
@@ -65,9 +69,10 @@ class OuterLoop:
         outer_schedule: constant, or cosine or linear from outer_lr to zero over max_meta_steps.
         weight_decay: L2 penalty of Adam.
         meta_grad_clip: largest norm of the meta-gradient; None does not clip.
-        bn_mode: which images normalise the queries in validation: the queries themselves (transductive), the support
-            set, the support set and one query at a time (per_query) or training (running). The last two for
-            algorithms that are scored in them. The test reports all that there are.
+        bn_mode: what normalises the queries in validation: the queries themselves (transductive), the support set, the
+            support set and one query at a time (per_query; Reptile with per_query_bn) or the statistics of training
+            (running; flat pre-training, and MAMLPlusPlus with per_step_statistics). The test reports all that there
+            are.
         log_every: meta-steps between two rows of training metrics.
         log_grad_norm: order p of the norm of the meta-gradient to log; None logs none.
     """

@@ -1,7 +1,7 @@
 """The LightningDataModule that feeds meta-batches of episodes, rank by rank, resumable at any meta-step."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -10,6 +10,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from few_shot_nas.data.augment import Augmentation, draw_augmentation, join
 from few_shot_nas.data.sampler import TaskPlan, check_task, draw_task, image_tensor, materialise, stack
 from few_shot_nas.data.source import Source
 from few_shot_nas.episode import Episode
@@ -23,19 +24,27 @@ class PlannedBatch(NamedTuple):
 
     plan: TaskPlan
     split_name: str
+    copies: Augmentation | None = None
 
 
 class _MetaBatches(Dataset):
     """Map-style dataset whose items are whole meta-batches; ``ids[i]`` are the task ids of item i."""
 
     def __init__(
-        self, source: Source, split_name: str, ids: Sequence[np.ndarray], shape: dict[str, int], planned: bool
+        self,
+        source: Source,
+        split_name: str,
+        ids: Sequence[np.ndarray],
+        shape: dict[str, int],
+        planned: bool,
+        support_copies: int,
     ) -> None:
         self.source = source
         self.split_name = split_name
         self.ids = ids
         self.shape = shape
         self.planned = planned
+        self.support_copies = support_copies
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -49,16 +58,23 @@ class _MetaBatches(Dataset):
                 for task in self.ids[item]
             ]
         )
+        copies = None if self.support_copies == 0 else self._copies(item, plan.n_support)
         if self.planned:
-            return PlannedBatch(plan, self.split_name)
-        return materialise(plan, image_tensor(split), self.source.mean, self.source.std)
+            return PlannedBatch(plan, self.split_name, copies)
+        return materialise(plan, image_tensor(split), self.source.mean, self.source.std, copies)
+
+    def _copies(self, item: int, n_support: int) -> Augmentation:
+        count, words = n_support * self.support_copies, (self.shape["seed"], "support copies", self.split_name)
+        drawn = [draw_augmentation(count, self.source.image_size, *words, int(task)) for task in self.ids[item]]
+        return join(drawn)
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _loader(dataset: _MetaBatches, num_workers: int, pin_memory: bool) -> DataLoader:
+def task_loader(dataset: Dataset, num_workers: int, pin_memory: bool) -> DataLoader:
+    """Return a DataLoader whose items are those of ``dataset``, and which leaves the global generators alone."""
     return DataLoader(
         dataset,
         batch_size=None,
@@ -83,7 +99,7 @@ class _TrainBatches:
 
     def __iter__(self) -> Iterator[Episode | PlannedBatch]:
         self._steps = self._data.remaining_steps()
-        batches = self._data.loader("train", self._data.train_ids(self._steps))
+        batches = self._data.train_loader(self._steps)
         for step, batch in zip(self._steps, batches, strict=True):
             # Before the batch is handed over: a checkpoint at the end of this meta-step counts it as consumed. What
             # workers have prefetched does not count.
@@ -123,12 +139,16 @@ class EpisodicDataModule(pl.LightningDataModule):
 
     Attributes:
         done: number of meta-steps consumed; kept in checkpoints.
+        kind: what training batches are: episodes or flat.
 
     Args:
         source: where the images come from.
         n_way: classes per task N.
         k_shot: support images per class K.
         n_query: query images per class.
+        train_way: classes per training task, for learners whose network has no part of a fixed number of ways; None
+            takes n_way. Validation and test always have n_way.
+        train_query: query images per class in training tasks; None takes n_query.
         meta_batch_size: tasks per meta-step M, over all ranks together.
         num_workers: worker processes per loader; the episodes do not depend on it.
         val_every: meta-steps per epoch.
@@ -142,6 +162,11 @@ class EpisodicDataModule(pl.LightningDataModule):
         InputError: for a number below its minimum.
     """
 
+    kind: ClassVar[str] = "episodes"
+
+    #: Augmented copies that stand for each support image in evaluation; none here.
+    support_copies: int = 0
+
     def __init__(
         self,
         source: Source,
@@ -149,6 +174,8 @@ class EpisodicDataModule(pl.LightningDataModule):
         n_way: int = 5,
         k_shot: int = 1,
         n_query: int = 15,
+        train_way: int | None = None,
+        train_query: int | None = None,
         meta_batch_size: int = 4,
         num_workers: int = 0,
         val_every: int = 500,
@@ -161,8 +188,8 @@ class EpisodicDataModule(pl.LightningDataModule):
         super().__init__()
         positive = {"meta_batch_size": meta_batch_size, "val_every": val_every, "val_episodes": val_episodes}
         positive.update({"test_episodes": test_episodes, "n_way": n_way, "k_shot": k_shot, "n_query": n_query})
-        for flag, value in positive.items():
-            if value < 1:
+        for flag, value in {**positive, "train_way": train_way, "train_query": train_query}.items():
+            if value is not None and value < 1:
                 raise InputError(f"{flag}={value} must be at least 1")
         for flag, value in {"num_workers": num_workers, "max_meta_steps": max_meta_steps, "seed": seed}.items():
             if value < 0:
@@ -173,6 +200,8 @@ class EpisodicDataModule(pl.LightningDataModule):
         self.n_way = n_way
         self.k_shot = k_shot
         self.n_query = n_query
+        self.train_way = train_way
+        self.train_query = train_query
         self.meta_batch_size = meta_batch_size
         self.num_workers = num_workers
         self.val_every = val_every
@@ -215,26 +244,47 @@ class EpisodicDataModule(pl.LightningDataModule):
                 are more ranks than tasks in a meta-batch.
         """
         world = self._rank_and_world()[1]
-        if stage in (None, "fit") and self.meta_batch_size < world:
-            raise InputError(
-                f"meta_batch_size={self.meta_batch_size} is smaller than the number of processes, {world}: every one "
-                "needs a task; raise meta_batch_size or use fewer devices"
-            )
-        splits = {"fit": ("train", "val"), "validate": ("val",), "test": (self.resolved_test_split,)}
+        if stage in (None, "fit"):
+            self.check_train(world)
+        splits = {"fit": ("val",), "validate": ("val",), "test": (self.resolved_test_split,)}
         for name in dict.fromkeys(splits.get(stage, ()) if stage else (*splits["fit"], *splits["test"])):
-            check_task(
-                self.source.split(name),
-                label=f"{self.source.name}, split {name}",
-                n_way=self.n_way,
-                k_shot=self.k_shot,
-                n_query=self.n_query,
-                rotation=self.source.rotation(name),
-            )
+            self._check_tasks(name)
         if stage in (None, "test") and self.test_split == "auto" and self.resolved_test_split == "val":
             rank_zero_warn(
                 f"{self.source.name} has no test split: the test runs on VAL, the classes that models are selected on. "
                 "Do not report its numbers as test accuracy."
             )
+
+    def check_train(self, world: int) -> None:
+        """Refuse settings under which ``world`` ranks cannot train; see :meth:`setup`.
+
+        Raises:
+            InputError: for fewer tasks than ranks, or tasks that the train split cannot give.
+        """
+        if self.meta_batch_size < world:
+            raise InputError(
+                f"meta_batch_size={self.meta_batch_size} is smaller than the number of processes, {world}: every one "
+                "needs a task; raise meta_batch_size or use fewer devices"
+            )
+        self._check_tasks("train")
+
+    def _check_tasks(self, name: str) -> None:
+        check_task(
+            self.source.split(name),
+            label=f"{self.source.name}, split {name}",
+            rotation=self.source.rotation(name),
+            way_flag="train_way" if name == "train" and self.train_way else "n_way",
+            query_flag="train_query" if name == "train" and self.train_query else "n_query",
+            **self.shape(name),
+        )
+
+    def shape(self, split_name: str) -> dict[str, int]:
+        """Return n_way, k_shot and n_query of the tasks of a split."""
+        shape = {"n_way": self.n_way, "k_shot": self.k_shot, "n_query": self.n_query}
+        if split_name == "train":
+            shape["n_way"] = self.train_way or self.n_way
+            shape["n_query"] = self.train_query or self.n_query
+        return shape
 
     def remaining_steps(self) -> range:
         """Return the meta-steps from the cursor to the end of the current epoch."""
@@ -266,10 +316,14 @@ class EpisodicDataModule(pl.LightningDataModule):
         """Return a sized iterable over the test tasks of this rank."""
         return _EvalBatches(self, self.resolved_test_split, self.test_episodes)
 
+    def train_loader(self, steps: Sequence[int]) -> DataLoader:
+        """Return a DataLoader over this rank's parts of the meta-batches of these meta-steps, for iterating once."""
+        return self.loader("train", self.train_ids(steps))
+
     def loader(self, split_name: str, ids: Sequence[np.ndarray]) -> DataLoader:
         """Return a DataLoader over meta-batches with these task ids, for iterating once."""
         dataset = self._meta_batches(split_name, ids, planned=self._device_images(split_name) is not None)
-        return _loader(dataset, min(self.num_workers, len(ids)), pin_memory=self._device().type == "cuda")
+        return task_loader(dataset, min(self.num_workers, len(ids)), pin_memory=self._device().type == "cuda")
 
     def episode(self, split_name: str, task_ids: Sequence[int]) -> Episode:
         """Return the tasks with these ids as one meta-batch on the CPU, the same that the loaders give."""
@@ -285,7 +339,7 @@ class EpisodicDataModule(pl.LightningDataModule):
         images = self._device_images(batch.split_name)
         if images is None:
             raise RuntimeError(f"a planned batch of split {batch.split_name}, but its images are not on the device")
-        return materialise(batch.plan, images, self.source.mean, self.source.std)
+        return materialise(batch.plan, images, self.source.mean, self.source.std, batch.copies)
 
     def teardown(self, stage: str | None = None) -> None:
         """Free the images on the device."""
@@ -300,8 +354,9 @@ class EpisodicDataModule(pl.LightningDataModule):
         self.done = int(state_dict["done"])
 
     def _meta_batches(self, split_name: str, ids: Sequence[np.ndarray], planned: bool) -> _MetaBatches:
-        shape = {"seed": self.seed, "n_way": self.n_way, "k_shot": self.k_shot, "n_query": self.n_query}
-        return _MetaBatches(self.source, split_name, ids, shape, planned)
+        shape = {"seed": self.seed, **self.shape(split_name)}
+        copies = 0 if split_name == "train" else self.support_copies
+        return _MetaBatches(self.source, split_name, ids, shape, planned, copies)
 
     def _rank_and_world(self) -> tuple[int, int]:
         if self.trainer is None:

@@ -34,7 +34,7 @@ def call(
         x: the network's input, ``[B, C, H, W]``.
         step: inner step, for layers that keep something per step.
         stat_rows: batch statistics are taken from the first ``stat_rows`` rows only; None takes all rows.
-        running: layers that gathered statistics in training use those.
+        running: layers that keep running statistics normalise by these.
         **inputs: further keyword inputs of the network, e.g. ``genotype``.
 
     Returns:

@@ -8,12 +8,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from few_shot_nas.episode import Episode
+from few_shot_nas.errors import InputError
 from few_shot_nas.meta.functional import Params, call
 
-#: The modes that every algorithm is scored in.
+#: The ways of normalising queries that every network has and every learner scores.
 BN_MODES = ("transductive", "support")
-#: Modes that some algorithms add: see :func:`query_logits`.
-EXTRA_BN_MODES = ("per_query", "running")
+#: Why a mode may be missing, for the error.
+_HINTS = {
+    "running": "; only flat pre-training and per_step_statistics keep running statistics",
+    "per_query": "; only per_query_bn scores it",
+}
+
+
+def bn_modes(net: nn.Module, *, per_query: bool = False) -> tuple[str, ...]:
+    """Return the bn_modes that ``net`` has: ``BN_MODES``, and ``running`` if a layer of it keeps running statistics.
+
+    Args:
+        net: the network.
+        per_query: count ``per_query`` too, which any network has but which costs a pass per query.
+    """
+    keeps = any(getattr(module, "keeps_running_statistics", False) for module in net.modules())
+    return (*BN_MODES, *(["running"] if keeps else []), *(["per_query"] if per_query else []))
+
+
+def check_bn_mode(net: nn.Module, bn_mode: str, *, per_query: bool = False) -> None:
+    """Raise InputError if ``bn_mode`` is not among :func:`bn_modes`."""
+    modes = bn_modes(net, per_query=per_query)
+    if bn_mode not in modes:
+        hint = _HINTS.get(bn_mode, "")
+        raise InputError(f"bn_mode={bn_mode}: {type(net).__name__} has {', '.join(modes)} here{hint}")
 
 
 def support_loss(net: nn.Module, task: Episode, params: Params, step: int, **inputs: Any) -> Tensor:
@@ -32,28 +55,27 @@ def query_logits(net: nn.Module, task: Episode, params: Params, step: int, bn_mo
         bn_mode: which images give the batch statistics that normalise the queries. ``transductive``: the queries
             themselves, so a query's score depends on the others (Finn's, MAML++'s and T-NAS's protocol). ``support``:
             the support set alone, so each query is judged on its own. ``per_query``: the support set and this one
-            query, a pass per query (Reptile's non-transductive protocol). ``running``: the statistics gathered in
-            training, by layers that keep some.
+            query, a pass per query (Reptile's non-transductive protocol). ``running``: no images; the statistics
+            of training do, in networks that keep them.
         **inputs: further keyword inputs of the network.
 
     Returns:
         ``[Q, N]``.
 
     Raises:
-        ValueError: for another ``bn_mode``.
+        InputError: for another ``bn_mode``, or ``running`` where the network keeps no running statistics.
     """
+    check_bn_mode(net, bn_mode, per_query=True)
     if bn_mode == "transductive":
         return call(net, params, task.query_x, step=step, **inputs)
-    if bn_mode == "support":
-        rows = task.support_x.shape[0]
-        images = torch.cat([task.support_x, task.query_x])
-        return call(net, params, images, step=step, stat_rows=rows, **inputs)[rows:]
+    if bn_mode == "running":
+        return call(net, params, task.query_x, step=step, running=True, **inputs)
     if bn_mode == "per_query":
         batches = (torch.cat([task.support_x, query[None]]) for query in task.query_x)
         return torch.stack([call(net, params, batch, step=step, **inputs)[-1] for batch in batches])
-    if bn_mode == "running":
-        return call(net, params, task.query_x, step=step, running=True, **inputs)
-    raise ValueError(f"bn_mode={bn_mode!r} is none of {', '.join(BN_MODES + EXTRA_BN_MODES)}")
+    rows = task.support_x.shape[0]
+    images = torch.cat([task.support_x, task.query_x])
+    return call(net, params, images, step=step, stat_rows=rows, **inputs)[rows:]
 
 
 def multi_step_weights(num_steps: int, meta_step: int, until: int) -> list[float] | None:

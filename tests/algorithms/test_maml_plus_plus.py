@@ -1,7 +1,6 @@
 """MAML++: off it is MAML to the bit; on, each ingredient does what it says and nothing else."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -270,10 +269,11 @@ def test_a_network_without_batch_norm_is_refused_only_if_something_is_kept_per_s
 
 
 def test_validation_by_running_statistics_needs_them():
-    module = MAMLPlusPlus(make(cls=MAML).net, ingredients=OFF, outer=OuterLoop(bn_mode="running"))
-    module._trainer = SimpleNamespace(_inference_mode=False)
-    with pytest.raises(InputError, match="bn_mode=running: MAMLPlusPlus is scored in transductive, support"):
-        module.on_fit_start()
+    by_running = OuterLoop(bn_mode="running")
+    with pytest.raises(InputError, match="bn_mode=running: Conv4 has transductive, support here.*per_step_statistics"):
+        MAMLPlusPlus(make(cls=MAML).net, ingredients=OFF, outer=by_running)
+    kept = dataclasses.replace(OFF, per_step_statistics=True)
+    assert MAMLPlusPlus(make(cls=MAML).net, ingredients=kept, outer=by_running).bn_modes[-1] == "running"
 
 
 # ---- ensemble --------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def outer_step(module, episode):
     for task in tasks(episode):
         (module.task_loss(task)[0] / episode.support_x.shape[0]).backward()
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * module._schedule()
+        group["lr"] = group["base_lr"] * module.schedule()
     optimizer.step()
     module.meta_step += 1
 
@@ -115,7 +115,7 @@ def test_the_step_on_a_quadratic_has_a_closed_form(num_steps):
 def test_epsilon_falls_linearly_from_outer_lr_to_zero():
     module, factors = make(), []
     for module.meta_step in (0, 5, 10):
-        factors.append(module._schedule())
+        factors.append(module.schedule())
     assert factors == [1.0, 0.5, 0.0]
     assert OuterLoop().outer_schedule == "constant"
 
@@ -152,6 +152,13 @@ def test_the_authors_inductive_protocol_normalises_each_query_with_the_support_s
         alone = module.task_logits(task._replace(query_x=task.query_x[4:5], query_y=task.query_y[4:5]))
     torch.testing.assert_close(alone["per_query"], logits["per_query"][4:5], rtol=0, atol=1e-12)
     torch.testing.assert_close(alone["transductive"].shape, torch.Size([1, 3]))
+
+
+def test_validation_by_the_authors_protocol_needs_it_to_be_asked_for():
+    outer = OuterLoop(bn_mode="per_query")
+    with pytest.raises(InputError, match="bn_mode=per_query: Conv4 has transductive, support here; only per_query_bn"):
+        Reptile(make().net, outer=outer)
+    assert Reptile(make().net, outer=outer, per_query_bn=True).bn_modes == ("transductive", "support", "per_query")
 
 
 def test_mini_batches_use_every_image_once_a_pass():

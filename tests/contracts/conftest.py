@@ -6,13 +6,19 @@ import pytorch_lightning as pl
 import torch
 
 from few_shot_nas.algorithms import ALGORITHMS
-from few_shot_nas.algorithms.settings import OuterLoop
+from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.data.episodic import EpisodicDataModule
+from few_shot_nas.data.flat import FlatDataModule
 from few_shot_nas.data.source import Source, SplitPlan
 from few_shot_nas.models import MODELS
 from few_shot_nas.runtime.checkpoint import MetaCheckpoint
 
 CLASSES = {"train": 12, "val": 6, "test": 7}
+DATA_MODULES = {"episodes": EpisodicDataModule, "flat": FlatDataModule}
+#: Settings of algorithms whose published ones are too slow to run in every test.
+SMALL_SETTINGS = {
+    "Reptile": {"inner": InnerLoop(1e-3, 3, eval_inner_steps=5, first_order=True, inner_optimizer="adam")}
+}
 #: Flags that make a model small enough to run in every test.
 SMALL = {"Conv4": {"width": 4}, "Supernet": {"channels": 4, "cells": 1, "nodes": 2}}
 
@@ -71,16 +77,20 @@ def make_module():
         algorithm = ALGORITHMS[name]
         net = MODELS[algorithm.default_model](3, 1, 28, **SMALL.get(algorithm.default_model, {}))
         outer = OuterLoop(max_meta_steps=max_meta_steps, log_every=1, outer_lr=1e-2)
-        return algorithm(net, outer=outer, seed=3, **changes)
+        return algorithm(net, outer=outer, seed=3, **{**SMALL_SETTINGS.get(name, {}), **changes})
 
     return make
 
 
 @pytest.fixture
-def make_data(blobs):
+def make_data(blobs, request):
+    """Build the data module that the algorithm of the test's parameter ``name`` is trained on."""
+    algorithm = ALGORITHMS.get(request.node.callspec.params.get("name") if hasattr(request.node, "callspec") else None)
+    data_module = DATA_MODULES[algorithm.data_kind if algorithm else "episodes"]
+
     def make(max_meta_steps=6, **changes):
         settings = {"n_way": 3, "k_shot": 1, "n_query": 5, "meta_batch_size": 2, "val_every": 4, "val_episodes": 3}
-        return EpisodicDataModule(
+        return data_module(
             blobs, max_meta_steps=max_meta_steps, **{**settings, "test_episodes": 5, "seed": 3, **changes}
         )
 
