@@ -53,7 +53,8 @@ def draw_task(
 ) -> TaskPlan:
     """Draw an N-way K-shot task.
 
-    N different classes are drawn, and of each K + n_query different images. The labels 0..N-1 are permuted afresh for
+    N different classes are drawn, all from one group where the split has groups (any group is as likely as another,
+    whatever its size), and of each K + n_query different images. The labels 0..N-1 are permuted afresh for
     every task, because with labels fixed per class a learner could store the classes instead of adapting. The support
     set holds exactly K images of each class; the query set holds n_query of each, shuffled, so that neither the order
     nor the position gives labels away to transductive normalisation.
@@ -72,13 +73,7 @@ def draw_task(
     """
     sequence = np.random.SeedSequence((seed, zlib.crc32(split_name.encode()), task_id))
     rng = np.random.Generator(np.random.Philox(sequence))
-    n_classes = len(split.starts) - 1
-    if rotation == "classes":
-        drawn = rng.choice(n_classes * QUARTER_TURNS, n_way, replace=False)
-        classes, turns = drawn % n_classes, drawn // n_classes
-    else:
-        classes = rng.choice(n_classes, n_way, replace=False)
-        turns = rng.integers(QUARTER_TURNS, size=n_way) if rotation == "augment" else np.zeros(n_way, dtype=np.int64)
+    classes, turns = _draw_classes(rng, split, n_way, rotation)
     rows = np.empty((n_way, k_shot + n_query), dtype=np.int64)
     for way, class_index in enumerate(classes):
         first, last = split.starts[class_index], split.starts[class_index + 1]
@@ -99,6 +94,21 @@ def draw_task(
     )
 
 
+def _draw_classes(
+    rng: np.random.Generator, split: Split, n_way: int, rotation: Rotation
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes of a task and the quarter turns of each."""
+    pool = np.arange(len(split.starts) - 1)
+    if split.groups is not None:  # nothing is drawn without groups, so that those tasks stay what they are
+        pool = pool[split.groups == rng.integers(len(_group_sizes(split)))]
+    if rotation == "classes":
+        drawn = rng.choice(len(pool) * QUARTER_TURNS, n_way, replace=False)
+        return pool[drawn % len(pool)], drawn // len(pool)
+    classes = pool[rng.choice(len(pool), n_way, replace=False)]
+    turns = rng.integers(QUARTER_TURNS, size=n_way) if rotation == "augment" else np.zeros(n_way, dtype=np.int64)
+    return classes, turns
+
+
 def check_task(
     split: Split, *, label: str, n_way: int, k_shot: int, n_query: int, rotation: Rotation = "none"
 ) -> None:
@@ -115,9 +125,9 @@ def check_task(
     for flag, value in (("n_way", n_way), ("k_shot", k_shot), ("n_query", n_query)):
         if value < 1:
             raise InputError(f"{label}: {flag}={value} must be at least 1")
-    available = len(split.class_names) * (QUARTER_TURNS if rotation == "classes" else 1)
-    if n_way > available:
-        raise InputError(f"{label}: n_way={n_way} but there are {available} classes; lower n_way")
+    sizes = _group_sizes(split) * (QUARTER_TURNS if rotation == "classes" else 1)
+    if n_way > sizes.min():
+        raise InputError(f"{label}: n_way={n_way} but there are {sizes.min()} classes{_poorest(split)}; lower n_way")
     counts = np.diff(split.starts)
     needed = k_shot + n_query
     if int(counts.min()) < needed:
@@ -126,6 +136,26 @@ def check_task(
             f"{label}: class {split.class_names[poorest]} has {int(counts[poorest])} images, k_shot={k_shot} and "
             f"n_query={n_query} need {needed} of every class; lower one of them"
         )
+
+
+def group_of(split: Split, plan: TaskPlan) -> int:
+    """Return the group that a task's classes come from; 0 where the split has no groups."""
+    if split.groups is None:
+        return 0
+    return int(split.groups[np.searchsorted(split.starts, int(plan.index[0]), side="right") - 1])
+
+
+def _group_sizes(split: Split) -> np.ndarray:
+    """Return the number of classes in each group."""
+    return np.array([len(split.class_names)]) if split.groups is None else np.bincount(split.groups)
+
+
+def _poorest(split: Split) -> str:
+    """Return words for the smallest group, naming a class of it; nothing where there are no groups."""
+    if split.groups is None:
+        return ""
+    first = int(np.argmax(split.groups == _group_sizes(split).argmin()))
+    return f" in the group of {split.class_names[first]}"
 
 
 def stack(plans: Sequence[TaskPlan]) -> TaskPlan:

@@ -3,6 +3,12 @@
 from few_shot_nas.data.source import Source
 from few_shot_nas.data.sources.glyphs import Glyphs
 from few_shot_nas.data.sources.mini_imagenet import MiniImagenet
+from few_shot_nas.data.sources.mixed import Mixed
 from few_shot_nas.data.sources.omniglot import Omniglot
 
-SOURCES: dict[str, type[Source]] = {"Glyphs": Glyphs, "Omniglot": Omniglot, "MiniImagenet": MiniImagenet}
+SOURCES: dict[str, type[Source]] = {
+    "Glyphs": Glyphs,
+    "Mixed": Mixed,
+    "MiniImagenet": MiniImagenet,
+    "Omniglot": Omniglot,
+}
