@@ -10,8 +10,9 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from few_shot_nas.data.augment import AUGMENTS, Augment, draw_augmentation
 from few_shot_nas.data.sampler import TaskPlan, check_task, draw_task, image_tensor, materialise, stack
-from few_shot_nas.data.source import Source
+from few_shot_nas.data.source import Source, Split
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 
@@ -29,12 +30,19 @@ class _MetaBatches(Dataset):
     """Map-style dataset whose items are whole meta-batches; ``ids[i]`` are the task ids of item i."""
 
     def __init__(
-        self, source: Source, split_name: str, ids: Sequence[np.ndarray], shape: dict[str, int], planned: bool
+        self,
+        source: Source,
+        split_name: str,
+        ids: Sequence[np.ndarray],
+        shape: dict[str, int],
+        augment: Augment,
+        planned: bool,
     ) -> None:
         self.source = source
         self.split_name = split_name
         self.ids = ids
         self.shape = shape
+        self.augment = augment
         self.planned = planned
 
     def __len__(self) -> int:
@@ -42,16 +50,23 @@ class _MetaBatches(Dataset):
 
     def __getitem__(self, item: int) -> Episode | PlannedBatch:
         split = self.source.split(self.split_name)
-        rotation = self.source.rotation(self.split_name)
-        plan = stack(
-            [
-                draw_task(split, split_name=self.split_name, task_id=int(task), rotation=rotation, **self.shape)
-                for task in self.ids[item]
-            ]
-        )
+        plan = stack([self._plan(split, int(task)) for task in self.ids[item]])
         if self.planned:
             return PlannedBatch(plan, self.split_name)
         return materialise(plan, image_tensor(split), self.source.mean, self.source.std)
+
+    def _plan(self, split: Split, task_id: int) -> TaskPlan:
+        rotation = self.source.rotation(self.split_name)
+        plan = draw_task(split, split_name=self.split_name, task_id=task_id, rotation=rotation, **self.shape)
+        augmentation = draw_augmentation(
+            self.augment,
+            count=len(plan.index),
+            image_size=split.images.shape[1],
+            seed=self.shape["seed"],
+            split_name=self.split_name,
+            task_id=task_id,
+        )
+        return plan._replace(augmentation=augmentation)
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -136,6 +151,10 @@ class EpisodicDataModule(pl.LightningDataModule):
         val_episodes: tasks per validation, over all ranks.
         test_episodes: tasks per test, over all ranks.
         test_split: the split that a test draws from; ``auto`` is test where the source has it, else val.
+        augment: what happens to every image of a training task, support and query, each by itself: ``crop_flip`` takes
+            a random window of the image padded with black and mirrors every other one left to right;
+            ``crop_flip_jitter`` changes brightness, contrast and saturation too. Meant for photographs: a mirrored
+            character is another character. Validation and test are never augmented.
         seed: of all streams of tasks.
 
     Raises:
@@ -156,6 +175,7 @@ class EpisodicDataModule(pl.LightningDataModule):
         val_episodes: int = 100,
         test_episodes: int = 600,
         test_split: Literal["auto", "test", "val"] = "auto",
+        augment: Augment = "none",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -169,7 +189,10 @@ class EpisodicDataModule(pl.LightningDataModule):
                 raise InputError(f"{flag}={value} must not be negative")
         if test_split not in ("auto", "test", "val"):
             raise InputError(f"test_split={test_split} is not one of auto, test, val")
+        if augment not in AUGMENTS:
+            raise InputError(f"augment={augment} is not one of {', '.join(AUGMENTS)}")
         self.source = source
+        self.augment = augment
         self.n_way = n_way
         self.k_shot = k_shot
         self.n_query = n_query
@@ -301,7 +324,8 @@ class EpisodicDataModule(pl.LightningDataModule):
 
     def _meta_batches(self, split_name: str, ids: Sequence[np.ndarray], planned: bool) -> _MetaBatches:
         shape = {"seed": self.seed, "n_way": self.n_way, "k_shot": self.k_shot, "n_query": self.n_query}
-        return _MetaBatches(self.source, split_name, ids, shape, planned)
+        augment: Augment = self.augment if split_name == "train" else "none"
+        return _MetaBatches(self.source, split_name, ids, shape, augment, planned)
 
     def _rank_and_world(self) -> tuple[int, int]:
         if self.trainer is None:

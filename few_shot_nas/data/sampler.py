@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from few_shot_nas.data.augment import Augmentation, colour_jitter, crop_and_flip, part_of, stack_augmentations
 from few_shot_nas.data.source import Rotation, Split
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
@@ -29,6 +30,7 @@ class TaskPlan(NamedTuple):
         rotation: quarter turns, counter-clockwise, 0..3, ``[B]`` int64.
         task_id: the task's identity within its split, ``[]`` int64.
         n_support: N * K, the number of leading images that are the support set.
+        augmentation: what happens to each of the B images after it is turned; None for nothing.
 
     :func:`stack` puts M plans together; the tensors then have a leading axis M.
     """
@@ -38,6 +40,7 @@ class TaskPlan(NamedTuple):
     rotation: Tensor
     task_id: Tensor
     n_support: int
+    augmentation: Augmentation | None = None
 
 
 def draw_task(
@@ -159,13 +162,15 @@ def _poorest(split: Split) -> str:
 
 
 def stack(plans: Sequence[TaskPlan]) -> TaskPlan:
-    """Put M plans of the same shape together: every tensor gets a leading axis M."""
+    """Put M plans of the same shape together: every tensor gets a leading axis M. All are augmented or none is."""
+    augmentations = [plan.augmentation for plan in plans if plan.augmentation is not None]
     return TaskPlan(
         index=torch.stack([plan.index for plan in plans]),
         label=torch.stack([plan.label for plan in plans]),
         rotation=torch.stack([plan.rotation for plan in plans]),
         task_id=torch.stack([plan.task_id for plan in plans]),
         n_support=plans[0].n_support,
+        augmentation=stack_augmentations(augmentations) if augmentations else None,
     )
 
 
@@ -180,7 +185,7 @@ def image_tensor(split: Split) -> Tensor:
 def materialise(
     plans: TaskPlan | Sequence[TaskPlan], images: Tensor, mean: Sequence[float], std: Sequence[float]
 ) -> Episode:
-    """Gather, turn and normalise the images of M tasks.
+    """Gather, turn, augment and normalise the images of M tasks.
 
     Args:
         plans: stacked by :func:`stack`, on the device of ``images``; or a sequence of single plans.
@@ -196,7 +201,12 @@ def materialise(
 
     def part(rows: slice) -> Tensor:
         pixels = _gather(images, batch.index[:, rows].flatten(), batch.rotation[:, rows].flatten())
+        augmentation = None if batch.augmentation is None else part_of(batch.augmentation, rows)
+        if augmentation is not None:
+            pixels = crop_and_flip(pixels, augmentation)
         x = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        if augmentation is not None and augmentation.jitter is not None:
+            x = colour_jitter(x, augmentation.jitter)
         return _normalise(x, mean, std).view(len(batch.index), -1, *x.shape[1:])
 
     return Episode(
