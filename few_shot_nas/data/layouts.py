@@ -71,18 +71,20 @@ class LayoutSource(Source):
 
     Attributes:
         roots: folders below ``data_dir``, itself first, that are searched, for every layout in turn.
-        layouts: what is looked for; the first that has train and val is used, the test split may be absent.
         advice: where to get the data, for the message when there is none.
     """
 
     in_channels = 3
     roots: ClassVar[tuple[str, ...]]
-    layouts: tuple[Layout, ...]
     advice: ClassVar[str]
 
     def __init__(self, data_dir: str, cache_dir: str, image_size: int) -> None:
         super().__init__(data_dir, cache_dir, image_size)
         self._found: Found | None = None
+
+    @abstractmethod
+    def layouts(self) -> tuple[Layout, ...]:
+        """Return what is looked for; the first that has train and val is used, the test split may be absent."""
 
     def split_names(self) -> tuple[str, ...]:
         """Return train, val and, where its files are there, test."""
@@ -128,7 +130,7 @@ class LayoutSource(Source):
 
     def _layout(self) -> Found:
         if self._found is None:
-            self._found = find(self.data_dir, self.name, self.roots, self.layouts, self.advice)
+            self._found = find(self.data_dir, self.name, self.roots, self.layouts(), self.advice)
         return self._found
 
 

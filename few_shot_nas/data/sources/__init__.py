@@ -7,6 +7,7 @@ from few_shot_nas.data.sources.glyphs import Glyphs
 from few_shot_nas.data.sources.mini_imagenet import MiniImagenet
 from few_shot_nas.data.sources.mixed import Mixed
 from few_shot_nas.data.sources.omniglot import Omniglot
+from few_shot_nas.data.sources.tiered_imagenet import TieredImagenet
 
 SOURCES: dict[str, type[Source]] = {
     "CIFARFS": CIFARFS,
@@ -15,4 +16,5 @@ SOURCES: dict[str, type[Source]] = {
     "Mixed": Mixed,
     "MiniImagenet": MiniImagenet,
     "Omniglot": Omniglot,
+    "TieredImagenet": TieredImagenet,
 }

@@ -56,6 +56,18 @@ class BertinettoLists(Layout):
         return self._list(root, split).read_text(encoding="utf-8").split()
 
 
+_LAYOUTS: tuple[Layout, ...] = (
+    BertinettoLists(),
+    ClassFolders(),
+    ArrayPickles(
+        "RFS pickles",
+        "CIFAR_FS_{train,val}.pickle",
+        {split: (f"CIFAR_FS_{split}.pickle",) for split in ("train", "val", "test")},
+    ),
+    Cifar100Python(split_of),
+)
+
+
 class CIFARFS(LayoutSource):
     """Small colour photographs, 64/16/20 classes of 600 images, 32x32.
 
@@ -79,19 +91,13 @@ class CIFARFS(LayoutSource):
     mean, std = MEAN, STD
     published = {"train": (64, 38_400), "val": (16, 9_600), "test": (20, 12_000)}
     roots = (".", "cifar100", "cifar-fs", "CIFAR-FS", "CIFAR_FS")
-    layouts = (
-        BertinettoLists(),
-        ClassFolders(),
-        ArrayPickles(
-            "RFS pickles",
-            "CIFAR_FS_{train,val}.pickle",
-            {split: (f"CIFAR_FS_{split}.pickle",) for split in ("train", "val", "test")},
-        ),
-        Cifar100Python(split_of),
-    )
     advice = f"{WHERE}; cifar100.zip is at github.com/bertinetto/r2d2"
 
     def __init__(
         self, data_dir: str = "data", cache_dir: str = "~/.cache/few_shot_nas", image_size: int = 32
     ) -> None:
         super().__init__(data_dir, cache_dir, image_size)
+
+    def layouts(self) -> tuple[Layout, ...]:
+        """Return those listed above."""
+        return _LAYOUTS

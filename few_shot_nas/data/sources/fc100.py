@@ -1,6 +1,6 @@
 """FC100 (Oreshkin et al. 2018, TADAM): CIFAR-100 divided by superclasses, so that the splits have little in common."""
 
-from few_shot_nas.data.layouts import ArrayPickles, ClassFolders, LayoutSource
+from few_shot_nas.data.layouts import ArrayPickles, ClassFolders, Layout, LayoutSource
 from few_shot_nas.data.sources.cifar100 import MEAN, STD, WHERE, Cifar100Python
 
 # Superclasses, CIFAR-100's numbers 8, 11, 13, 16 and 0, 7, 12, 14; the other 12 are train.
@@ -19,6 +19,17 @@ _SPLIT = {
 def split_of(fine: str, coarse: str) -> str:
     """Return the split of a CIFAR-100 class."""
     return _SPLIT.get(coarse, "train")
+
+
+_LAYOUTS: tuple[Layout, ...] = (
+    ClassFolders(),
+    ArrayPickles(
+        "FC100 pickles",
+        "FC100_{train,val}.pickle",
+        {split: (f"FC100_{split}.pickle",) for split in ("train", "val", "test")},
+    ),
+    Cifar100Python(split_of),
+)
 
 
 class FC100(LayoutSource):
@@ -43,18 +54,13 @@ class FC100(LayoutSource):
     mean, std = MEAN, STD
     published = {"train": (60, 36_000), "val": (20, 12_000), "test": (20, 12_000)}
     roots = (".", "FC100", "fc100", "cifar100")
-    layouts = (
-        ClassFolders(),
-        ArrayPickles(
-            "FC100 pickles",
-            "FC100_{train,val}.pickle",
-            {split: (f"FC100_{split}.pickle",) for split in ("train", "val", "test")},
-        ),
-        Cifar100Python(split_of),
-    )
     advice = f"{WHERE}; the pickles are those of github.com/kjunelee/MetaOptNet"
 
     def __init__(
         self, data_dir: str = "data", cache_dir: str = "~/.cache/few_shot_nas", image_size: int = 32
     ) -> None:
         super().__init__(data_dir, cache_dir, image_size)
+
+    def layouts(self) -> tuple[Layout, ...]:
+        """Return those listed above."""
+        return _LAYOUTS

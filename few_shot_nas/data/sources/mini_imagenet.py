@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from few_shot_nas.data.layouts import LayoutSource
+from few_shot_nas.data.layouts import Layout, LayoutSource
 from few_shot_nas.data.sources.mini_imagenet_layouts import LAYOUTS
 
 
@@ -36,7 +36,6 @@ class MiniImagenet(LayoutSource):
     std = (0.2714, 0.2646, 0.2782)
     published = {"train": (64, 38_400), "val": (16, 9_600), "test": (20, 12_000)}
     roots = (".", "mini_imagenet", "mini-imagenet", "miniImagenet", "miniImageNet", "mini_imagenet_full_size")
-    layouts = LAYOUTS
     advice = (
         "The lists are at github.com/twitter-research/meta-learning-lstm (data/miniImagenet), the images are part of "
         "ImageNet (image-net.org, ILSVRC2012 train), the pickles are at zenodo.org/records/7978538"
@@ -46,6 +45,10 @@ class MiniImagenet(LayoutSource):
         self, data_dir: str = "data", cache_dir: str = "~/.cache/few_shot_nas", image_size: int = 84
     ) -> None:
         super().__init__(data_dir, cache_dir, image_size)
+
+    def layouts(self) -> tuple[Layout, ...]:
+        """Return those listed above."""
+        return LAYOUTS
 
     def resample(self) -> Image.Resampling:
         """Return the mean over areas for half the size, else Lanczos."""
