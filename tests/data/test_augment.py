@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.utilities.apply_func import move_data_to_device
 from scipy import stats
 from torchvision.transforms import functional
 
 from few_shot_nas.data.augment import (
     Augmentation, colour_jitter, crop_and_flip, draw_augmentation, padding, part_of, stack_augmentations
 )  # fmt: skip
-from few_shot_nas.data.episodic import EpisodicDataModule
+from few_shot_nas.data.episodic import EpisodicDataModule, PlannedBatch
 from few_shot_nas.data.sampler import draw_task, image_tensor, materialise, stack
 from few_shot_nas.errors import InputError
 
@@ -172,6 +173,17 @@ def test_what_is_gathered_after_the_transfer_is_augmented_alike(make_data, monke
     planned = make_data("crop_flip_jitter", num_workers=1)
     monkeypatch.setattr(planned, "_device_images", lambda name: image_tensor(planned.source.split(name)))
     assert equal(whole, [planned.on_after_batch_transfer(batch, 0) for batch in planned.train_dataloader()])
+
+
+@pytest.mark.parametrize("kind", ["none", "crop_flip", "crop_flip_jitter"])
+def test_a_planned_batch_with_what_was_drawn_goes_through_lightnings_transfer(make_data, monkeypatch, kind):
+    data = make_data(kind)
+    whole = next(iter(data.train_dataloader()))
+    monkeypatch.setattr(data, "_device_images", lambda name: image_tensor(data.source.split(name)))
+    data.load_state_dict({"done": 0})
+    batch = move_data_to_device(next(iter(data.train_dataloader())), torch.device("cpu"))
+    assert isinstance(batch, PlannedBatch)
+    assert equal([whole], [data.on_after_batch_transfer(batch, 0)])
 
 
 def test_an_augmented_training_image_is_a_window_of_the_turned_one(make_data):

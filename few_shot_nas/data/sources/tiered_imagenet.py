@@ -3,6 +3,7 @@
 import io
 import logging
 import zipfile
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -59,9 +60,9 @@ class _Labelled(Layout):
 
         return Content(tuple(titles[n] for n in numbers.tolist()), tuple(counts.tolist()), images, positions)
 
+    @abstractmethod
     def stream(self, path: Path) -> Iterator[Image.Image]:
         """Yield the pictures in RGB, in the order of the file."""
-        raise NotImplementedError
 
 
 class PngPickles(_Labelled):

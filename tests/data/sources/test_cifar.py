@@ -135,6 +135,14 @@ def test_the_published_splits_are_made_from_cifar_100_itself(make, tmp_path, tex
     check(make(source), splits)
 
 
+def test_a_source_that_has_found_its_data_goes_to_a_worker(make, tmp_path):
+    cifar_python(tmp_path / "data")
+    source = make(FC100)
+    source.prepare()
+    copy = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(copy.split("val").images, source.split("val").images)
+
+
 def test_the_bertinetto_split_cuts_superclasses_and_fc100_does_not():
     parts = {coarse: {split_of_fc(name, coarse) for name in names.split()} for coarse, names in CIFAR100.items()}
     assert all(len(part) == 1 for part in parts.values())
