@@ -1,7 +1,8 @@
 """What a normalisation layer must know of the forward pass it runs in, without threading it through every module.
 
-Two facts reach the layers this way: the inner step (per-step BatchNorm) and how many leading rows of the batch give
-the batch statistics (inductive evaluation: the queries are normalised by the support set). ``meta.functional.call``
+Three facts reach the layers this way: the inner step (per-step BatchNorm), how many leading rows of the batch give
+the batch statistics (inductive evaluation: the queries are normalised by the support set), and whether the running
+statistics of training do. ``meta.functional.call``
 sets them; ``spaces.norm`` reads them. A context variable, so that nested and concurrent passes do not mix.
 """
 
@@ -17,10 +18,12 @@ class ForwardContext(NamedTuple):
     Attributes:
         step: index of the inner step, counted from 0.
         stat_rows: number of leading rows of the batch whose statistics normalise all rows; None means every row.
+        running: whether layers that keep running statistics normalise by these.
     """
 
     step: int = 0
     stat_rows: int | None = None
+    running: bool = False
 
 
 _ORDINARY = ForwardContext()
@@ -33,9 +36,9 @@ def current() -> ForwardContext:
 
 
 @contextmanager
-def forward_context(step: int = 0, stat_rows: int | None = None) -> Iterator[None]:
+def forward_context(step: int = 0, stat_rows: int | None = None, running: bool = False) -> Iterator[None]:
     """Set the facts for the forward passes inside the ``with`` block."""
-    token = _CURRENT.set(ForwardContext(step, stat_rows))
+    token = _CURRENT.set(ForwardContext(step, stat_rows, running))
     try:
         yield
     finally:

@@ -9,7 +9,8 @@ import dataclasses
 import math
 import time
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, cast
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.episode import Episode, tasks
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.outer_loss import BN_MODES
+from few_shot_nas.meta.outer_loss import bn_modes, check_bn_mode
 from few_shot_nas.meta.statistics import accuracy, mean_ci
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.gradients import average_gradients, gather_rows, world
@@ -47,12 +48,17 @@ class EpisodicModule(pl.LightningModule, ABC):
 
     default_model: ClassVar[str] = "Conv4"
     searches: ClassVar[bool] = False
+    #: What the batches of training are: the data module that the learner needs says the same of itself.
+    data_kind: ClassVar[Literal["episodes", "flat"]] = "episodes"
+    #: Whether training uses the network's head, which fixes the number of ways to that of the test tasks.
+    uses_head: ClassVar[bool] = True
 
     #: Scalars of one task that training logs, in the order in which :meth:`task_loss` returns them.
     logged: ClassVar[tuple[str, ...]] = ("train/loss", "train/accuracy")
 
     def __init__(self, net: nn.Module, *, outer: OuterLoop, seed: int) -> None:
         super().__init__()
+        check_bn_mode(net, outer.bn_mode)
         self.automatic_optimization = False
         self.net = net
         self.outer = outer
@@ -82,31 +88,66 @@ class EpisodicModule(pl.LightningModule, ABC):
         """Return Adam's parameter groups; one group of all parameters by default."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
+    def parts(self, batch: Any) -> tuple[Iterable[Any], int]:
+        """Split a batch into what :meth:`task_loss` takes, and say over how many of these the losses are averaged."""
+        return tasks(batch), batch.support_x.shape[0]
+
+    def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Return the optimizer of the meta-parameters; Adam unless an algorithm says otherwise."""
+        return torch.optim.Adam(groups, lr=self.outer.outer_lr, weight_decay=self.outer.weight_decay)
+
+    def schedule(self) -> float:
+        """Return the factor on every group's learning rate at ``meta_step``."""
+        if self.outer.outer_schedule == "constant":
+            return 1.0
+        return 0.5 * (1.0 + math.cos(math.pi * self.meta_step / self.outer.max_meta_steps))
+
     # ---- training -----------------------------------------------------------------------------------------------
 
+    def setup(self, stage: str) -> None:
+        """Refuse training batches of another kind, or tasks that the network's head cannot label.
+
+        Raises:
+            InputError: if the data module's ``kind`` is not ``data_kind``, or ``train_way`` is not ``n_way`` and the
+                head is used.
+        """
+        data: Any = getattr(self.trainer, "datamodule", None)
+        kind = getattr(data, "kind", self.data_kind)
+        if stage == "fit" and kind != self.data_kind:
+            raise InputError(
+                f"{type(self).__name__} is trained on {self.data_kind}, but {type(data).__name__} gives {kind}"
+            )
+        train_way = getattr(data, "train_way", None)
+        if stage == "fit" and self.uses_head and train_way not in (None, data.n_way):
+            raise InputError(
+                f"{type(self).__name__}: train_way={train_way} given, but its head has n_way={data.n_way} outputs; "
+                "leave train_way out (metric learners such as ProtoNet can use it)"
+            )
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam on :meth:`parameter_groups`; remembers each group's own rate for the schedule."""
+        """One optimizer on :meth:`parameter_groups`; remembers each group's own rate for the schedule."""
         groups = self.parameter_groups()
         for group in groups:
             group.setdefault("lr", self.outer.outer_lr)
             group["base_lr"] = group["lr"]
-        return torch.optim.Adam(groups, lr=self.outer.outer_lr, weight_decay=self.outer.weight_decay)
+        return self.make_optimizer(groups)
 
-    def training_step(self, batch: Episode, batch_idx: int) -> None:
+    def training_step(self, batch: Any, batch_idx: int) -> None:
         """One outer update from the tasks of ``batch`` on every rank."""
         optimizer = cast(LightningOptimizer, self.optimizers())  # exactly one
         optimizer.zero_grad(set_to_none=True)
         # Dropout masks have no generator argument: tie the global one to the step, so that a resumed run repeats them.
         torch.manual_seed(derived_seed(self.seed, "dropout", self.meta_step, world()[0]))
         sums = torch.zeros(len(self.logged), device=self.device)
-        for task in tasks(batch):
+        parts, count = self.parts(batch)
+        for task in parts:
             loss, scalars = self.task_loss(task)
             self.manual_backward(loss)
             sums += torch.stack([scalar.detach().float() for scalar in scalars])
-        means = average_gradients(self._trained(), batch.support_x.shape[0], sums)
+        means = average_gradients(self._trained(), count, sums)
         self._check_and_clip()
         for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * self._schedule()
+            group["lr"] = group["base_lr"] * self.schedule()
         optimizer.step()
         self.meta_step += 1
         self._after_update(means.tolist())
@@ -126,11 +167,6 @@ class EpisodicModule(pl.LightningModule, ABC):
                 f"{type(self).__name__}: the meta-gradient of meta-step {self.meta_step} is not finite; "
                 "lower inner_lr or outer_lr, or set meta_grad_clip"
             )
-
-    def _schedule(self) -> float:
-        if self.outer.outer_schedule == "constant":
-            return 1.0
-        return 0.5 * (1.0 + math.cos(math.pi * self.meta_step / self.outer.max_meta_steps))
 
     def _after_update(self, means: list[float]) -> None:
         self.last_loss = means[0]
@@ -186,7 +222,7 @@ class EpisodicModule(pl.LightningModule, ABC):
     def on_validation_epoch_end(self) -> None:
         """Log accuracy, CI and loss over the validation episodes of all ranks."""
         rows = self._take_rows()
-        by_mode = {mode: [row for row in rows if row["bn_mode"] == mode] for mode in BN_MODES}
+        by_mode = {mode: [row for row in rows if row["bn_mode"] == mode] for mode in bn_modes(self.net)}
         chosen = by_mode[self.outer.bn_mode]
         score = mean_ci([row["accuracy"] for row in chosen])
         loss = mean_ci([row["loss"] for row in chosen]).mean

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
+from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop
 from few_shot_nas.algorithms.supernet_search import SupernetSearch
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
@@ -37,7 +37,7 @@ class RandomSearch(SupernetSearch):
         self,
         net: nn.Module,
         *,
-        inner: InnerLoop = InnerLoop(),
+        inner: InnerLoop = FIRST_ORDER,
         outer: OuterLoop = OuterLoop(),
         random_archs: int = 50,
         rewards_per_task: int = 3,

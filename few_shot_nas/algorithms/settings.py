@@ -41,6 +41,10 @@ class InnerLoop:
         return self.inner_steps if training or self.eval_inner_steps is None else self.eval_inner_steps
 
 
+#: The default of searches: the second order costs half again as much per child, and T-NAS and Auto-MAML go without it.
+FIRST_ORDER = InnerLoop(first_order=True)
+
+
 @dataclass(frozen=True)
 class OuterLoop:
     """How the meta-parameters are updated and watched.
@@ -51,8 +55,8 @@ class OuterLoop:
         outer_schedule: constant, or cosine from outer_lr to zero over max_meta_steps.
         weight_decay: L2 penalty of Adam.
         meta_grad_clip: largest norm of the meta-gradient; None does not clip.
-        bn_mode: which images normalise the queries in validation: the queries themselves (transductive) or the support
-            set. The test reports both.
+        bn_mode: what normalises the queries in validation: the queries themselves (transductive), the support set, or
+            the running statistics of flat pre-training. The test reports all that there are.
         log_every: meta-steps between two rows of training metrics.
         log_grad_norm: order p of the norm of the meta-gradient to log; None logs none.
     """
@@ -62,7 +66,7 @@ class OuterLoop:
     outer_schedule: Literal["constant", "cosine"] = "constant"
     weight_decay: float = 0.0
     meta_grad_clip: float | None = None
-    bn_mode: Literal["transductive", "support"] = "transductive"
+    bn_mode: Literal["transductive", "support", "running"] = "transductive"
     log_every: int = 50
     log_grad_norm: float | None = None
 

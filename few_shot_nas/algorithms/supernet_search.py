@@ -1,6 +1,7 @@
 """What searches over a weight-sharing supernet have in common: train a child, score a child, derive a genotype."""
 
 import dataclasses
+import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -18,9 +19,12 @@ from few_shot_nas.meta.inner_loop import adapt
 from few_shot_nas.meta.outer_loss import BN_MODES, query_logits, support_loss
 from few_shot_nas.meta.statistics import accuracy
 from few_shot_nas.runtime.gradients import gather_rows, world
+from few_shot_nas.search.collapse import collapse_warning, weightless_fraction
 from few_shot_nas.search.derive import Decisions, rank
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.supernet import Supernet
+
+logger = logging.getLogger(__name__)
 
 
 class SupernetSearch(EpisodicModule):
@@ -63,6 +67,7 @@ class SupernetSearch(EpisodicModule):
         self.inner = inner
         self.derive_candidates = derive_candidates
         self.derive_episodes = derive_episodes
+        self._warned_of_collapse = False
         self.hparams.update(dataclasses.asdict(inner))
 
     # ---- one child ----------------------------------------------------------------------------------------------
@@ -96,6 +101,23 @@ class SupernetSearch(EpisodicModule):
             params = self.child(task, genotype, training=True, second_order=False)
             logits = self.child_logits(task, genotype, params, training=True, mode="transductive")
         return float(accuracy(logits, task.query_y))
+
+    # ---- collapse -------------------------------------------------------------------------------------------------
+
+    def entropy_fraction(self) -> float | None:
+        """Return the policy's entropy along its greedy architecture over the maximum; None if there is no policy."""
+        return None
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores, and warn once if the policy has collapsed."""
+        super().on_validation_epoch_end()
+        fraction = self.entropy_fraction()
+        if fraction is None or self._warned_of_collapse:
+            return
+        warning = collapse_warning(weightless_fraction(self.supernet.space, self.incumbent()), fraction)
+        if warning is not None and world()[0] == 0:
+            logger.warning("%s, meta-step %d: %s", type(self).__name__, self.meta_step, warning)
+        self._warned_of_collapse = warning is not None
 
     # ---- evaluation and derivation --------------------------------------------------------------------------------
 

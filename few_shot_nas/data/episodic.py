@@ -1,89 +1,23 @@
 """The LightningDataModule that feeds meta-batches of episodes, rank by rank, resumable at any meta-step."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from few_shot_nas.data.augment import AUGMENTS, Augment, draw_augmentation
-from few_shot_nas.data.sampler import TaskPlan, check_task, draw_task, image_tensor, materialise, stack
-from few_shot_nas.data.source import Source, Split
+from few_shot_nas.data.augment import AUGMENTS, Augment
+from few_shot_nas.data.meta_batches import MetaBatches, PlannedBatch, task_loader
+from few_shot_nas.data.sampler import check_task, image_tensor, materialise
+from few_shot_nas.data.source import Source
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 
 _DEVICE_SHARE = 0.5  # of the device's free memory that the images may take
-
-
-class PlannedBatch(NamedTuple):
-    """A meta-batch whose images are still to be gathered, on the device where they live."""
-
-    plan: TaskPlan
-    split_name: str
-
-
-class _MetaBatches(Dataset):
-    """Map-style dataset whose items are whole meta-batches; ``ids[i]`` are the task ids of item i."""
-
-    def __init__(
-        self,
-        source: Source,
-        split_name: str,
-        ids: Sequence[np.ndarray],
-        shape: dict[str, int],
-        augment: Augment,
-        planned: bool,
-    ) -> None:
-        self.source = source
-        self.split_name = split_name
-        self.ids = ids
-        self.shape = shape
-        self.augment = augment
-        self.planned = planned
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, item: int) -> Episode | PlannedBatch:
-        split = self.source.split(self.split_name)
-        plan = stack([self._plan(split, int(task)) for task in self.ids[item]])
-        if self.planned:
-            return PlannedBatch(plan, self.split_name)
-        return materialise(plan, image_tensor(split), self.source.mean, self.source.std)
-
-    def _plan(self, split: Split, task_id: int) -> TaskPlan:
-        rotation = self.source.rotation(self.split_name)
-        plan = draw_task(split, split_name=self.split_name, task_id=task_id, rotation=rotation, **self.shape)
-        augmentation = draw_augmentation(
-            self.augment,
-            count=len(plan.index),
-            image_size=split.images.shape[1],
-            seed=self.shape["seed"],
-            split_name=self.split_name,
-            task_id=task_id,
-        )
-        return plan._replace(augmentation=augmentation)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _loader(dataset: _MetaBatches, num_workers: int, pin_memory: bool) -> DataLoader:
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        num_workers=num_workers,
-        collate_fn=_as_it_is,
-        pin_memory=pin_memory,
-        # A DataLoader takes a number from its generator for every iterator; from the global one, that would change
-        # what the program draws next.
-        generator=torch.Generator(),
-    )
 
 
 class _TrainBatches:
@@ -98,7 +32,7 @@ class _TrainBatches:
 
     def __iter__(self) -> Iterator[Episode | PlannedBatch]:
         self._steps = self._data.remaining_steps()
-        batches = self._data.loader("train", self._data.train_ids(self._steps))
+        batches = self._data.train_loader(self._steps)
         for step, batch in zip(self._steps, batches, strict=True):
             # Before the batch is handed over: a checkpoint at the end of this meta-step counts it as consumed. What
             # workers have prefetched does not count.
@@ -138,12 +72,16 @@ class EpisodicDataModule(pl.LightningDataModule):
 
     Attributes:
         done: number of meta-steps consumed; kept in checkpoints.
+        kind: what training batches are: episodes or flat.
 
     Args:
         source: where the images come from.
         n_way: classes per task N.
         k_shot: support images per class K.
         n_query: query images per class.
+        train_way: classes per training task, for learners whose network has no part of a fixed number of ways; None
+            takes n_way. Validation and test always have n_way.
+        train_query: query images per class in training tasks; None takes n_query.
         meta_batch_size: tasks per meta-step M, over all ranks together.
         num_workers: worker processes per loader; the episodes do not depend on it.
         val_every: meta-steps per epoch.
@@ -158,8 +96,13 @@ class EpisodicDataModule(pl.LightningDataModule):
         seed: of all streams of tasks.
 
     Raises:
-        InputError: for a number below its minimum.
+        InputError: for a number below its minimum, or an unknown ``test_split`` or ``augment``.
     """
+
+    kind: ClassVar[str] = "episodes"
+
+    #: Augmented copies that stand for each support image in evaluation; none here.
+    support_copies: int = 0
 
     def __init__(
         self,
@@ -168,6 +111,8 @@ class EpisodicDataModule(pl.LightningDataModule):
         n_way: int = 5,
         k_shot: int = 1,
         n_query: int = 15,
+        train_way: int | None = None,
+        train_query: int | None = None,
         meta_batch_size: int = 4,
         num_workers: int = 0,
         val_every: int = 500,
@@ -181,8 +126,8 @@ class EpisodicDataModule(pl.LightningDataModule):
         super().__init__()
         positive = {"meta_batch_size": meta_batch_size, "val_every": val_every, "val_episodes": val_episodes}
         positive.update({"test_episodes": test_episodes, "n_way": n_way, "k_shot": k_shot, "n_query": n_query})
-        for flag, value in positive.items():
-            if value < 1:
+        for flag, value in {**positive, "train_way": train_way, "train_query": train_query}.items():
+            if value is not None and value < 1:
                 raise InputError(f"{flag}={value} must be at least 1")
         for flag, value in {"num_workers": num_workers, "max_meta_steps": max_meta_steps, "seed": seed}.items():
             if value < 0:
@@ -196,6 +141,8 @@ class EpisodicDataModule(pl.LightningDataModule):
         self.n_way = n_way
         self.k_shot = k_shot
         self.n_query = n_query
+        self.train_way = train_way
+        self.train_query = train_query
         self.meta_batch_size = meta_batch_size
         self.num_workers = num_workers
         self.val_every = val_every
@@ -238,26 +185,47 @@ class EpisodicDataModule(pl.LightningDataModule):
                 are more ranks than tasks in a meta-batch.
         """
         world = self._rank_and_world()[1]
-        if stage in (None, "fit") and self.meta_batch_size < world:
-            raise InputError(
-                f"meta_batch_size={self.meta_batch_size} is smaller than the number of processes, {world}: every one "
-                "needs a task; raise meta_batch_size or use fewer devices"
-            )
-        splits = {"fit": ("train", "val"), "validate": ("val",), "test": (self.resolved_test_split,)}
+        if stage in (None, "fit"):
+            self.check_train(world)
+        splits = {"fit": ("val",), "validate": ("val",), "test": (self.resolved_test_split,)}
         for name in dict.fromkeys(splits.get(stage, ()) if stage else (*splits["fit"], *splits["test"])):
-            check_task(
-                self.source.split(name),
-                label=f"{self.source.name}, split {name}",
-                n_way=self.n_way,
-                k_shot=self.k_shot,
-                n_query=self.n_query,
-                rotation=self.source.rotation(name),
-            )
+            self._check_tasks(name)
         if stage in (None, "test") and self.test_split == "auto" and self.resolved_test_split == "val":
             rank_zero_warn(
                 f"{self.source.name} has no test split: the test runs on VAL, the classes that models are selected on. "
                 "Do not report its numbers as test accuracy."
             )
+
+    def check_train(self, world: int) -> None:
+        """Refuse settings under which ``world`` ranks cannot train; see :meth:`setup`.
+
+        Raises:
+            InputError: for fewer tasks than ranks, or tasks that the train split cannot give.
+        """
+        if self.meta_batch_size < world:
+            raise InputError(
+                f"meta_batch_size={self.meta_batch_size} is smaller than the number of processes, {world}: every one "
+                "needs a task; raise meta_batch_size or use fewer devices"
+            )
+        self._check_tasks("train")
+
+    def _check_tasks(self, name: str) -> None:
+        check_task(
+            self.source.split(name),
+            label=f"{self.source.name}, split {name}",
+            rotation=self.source.rotation(name),
+            way_flag="train_way" if name == "train" and self.train_way else "n_way",
+            query_flag="train_query" if name == "train" and self.train_query else "n_query",
+            **self.shape(name),
+        )
+
+    def shape(self, split_name: str) -> dict[str, int]:
+        """Return n_way, k_shot and n_query of the tasks of a split."""
+        shape = {"n_way": self.n_way, "k_shot": self.k_shot, "n_query": self.n_query}
+        if split_name == "train":
+            shape["n_way"] = self.train_way or self.n_way
+            shape["n_query"] = self.train_query or self.n_query
+        return shape
 
     def remaining_steps(self) -> range:
         """Return the meta-steps from the cursor to the end of the current epoch."""
@@ -289,10 +257,14 @@ class EpisodicDataModule(pl.LightningDataModule):
         """Return a sized iterable over the test tasks of this rank."""
         return _EvalBatches(self, self.resolved_test_split, self.test_episodes)
 
+    def train_loader(self, steps: Sequence[int]) -> DataLoader:
+        """Return a DataLoader over this rank's parts of the meta-batches of these meta-steps, for iterating once."""
+        return self.loader("train", self.train_ids(steps))
+
     def loader(self, split_name: str, ids: Sequence[np.ndarray]) -> DataLoader:
         """Return a DataLoader over meta-batches with these task ids, for iterating once."""
         dataset = self._meta_batches(split_name, ids, planned=self._device_images(split_name) is not None)
-        return _loader(dataset, min(self.num_workers, len(ids)), pin_memory=self._device().type == "cuda")
+        return task_loader(dataset, min(self.num_workers, len(ids)), pin_memory=self._device().type == "cuda")
 
     def episode(self, split_name: str, task_ids: Sequence[int]) -> Episode:
         """Return the tasks with these ids as one meta-batch on the CPU, the same that the loaders give."""
@@ -308,7 +280,7 @@ class EpisodicDataModule(pl.LightningDataModule):
         images = self._device_images(batch.split_name)
         if images is None:
             raise RuntimeError(f"a planned batch of split {batch.split_name}, but its images are not on the device")
-        return materialise(batch.plan, images, self.source.mean, self.source.std)
+        return materialise(batch.plan, images, self.source.mean, self.source.std, batch.copies)
 
     def teardown(self, stage: str | None = None) -> None:
         """Free the images on the device."""
@@ -322,10 +294,12 @@ class EpisodicDataModule(pl.LightningDataModule):
         """Set the cursor; loaders made from now on continue there."""
         self.done = int(state_dict["done"])
 
-    def _meta_batches(self, split_name: str, ids: Sequence[np.ndarray], planned: bool) -> _MetaBatches:
-        shape = {"seed": self.seed, "n_way": self.n_way, "k_shot": self.k_shot, "n_query": self.n_query}
-        augment: Augment = self.augment if split_name == "train" else "none"
-        return _MetaBatches(self.source, split_name, ids, shape, augment, planned)
+    def _meta_batches(self, split_name: str, ids: Sequence[np.ndarray], planned: bool) -> MetaBatches:
+        shape, training = {"seed": self.seed, **self.shape(split_name)}, split_name == "train"
+        return MetaBatches(
+            self.source, split_name, ids, shape, augment=self.augment if training else "none", planned=planned,
+            support_copies=0 if training else self.support_copies,
+        )  # fmt: skip
 
     def _rank_and_world(self) -> tuple[int, int]:
         if self.trainer is None:

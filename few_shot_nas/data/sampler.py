@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from few_shot_nas.data.augment import Augmentation, colour_jitter, crop_and_flip, part_of, stack_augmentations
+from few_shot_nas.data.augment import Augmentation, augment, stack_augmentations
 from few_shot_nas.data.source import Rotation, Split
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
@@ -113,7 +113,15 @@ def _draw_classes(
 
 
 def check_task(
-    split: Split, *, label: str, n_way: int, k_shot: int, n_query: int, rotation: Rotation = "none"
+    split: Split,
+    *,
+    label: str,
+    n_way: int,
+    k_shot: int,
+    n_query: int,
+    rotation: Rotation = "none",
+    way_flag: str = "n_way",
+    query_flag: str = "n_query",
 ) -> None:
     """Raise InputError if tasks of that shape cannot be drawn from ``split``.
 
@@ -124,20 +132,23 @@ def check_task(
         k_shot: support images per class.
         n_query: query images per class.
         rotation: with ``classes`` every class counts four times.
+        way_flag: the flag that gave ``n_way``, for the message.
+        query_flag: the flag that gave ``n_query``.
     """
-    for flag, value in (("n_way", n_way), ("k_shot", k_shot), ("n_query", n_query)):
+    for flag, value in ((way_flag, n_way), ("k_shot", k_shot), (query_flag, n_query)):
         if value < 1:
             raise InputError(f"{label}: {flag}={value} must be at least 1")
     sizes = _group_sizes(split) * (QUARTER_TURNS if rotation == "classes" else 1)
     if n_way > sizes.min():
-        raise InputError(f"{label}: n_way={n_way} but there are {sizes.min()} classes{_poorest(split)}; lower n_way")
+        found = f"{sizes.min()} classes{_poorest(split)}"
+        raise InputError(f"{label}: {way_flag}={n_way} but there are {found}; lower {way_flag}")
     counts = np.diff(split.starts)
     needed = k_shot + n_query
     if int(counts.min()) < needed:
         poorest = int(counts.argmin())
         raise InputError(
             f"{label}: class {split.class_names[poorest]} has {int(counts[poorest])} images, k_shot={k_shot} and "
-            f"n_query={n_query} need {needed} of every class; lower one of them"
+            f"{query_flag}={n_query} need {needed} of every class; lower one of them"
         )
 
 
@@ -163,14 +174,13 @@ def _poorest(split: Split) -> str:
 
 def stack(plans: Sequence[TaskPlan]) -> TaskPlan:
     """Put M plans of the same shape together: every tensor gets a leading axis M. All are augmented or none is."""
-    augmentations = [plan.augmentation for plan in plans if plan.augmentation is not None]
     return TaskPlan(
         index=torch.stack([plan.index for plan in plans]),
         label=torch.stack([plan.label for plan in plans]),
         rotation=torch.stack([plan.rotation for plan in plans]),
         task_id=torch.stack([plan.task_id for plan in plans]),
         n_support=plans[0].n_support,
-        augmentation=stack_augmentations(augmentations) if augmentations else None,
+        augmentation=stack_augmentations([plan.augmentation for plan in plans]),
     )
 
 
@@ -183,7 +193,11 @@ def image_tensor(split: Split) -> Tensor:
 
 
 def materialise(
-    plans: TaskPlan | Sequence[TaskPlan], images: Tensor, mean: Sequence[float], std: Sequence[float]
+    plans: TaskPlan | Sequence[TaskPlan],
+    images: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    copies: Augmentation | None = None,
 ) -> Episode:
     """Gather, turn, augment and normalise the images of M tasks.
 
@@ -192,6 +206,8 @@ def materialise(
         images: uint8 ``[n, H, W, C]``, on any device; the work is done there.
         mean: per channel, of the image scaled to [0, 1].
         std: per channel.
+        copies: what happens to the ``[M, c * S]`` images that stand for the support images, the whole support set c
+            times in each task, instead of what the plans say; stacked by :func:`stack_augmentations`.
 
     Returns:
         The episode, float32 ``[M, S or Q, C, H, W]``, contiguous.
@@ -199,26 +215,34 @@ def materialise(
     batch = plans if isinstance(plans, TaskPlan) else stack(plans)
     s = batch.n_support
 
-    def part(rows: slice) -> Tensor:
-        pixels = _gather(images, batch.index[:, rows].flatten(), batch.rotation[:, rows].flatten())
-        augmentation = None if batch.augmentation is None else part_of(batch.augmentation, rows)
-        if augmentation is not None:
-            pixels = crop_and_flip(pixels, augmentation)
-        x = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        if augmentation is not None and augmentation.jitter is not None:
-            x = colour_jitter(x, augmentation.jitter)
-        return _normalise(x, mean, std).view(len(batch.index), -1, *x.shape[1:])
+    def part(rows: slice, how: Augmentation | None, times: int = 1) -> Tensor:
+        index, turns = batch.index[:, rows].repeat(1, times), batch.rotation[:, rows].repeat(1, times)
+        x = planes(gather(images, index.flatten(), turns.flatten()), how)
+        return normalise(x, mean, std).view(len(batch.index), -1, *x.shape[1:])
 
+    def drawn(rows: slice) -> Augmentation | None:
+        return None if batch.augmentation is None else batch.augmentation.in_one_row(rows)
+
+    support, query = slice(None, s), slice(s, None)
+    times = 1 if copies is None else copies.flip.shape[1] // s
+    how = drawn(support) if copies is None else copies.in_one_row(slice(None))
     return Episode(
-        support_x=part(slice(None, s)),
-        support_y=batch.label[:, :s].contiguous(),
-        query_x=part(slice(s, None)),
+        support_x=part(support, how, times),
+        support_y=batch.label[:, :s].repeat(1, times),
+        query_x=part(query, drawn(query)),
         query_y=batch.label[:, s:].contiguous(),
         task_id=batch.task_id,
     )
 
 
-def _gather(images: Tensor, index: Tensor, turns: Tensor) -> Tensor:
+def planes(pixels: Tensor, how: Augmentation | None = None) -> Tensor:
+    """Return uint8 ``[B, H, W, C]`` as float32 ``[B, C, H, W]`` in 0..255, contiguous, augmented if ``how`` says so."""
+    if how is not None:
+        return augment(pixels, how)
+    return pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+
+
+def gather(images: Tensor, index: Tensor, turns: Tensor) -> Tensor:
     """Return the images of those rows, each turned counter-clockwise: uint8 ``[B, H, W, C]``."""
     pixels = images.index_select(0, index)
     if bool(turns.any()):
@@ -227,7 +251,7 @@ def _gather(images: Tensor, index: Tensor, turns: Tensor) -> Tensor:
     return pixels
 
 
-def _normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Return ``(x / 255 - mean) / std`` per channel of float ``[B, C, H, W]``, in place, in few passes."""
     if any(mean):
         x.sub_(255 * torch.tensor(mean, device=x.device).view(-1, 1, 1))

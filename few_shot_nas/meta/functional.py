@@ -23,6 +23,7 @@ def call(
     *,
     step: int = 0,
     stat_rows: int | None = None,
+    running: bool = False,
     **inputs: Any,
 ) -> Tensor:
     """Run ``net`` on ``x`` with ``params`` in place of its own tensors of those names.
@@ -33,6 +34,7 @@ def call(
         x: the network's input, ``[B, C, H, W]``.
         step: inner step, for layers that keep something per step.
         stat_rows: batch statistics are taken from the first ``stat_rows`` rows only; None takes all rows.
+        running: layers that keep running statistics normalise by these.
         **inputs: further keyword inputs of the network, e.g. ``genotype``.
 
     Returns:
@@ -43,5 +45,5 @@ def call(
         after ``call`` the module's state_dict is bit-identical.
     """
     buffers = {name: value.clone() for name, value in net.named_buffers()}
-    with forward_context(step, stat_rows):
+    with forward_context(step, stat_rows, running):
         return functional_call(net, {**buffers, **params}, (x,), inputs)

@@ -22,6 +22,18 @@ def gather_rows(rows: list[dict]) -> list[dict]:
     return [row for part in gathered if part is not None for row in part]
 
 
+def average_buffers(module: nn.Module) -> None:
+    """Replace the floating-point buffers of ``module`` by their means over the ranks, in place. A collective."""
+    buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+    if world()[1] == 1 or not buffers:
+        return
+    flat = torch.cat([buffer.flatten().float() for buffer in buffers])
+    torch.distributed.all_reduce(flat)
+    means = (flat / world()[1]).split([buffer.numel() for buffer in buffers])
+    for buffer, mean in zip(buffers, means, strict=True):
+        buffer.copy_(mean.view_as(buffer))
+
+
 def average_gradients(parameters: Iterable[nn.Parameter], num_tasks: int, sums: Tensor) -> Tensor:
     """Turn gradients summed over this rank's tasks into the mean over the whole meta-batch, in place.
 

@@ -73,7 +73,7 @@ class Cell(nn.Module):
         return torch.cat([state for state in states[2:] if state is not None], dim=1)
 
 
-def _stem(in_channels: int, out_channels: int, image_size: int) -> nn.Sequential:
+def pooling_stem(in_channels: int, out_channels: int, image_size: int) -> nn.Sequential:
     """Convolutions and pools until the images are at most 21x21.
 
     Stages of Conv3x3, BN, max-pool, with a ReLU between stages, as T-NAS does it for 84 pixels; every stage but the
@@ -96,8 +96,7 @@ def _stem(in_channels: int, out_channels: int, image_size: int) -> nn.Sequential
 class CellBody(Body):
     """Stem, cells, global average pool.
 
-    The shape is that of T-NAS with two deviations, both as in MetaNTK-NAS: every BN is affine, and the stem gives
-    ``channels`` channels, not three times as many (which would make the stem the costliest part of the network).
+    The shape is that of T-NAS' derived networks: every BN is affine.
 
     Args:
         in_channels: channels of the images.
@@ -106,6 +105,8 @@ class CellBody(Body):
         cells: number of cells.
         nodes: intermediate nodes per cell.
         menu: the ops that the edges hold, by cell type ``normal`` or ``reduce``.
+        stem_multiplier: the stem gives this many times ``channels``: 3 in DARTS and T-NAS, 1 in MetaNTK-NAS (three
+            times makes the stem the costliest part of a small network).
 
     Raises:
         InputError: if the images are too small.
@@ -119,13 +120,14 @@ class CellBody(Body):
         cells: int,
         nodes: int,
         menu: Menu,
+        stem_multiplier: int = 1,
     ) -> None:
         super().__init__()
         if image_size < 8:
             raise InputError(f"a network of cells: image_size={image_size} given, at least 8 is needed")
         self.menu = menu
-        self.stem = _stem(in_channels, channels, image_size)
-        before = last = channels
+        before = last = stem_multiplier * channels
+        self.stem = pooling_stem(in_channels, last, image_size)
         reducing = reductions(cells)
         self.cell_types = tuple("reduce" if index in reducing else "normal" for index in range(cells))
         self.cells = nn.ModuleList()

@@ -1,12 +1,10 @@
 """The cell space of MetaNTK-NAS and MetaNAS: three nodes, seven ops, two inputs per node."""
 
-from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from few_shot_nas.errors import InputError
-from few_shot_nas.spaces.cell import CellBody, reductions
-from few_shot_nas.spaces.genotype import Edge, Genotype
-from few_shot_nas.spaces.space import Body, Decision, Menu, SearchSpace, op_index
+from few_shot_nas.spaces.cell_space import CellSpace, input_pairs
+
+__all__ = ["DARTS_FEWSHOT_OPS", "DartsFewshot", "input_pairs"]
 
 DARTS_FEWSHOT_OPS = (
     "skip_connect",
@@ -19,21 +17,11 @@ DARTS_FEWSHOT_OPS = (
 )
 
 
-def input_pairs(node: int) -> tuple[tuple[int, int], ...]:
-    """Return the pairs of states that node ``node`` can read: C(node + 2, 2) of them.
-
-    Ordered by the later state first, so the pairs of a node begin with those of the node before, and a policy can
-    share what it learns about a pair between nodes.
-    """
-    return tuple((first, second) for second in range(node + 2) for first in range(second))
-
-
-class DartsFewshot(SearchSpace):
+class DartsFewshot(CellSpace):
     """A normal and a reduction cell, as in DARTS, with the few-shot ops.
 
-    Node i of a cell takes three decisions: the pair of earlier states it reads, and one op for each. ``none`` of the
-    published list is left out: it is never derived. With three nodes a cell has ``18 * 49**3 = 2,117,682`` forms and
-    the space ``4.48e12``. A cell type that ``cells`` does not use (``normal`` in a single cell) has no decisions.
+    ``none`` of the published list is left out: it is never derived. With three nodes a cell has
+    ``18 * 49**3 = 2,117,682`` forms and the space ``4.48e12``.
 
     Args:
         channels: channels of the first cell.
@@ -42,59 +30,7 @@ class DartsFewshot(SearchSpace):
     """
 
     name: ClassVar[str] = "darts_fewshot"
+    ops: ClassVar[tuple[str, ...]] = DARTS_FEWSHOT_OPS
 
     def __init__(self, channels: int = 16, cells: int = 2, nodes: int = 3) -> None:
         super().__init__(channels, cells, nodes)
-        self.cell_types = ("normal", "reduce") if len(reductions(cells)) < cells else ("reduce",)
-        self._decisions = tuple(self._node_decisions())
-
-    def _node_decisions(self) -> Iterator[Decision]:
-        for cell_type in self.cell_types:
-            for node in range(self.nodes):
-                yield Decision(f"{cell_type}/{node + 2}/inputs", "inputs", input_pairs(node))
-                yield Decision(f"{cell_type}/{node + 2}/first_op", "op", DARTS_FEWSHOT_OPS)
-                yield Decision(f"{cell_type}/{node + 2}/second_op", "op", DARTS_FEWSHOT_OPS)
-
-    def _edges(self, choices: Sequence[int]) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
-        left = iter(choices)
-        cells = []
-        for cell_type in self.cell_types:
-            edges: list[Edge] = []
-            for node in range(self.nodes):
-                pair = input_pairs(node)[next(left)]
-                edges += [Edge(DARTS_FEWSHOT_OPS[next(left)], src, node + 2) for src in pair]
-            cells.append((cell_type, tuple(edges)))
-        return tuple(cells)
-
-    def _choices(self, genotype: Genotype) -> tuple[int, ...]:
-        given = tuple(cell_type for cell_type, _ in genotype.edges)
-        if given != self.cell_types:
-            raise InputError(
-                f"genotype: cell types {', '.join(given)} given, space {self.name} has {', '.join(self.cell_types)}"
-            )
-        choices: list[int] = []
-        for cell_type, edges in genotype.edges:
-            if len(edges) != 2 * self.nodes:
-                raise InputError(
-                    f"genotype: {len(edges)} edges in {cell_type} given, {2 * self.nodes} are needed, two per node"
-                )
-            for node in range(self.nodes):
-                first, second = edges[2 * node : 2 * node + 2]
-                pairs = input_pairs(node)
-                if first.dst != node + 2 or second.dst != node + 2 or (first.src, second.src) not in pairs:
-                    raise InputError(
-                        f"genotype: edges {first.src}->{first.dst} and {second.src}->{second.dst} of {cell_type} "
-                        f"given where node {node + 2} needs two edges from different earlier states, lower one first"
-                    )
-                choices.append(pairs.index((first.src, second.src)))
-                choices += [op_index(DARTS_FEWSHOT_OPS, edge, cell_type, self.name) for edge in (first, second)]
-        return tuple(choices)
-
-    def menu(self) -> Menu:
-        """Return every edge from an earlier state to a node, with all seven ops."""
-        edges = {(src, node + 2): DARTS_FEWSHOT_OPS for node in range(self.nodes) for src in range(node + 2)}
-        return {cell_type: edges for cell_type in self.cell_types}
-
-    def body(self, in_channels: int, image_size: int, menu: Menu) -> Body:
-        """Build stem, cells and global pool; see :class:`few_shot_nas.spaces.cell.CellBody`."""
-        return CellBody(in_channels, image_size, self.channels, self.cells, self.nodes, menu)

@@ -1,10 +1,13 @@
-"""Batch normalisation without running statistics."""
+"""Batch normalisation: without running statistics as a rule, with them where a learner asks for it."""
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from few_shot_nas import forward_context
+from few_shot_nas.errors import InputError
 
 
 class BatchNorm2d(nn.Module):
@@ -58,3 +61,64 @@ class BatchNorm2d(nn.Module):
     def extra_repr(self) -> str:
         """Show the constructor's arguments in ``print(net)``."""
         return f"{self.num_features}, eps={self.eps}, affine={self.weight is not None}"
+
+
+class RunningBatchNorm2d(BatchNorm2d):
+    """A :class:`BatchNorm2d` that also remembers the statistics of its training batches.
+
+    The one stateful layer, for learners that are trained on ordinary batches and evaluated on few images. In train mode
+    the buffers ``running_mean`` and ``running_var`` (unbiased) move towards those of the batch by ``momentum``, as in
+    :class:`torch.nn.BatchNorm2d`; not where ``stat_rows`` is set, which is evaluation. They normalise only when
+    :func:`few_shot_nas.forward_context.current` says ``running``, whatever the mode; else the layer does what its
+    parent does.
+
+    Args:
+        num_features: channels C.
+        eps: added to the variance.
+        affine: learn a scale (from 1) and a shift (from 0) per channel.
+        momentum: weight of the latest batch.
+    """
+
+    keeps_running_statistics = True  # what meta.outer_loss.bn_modes looks for
+
+    def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = True, momentum: float = 0.1) -> None:
+        super().__init__(num_features, eps, affine)
+        self.momentum = momentum
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x [B, C, H, W]``.
+
+        Raises:
+            ValueError: if ``stat_rows`` is not in 1..B.
+        """
+        context = forward_context.current()
+        learns = self.training and context.stat_rows is None
+        if not (context.running or learns):
+            return super().forward(x)
+        mean, var = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
+        return F.batch_norm(
+            x, mean, var, self.weight, self.bias, training=not context.running, momentum=self.momentum, eps=self.eps
+        )
+
+
+def keep_running_statistics(net: nn.Module, momentum: float = 0.1) -> None:
+    """Put a :class:`RunningBatchNorm2d` in the place of every :class:`BatchNorm2d` of ``net``, with its parameters.
+
+    The network computes what it did; its state_dict gains two buffers for each layer. Layers that remember already are
+    left as they are.
+
+    Raises:
+        InputError: if there is no such layer.
+    """
+    for parent in list(net.modules()):
+        for name, layer in list(parent.named_children()):
+            if type(layer) is BatchNorm2d:
+                stateful = RunningBatchNorm2d(layer.num_features, layer.eps, layer.weight is not None, momentum)
+                # First to where the network is, and in its type: without affine, a layer has none of its own.
+                stateful.to(next(net.parameters(), torch.empty(0))).train(layer.training)
+                stateful.weight, stateful.bias = layer.weight, layer.bias
+                setattr(parent, name, stateful)
+    if not any(isinstance(module, RunningBatchNorm2d) for module in net.modules()):
+        raise InputError(f"{type(net).__name__} has no batch normalisation whose running statistics could be kept")

@@ -45,8 +45,8 @@ class FactorizedReduce(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, affine: bool) -> None:
         super().__init__()
         half = channels_out // 2
-        self.conv_1 = nn.Conv2d(channels_in, half, 1, stride=2, bias=False)
-        self.conv_2 = nn.Conv2d(channels_in, channels_out - half, 1, stride=2, bias=False)
+        self.conv_1 = nn.Conv2d(channels_in, half, 1, bias=False)
+        self.conv_2 = nn.Conv2d(channels_in, channels_out - half, 1, bias=False)
         self.norm = BatchNorm2d(channels_out, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,7 +55,10 @@ class FactorizedReduce(nn.Module):
         odd_rows, odd_columns = x.shape[2] % 2, x.shape[3] % 2
         if odd_rows or odd_columns:
             x = F.pad(x, (0, odd_columns, 0, odd_rows))
-        return self.norm(torch.cat((self.conv_1(x), self.conv_2(x[:, :, 1:, 1:])), dim=1))
+        # Every second pixel is taken by the index and not by a stride of the convolution: the backward pass of torch
+        # 2.11's strided 1x1 convolution writes past its buffer on channels-last CPU tensors with several threads.
+        even, odd = self.conv_1(x[:, :, ::2, ::2]), self.conv_2(x[:, :, 1::2, 1::2])
+        return self.norm(torch.cat((even, odd), dim=1))
 
 
 def relu_conv_norm(channels_in: int, channels_out: int, affine: bool) -> nn.Module:

@@ -24,12 +24,12 @@ class Decision(NamedTuple):
     Attributes:
         name: unique within the space, e.g. ``normal/2/inputs``.
         kind: decisions of one kind choose from the same list (or its beginning), so a policy may share weights.
-        choices: the list: op names, or pairs of state indices.
+        choices: the list: op names, state indices, pairs of them, or ``no`` and ``yes``.
     """
 
     name: str
     kind: str
-    choices: tuple[str | tuple[int, int], ...]
+    choices: tuple[str | int | tuple[int, int], ...]
 
 
 class Body(nn.Module, ABC):
@@ -92,6 +92,14 @@ class SearchSpace(ABC):
     @abstractmethod
     def menu(self) -> Menu:
         """Return every edge a network of this space can have, with its ops."""
+
+    def menu_of(self, genotype: Genotype) -> Menu:
+        """Return what the network of one architecture holds: a part of :meth:`menu`.
+
+        A space whose networks own more than the genotype's edges, or not all of them, says so here; which parameters
+        are on a path and what a derived network holds both follow from it.
+        """
+        return genotype_menu(genotype)
 
     @abstractmethod
     def body(self, in_channels: int, image_size: int, menu: Menu) -> Body:

@@ -6,7 +6,7 @@ from few_shot_nas.registry import lookup
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.genotype import Edge, Genotype
 from few_shot_nas.spaces.init import xavier_init
-from few_shot_nas.spaces.space import SearchSpace, genotype_menu
+from few_shot_nas.spaces.space import SearchSpace
 
 
 def space_of(genotype: Genotype) -> SearchSpace:
@@ -31,8 +31,8 @@ class Supernet(nn.Module):
         image_size: height and width of the images.
         space: the search space, a key of :data:`few_shot_nas.spaces.SPACES`.
         channels: channels of the first cell.
-        cells: number of cells; by default 2 for darts_fewshot, 3 layers for chain.
-        nodes: intermediate nodes per cell; by default 3 for darts_fewshot; chain has none.
+        cells: number of cells or layers; None takes the space's own default.
+        nodes: intermediate nodes per cell; None takes the space's own default.
 
     Attributes:
         space: the :class:`few_shot_nas.spaces.space.SearchSpace`.
@@ -93,7 +93,12 @@ class Supernet(nn.Module):
             InputError: if the genotype is not in the space.
         """
         self.space.encode(genotype)
-        chosen = {(cell_type, edge) for cell_type, edges in genotype.edges for edge in edges}
+        chosen = {
+            (cell_type, Edge(op, *place))
+            for cell_type, places in self.space.menu_of(genotype).items()
+            for place, ops in places.items()
+            for op in ops
+        }
         return tuple(name for name, owner in self._owner.items() if owner is None or owner in chosen)
 
 
@@ -120,7 +125,8 @@ class DerivedNetwork(nn.Module):
     def __init__(self, n_way: int, in_channels: int, image_size: int, genotype: Genotype) -> None:
         super().__init__()
         self.genotype = genotype
-        self.body = space_of(genotype).body(in_channels, image_size, genotype_menu(genotype))
+        space = space_of(genotype)
+        self.body = space.body(in_channels, image_size, space.menu_of(genotype))
         self.feature_dim = self.body.feature_dim
         self.head = nn.Linear(self.feature_dim, n_way)
         xavier_init(self)

@@ -1,15 +1,20 @@
 """MAMLENAS against plain loops of autograd.grad, with its samples and rewards held fixed."""
 
+from typing import get_args, get_type_hints
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
+from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.algorithms.maml_enas import MAMLENAS, ControllerLoop
 from few_shot_nas.algorithms.random_search import RandomSearch
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
+from few_shot_nas.meta.baselines import BASELINES
+from few_shot_nas.meta.estimators import ESTIMATORS
 from few_shot_nas.models.conv4 import Conv4
 from few_shot_nas.search.phases import two_phases
 from few_shot_nas.spaces.supernet import Supernet
@@ -39,15 +44,18 @@ def log_prob(controller, params, decisions):
     return functional_call(controller, params, (), {"decisions": torch.tensor(decisions)}).log_prob
 
 
-@pytest.mark.parametrize("controller_first_order", [False, True])
+@pytest.mark.parametrize("estimator", ["naive", "fomaml", "emaml"])
 @pytest.mark.parametrize(
     ("tried", "rewards"), [([(0, 1, 2)], [0.4]), ([(0, 1, 2), (3, 3, 0), (1, 4, 2)], [0.2, 0.9, 0.4])]
 )
-def test_controller_gradient_equals_a_plain_loop(monkeypatch, controller_first_order, tried, rewards):
-    """theta' = theta + lr * mean_k A_k grad log p(a_k); loss = -(R' - mean r) log p(a'; theta') - w_H * entropy."""
+def test_controller_gradient_equals_a_plain_loop(monkeypatch, estimator, tried, rewards):
+    """theta' = theta + lr * mean_k A_k grad log p(a_k); loss = -(R' - mean r) log p(a'; theta') - w_H * entropy.
+
+    emaml subtracts sum_k (R' - b_k) log p(a_k; theta) from the loss.
+    """
     search = make_search(
         controller_inner_lr=2.0,
-        controller_first_order=controller_first_order,
+        estimator=estimator,
         inner_archs=len(tried),
         entropy_weight=0.01,
     )
@@ -65,17 +73,22 @@ def test_controller_gradient_equals_a_plain_loop(monkeypatch, controller_first_o
         (r - b) * log_prob(search.controller, theta, a) for r, b, a in zip(rewards, baselines, tried, strict=True)
     ) / len(rewards)
     step = torch.autograd.grad(surrogate, list(theta.values()), create_graph=True)
-    if controller_first_order:
+    if estimator == "fomaml":
         step = [g.detach() for g in step]
     clone = {name: value + 2.0 * g for (name, value), g in zip(theta.items(), step, strict=True)}
     rollout = functional_call(search.controller, clone, (), {"decisions": torch.tensor(chosen)})
     outer_reward = float(scalars[2])
-    expected = torch.autograd.grad(
-        -(outer_reward - mean) * rollout.log_prob - 0.01 * rollout.entropy, list(theta.values())
-    )
+    plain = -(outer_reward - mean) * rollout.log_prob - 0.01 * rollout.entropy
+    if estimator == "emaml":
+        for b, a in zip(baselines, tried, strict=True):
+            plain = plain - (outer_reward - b) * log_prob(search.controller, theta, a)
+    expected = torch.autograd.grad(plain, list(theta.values()))
     assert max(float(g.abs().max()) for g in expected) > 1e-4
     for (name, value), gradient in zip(theta.items(), expected, strict=True):
-        torch.testing.assert_close(value.grad, gradient, rtol=0, atol=1e-9, msg=name)
+        # Rewards are float32, and the score of what was tried is large.
+        torch.testing.assert_close(
+            value.grad, gradient, rtol=0, atol=1e-6 if estimator == "emaml" else 1e-9, msg=lambda m, n=name: f"{n}: {m}"
+        )
     assert float(scalars[3]) == pytest.approx(mean, abs=1e-7)
 
 
@@ -105,6 +118,125 @@ def test_weight_gradient_is_mamls_on_the_sampled_path_and_none_elsewhere(monkeyp
             torch.testing.assert_close(value.grad, expected[name], rtol=0, atol=1e-9, msg=name)
         else:
             assert value.grad is None, name
+
+
+def fixed(monkeypatch, search, tried, chosen, reward=lambda decisions, task: 0.5):
+    """Hold samples and inner rewards fixed; return the list of rewarded (architecture, number of queries)."""
+    calls = []
+    monkeypatch.setattr(search, "draw", lambda params, task, phase, count: tried if phase == "inner" else chosen)
+
+    def rewarded(decisions, task):
+        calls.append((decisions, len(task.query_y)))
+        return reward(decisions, task)
+
+    monkeypatch.setattr(search, "reward", rewarded)
+    return calls
+
+
+def test_flags_offer_exactly_the_estimators_and_the_legal_baselines():
+    hints = get_type_hints(ControllerLoop)
+    assert get_args(hints["estimator"]) == tuple(ESTIMATORS)
+    for place in ("inner", "outer"):
+        legal = {name for name, baseline in BASELINES.items() if place in baseline.legal}
+        assert set(get_args(hints[f"{place}_baseline"])) == legal
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("estimator", "maml"),
+        ("inner_baseline", "per_task"),
+        ("outer_baseline", "mean"),
+        ("baseline_decay", 1.0),
+        ("entropy_gradient", "both"),
+    ],
+)
+def test_flags_that_name_nothing_legal_are_refused(flag, value):
+    with pytest.raises(InputError, match=f"{flag}={value}"):
+        ControllerLoop(**{flag: value})
+    with pytest.raises(InputError, match="dice_lambda=2"):
+        ControllerLoop(estimator="loaded_dice", dice_lambda=2.0)
+
+
+def test_self_critical_rewards_the_greedy_architecture_of_theta_and_of_the_clone_and_counts_them(monkeypatch):
+    search = make_search(
+        inner_baseline="self_critical", outer_baseline="self_critical", controller_inner_lr=30.0, inner_archs=1
+    )
+    tried, chosen, task = [(0, 1, 2)], [(2, 0, 4)], make_task()
+    theta = search.incumbent()
+    calls = fixed(monkeypatch, search, tried, chosen, lambda decisions, task: 0.9 if decisions == tried[0] else 0.2)
+    scalars = search.task_loss(task)[1]
+    own = dict(search.controller.named_parameters())
+    step = torch.autograd.grad(0.7 * log_prob(search.controller, own, tried[0]), list(own.values()))
+    clone = {name: value + 30.0 * g for (name, value), g in zip(own.items(), step, strict=True)}
+    adapted = tuple(functional_call(search.controller, clone, (), {"greedy": True}).decisions.tolist())
+    sizes = [len(part.query_y) for part in two_phases(task)]
+    assert theta != adapted
+    assert calls == [(tried[0], sizes[0]), (theta, sizes[0]), (adapted, sizes[1])]
+    assert float(scalars[3]) == pytest.approx(0.9 if adapted == tried[0] else 0.2)
+    search.meta_step = 5
+    assert search.rewards_spent(2) == 5 * 2 * (1 + 1 + 2)
+
+
+def test_the_moving_average_is_used_before_it_is_updated_and_survives_a_checkpoint(monkeypatch):
+    search = make_search(outer_baseline="moving_average", baseline_decay=0.5)
+    fixed(monkeypatch, search, [(0, 1, 2)], [(2, 0, 4)])
+    assert float(search.task_loss(make_task())[1][3]) == 0.0
+    search._after_update([0.0, 0.0, 0.9, 0.0, 0.0, 0.0, 0.5, 0.0])
+    assert float(search.task_loss(make_task())[1][3]) == pytest.approx(0.5)
+    search.task_loss(make_task())[0].backward()
+    search._check_and_clip()
+    checkpoint = {}
+    search.on_save_checkpoint(checkpoint)
+    other = make_search(outer_baseline="moving_average")
+    other.on_load_checkpoint(checkpoint)
+    assert other.reward_average == search.reward_average
+    assert other._gradients.steps == 1 and torch.equal(other._gradients.total, search._gradients.total)
+
+
+def test_diagnostics_are_those_of_the_clone(monkeypatch):
+    search = make_search(controller_inner_lr=20.0)
+    tried, chosen = [(0, 1, 2), (3, 3, 0)], [(2, 0, 4), (1, 1, 1)]
+    fixed(monkeypatch, search, tried, chosen, lambda decisions, task: 0.9 if decisions == tried[0] else 0.2)
+    scalars = dict(zip(search.logged, search.task_loss(make_task())[1], strict=True))
+    own = dict(search.controller.named_parameters())
+    advantages = torch.tensor([0.7, -0.7], dtype=torch.double)
+    inner = sum(
+        a * log_prob(search.controller, own, t) for a, t in zip(advantages, tried, strict=True)
+    ) / 2  # fmt: skip
+    step = torch.autograd.grad(inner, list(own.values()))
+    clone = {name: value + 20.0 * g for (name, value), g in zip(own.items(), step, strict=True)}
+    expected_kl, expected_entropy = 0.0, 0.0
+    for a in chosen:
+        after, before = (
+            functional_call(search.controller, p, (), {"decisions": torch.tensor(a)}) for p in (clone, own)
+        )
+        log_ratio = before.log_probs - after.log_probs
+        expected_kl += float((log_ratio.exp() - 1 - log_ratio).sum().detach()) / 2
+        expected_entropy += float(after.entropy.detach()) / 2
+    assert float(scalars["controller/kl_adapt"]) == pytest.approx(expected_kl, rel=1e-5) and expected_kl > 1e-4
+    assert float(scalars["controller/entropy"].detach()) == pytest.approx(expected_entropy, rel=1e-6)
+    fraction = expected_entropy / search.controller.max_entropy()
+    assert float(scalars["controller/entropy_fraction"].detach()) == pytest.approx(fraction, rel=1e-6)
+    assert float(scalars["controller/inner_reward"]) == pytest.approx(0.55)
+
+
+def test_training_rows_carry_the_signal_to_noise_of_the_meta_gradients_since_the_last(monkeypatch):
+    search, rows = make_search(), []
+    monkeypatch.setattr(EpisodicModule, "log_row", lambda self, metrics: rows.append(metrics))
+    samples = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    for sample in samples:
+        search._gradients = search._gradients.add(sample)
+    search.log_row({"val/accuracy": 0.5})
+    search.log_row({"train/loss": 1.0})
+    search.log_row({"train/loss": 1.0})
+    variance = float(samples.var(0).sum())
+    expected = (float(samples.mean(0).square().sum()) - variance / 3) / variance
+    assert rows == [
+        {"val/accuracy": 0.5},
+        {"train/loss": 1.0, "controller/grad_snr": pytest.approx(expected)},
+        {"train/loss": 1.0},
+    ]
 
 
 def test_samples_depend_on_seed_step_task_and_phase_alone():

@@ -8,12 +8,14 @@ import torch
 from few_shot_nas.algorithms import ALGORITHMS
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.data.episodic import EpisodicDataModule
+from few_shot_nas.data.flat import FlatDataModule
 from few_shot_nas.data.source import Source, SplitPlan
 from few_shot_nas.models import MODELS
 from few_shot_nas.runtime.checkpoint import MetaCheckpoint
 
 CLASSES = {"train": 12, "val": 6, "test": 7}
 #: Flags that make a model small enough to run in every test.
+DATA_MODULES = {"episodes": EpisodicDataModule, "flat": FlatDataModule}
 SMALL = {"Conv4": {"width": 4}, "Supernet": {"channels": 4, "cells": 1, "nodes": 2}}
 
 
@@ -77,10 +79,14 @@ def make_module():
 
 
 @pytest.fixture
-def make_data(blobs):
+def make_data(blobs, request):
+    """Build the data module that the algorithm of the test's parameter ``name`` is trained on."""
+    algorithm = ALGORITHMS.get(request.node.callspec.params.get("name") if hasattr(request.node, "callspec") else None)
+    data_module = DATA_MODULES[algorithm.data_kind if algorithm else "episodes"]
+
     def make(max_meta_steps=6, **changes):
         settings = {"n_way": 3, "k_shot": 1, "n_query": 5, "meta_batch_size": 2, "val_every": 4, "val_episodes": 3}
-        return EpisodicDataModule(
+        return data_module(
             blobs, max_meta_steps=max_meta_steps, **{**settings, "test_episodes": 5, "seed": 3, **changes}
         )
 

@@ -93,11 +93,11 @@ def test_evaluation_leaves_no_trace_and_rows_are_the_fixed_episodes(name, make_m
 
 @everyone
 def test_checkpoints_are_plain_data_and_hold_the_cursor(name, make_module, make_data, make_trainer):
-    trainer, checkpoint = make_trainer()
-    fit(trainer, make_module(name), make_data())
+    (trainer, checkpoint), data = make_trainer(), make_data()
+    fit(trainer, make_module(name), data)
     content = torch.load(checkpoint.last_path, weights_only=True)
     assert content["few_shot_nas"]["meta_step"] == 6
-    assert content["EpisodicDataModule"] == {"done": 6}
+    assert content[type(data).__qualname__] == {"done": 6}
     assert checkpoint.best_path.is_file()
 
 

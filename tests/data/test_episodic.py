@@ -7,7 +7,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from few_shot_nas.data.episodic import EpisodicDataModule, PlannedBatch
+from few_shot_nas.data.episodic import EpisodicDataModule
+from few_shot_nas.data.meta_batches import PlannedBatch
 from few_shot_nas.data.sampler import image_tensor
 from few_shot_nas.episode import Episode, check_episode
 from few_shot_nas.errors import InputError
@@ -164,6 +165,28 @@ def test_an_episode_asked_for_by_its_ids_is_the_loaders(make_data):
     assert_same([data.episode("val", [6])], list(data.val_dataloader())[2:])
 
 
+def test_training_tasks_may_have_more_ways_and_other_queries_than_test_tasks(make_data, make_toy):
+    plain, higher = make_data(), make_data(train_way=7, train_query=2)
+    for episode in whole_run(higher):
+        check_episode(episode, 7)
+        assert episode.support_x.shape[:2] == (3, 14) and episode.query_x.shape[:2] == (3, 14)
+        assert all(sorted(labels.tolist()) == sorted(2 * list(range(7))) for labels in episode.query_y)
+    assert_same(list(higher.val_dataloader()), list(plain.val_dataloader()))
+    assert_same(list(higher.test_dataloader()), list(plain.test_dataloader()))
+    again = make_data(train_way=7, train_query=2, num_workers=2)
+    again.load_state_dict({"done": 5})
+    assert_same(whole_run(again), whole_run(make_data(train_way=7, train_query=2))[5:])
+    assert_same(whole_run(make_data(train_way=3, train_query=4)), whole_run(plain))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_higher_way_training_is_one_stream_over_ranks_too(make_data, world):
+    single = whole_run(make_data(train_way=5))
+    ranks = [whole_run(make_data(rank, world, train_way=5)) for rank in range(world)]
+    steps = zip(*ranks, strict=True)
+    assert_same([Episode(*(torch.cat(f) for f in zip(*parts, strict=True))) for parts in steps], single)
+
+
 def test_rotation_is_the_sources_for_each_split(make_data):
     data = make_data()
     corners = torch.cat([episode.support_x[..., 0, 0].flatten() for episode in whole_run(data)])
@@ -268,6 +291,10 @@ def test_asking_for_a_test_split_that_is_not_there_is_refused(make_data, make_to
     [
         ({"n_way": 9}, "Toy, split val: n_way=9 but there are 8 classes"),
         ({"k_shot": 10, "n_query": 11}, "split train: class train-0 has 20 images, k_shot=10 and n_query=11 need 21"),
+        ({"train_way": 13}, "Toy, split train: train_way=13 but there are 12 classes; lower train_way"),
+        ({"train_query": 19}, "class train-0 has 20 images, k_shot=2 and train_query=19 need 21"),
+        ({"train_way": 0}, "train_way=0 must be at least 1"),
+        ({"train_query": 0}, "train_query=0 must be at least 1"),
         ({"n_way": 0}, "n_way=0 must be at least 1"),
         ({"meta_batch_size": 0}, "meta_batch_size=0 must be at least 1"),
         ({"val_every": 0}, "val_every=0 must be at least 1"),

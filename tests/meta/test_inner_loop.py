@@ -21,7 +21,7 @@ def start():
 @pytest.mark.parametrize("num_steps", [0, 1, 2, 5])
 @pytest.mark.parametrize("second_order", [True, False])
 def test_meta_gradient_of_a_quadratic_has_a_closed_form(num_steps, second_order):
-    """0.5|w-c|^2 contracts by (1-lr)^T; the second order multiplies the outer gradient w_T - q by it, FOMAML does not."""
+    """0.5|w-c|^2 contracts by (1-lr)^T; second order multiplies the outer gradient w_T - q by it, FOMAML does not."""
     w0 = start()
     trajectory = adapt(quadratic, {"w": w0}, lr=lambda name, step: LR, num_steps=num_steps, second_order=second_order)
     (gradient,) = torch.autograd.grad(0.5 * (trajectory[-1]["w"] - Q).square().sum(), w0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from few_shot_nas.runtime.gradients import average_gradients, gather_rows, world
+from few_shot_nas.runtime.gradients import average_buffers, average_gradients, gather_rows, world
 
 
 def test_one_process_divides_by_the_number_of_tasks_and_leaves_unused_gradients_none():
@@ -17,13 +17,16 @@ def test_one_process_divides_by_the_number_of_tasks_and_leaves_unused_gradients_
     used.grad = torch.tensor([4.0, 8.0])
     means = average_gradients([used, unused], 4, torch.tensor([2.0, 6.0]))
     assert used.grad.tolist() == [1.0, 2.0] and unused.grad is None and means.tolist() == [0.5, 1.5]
+    norm = nn.BatchNorm2d(2)
+    average_buffers(norm)
+    assert norm.running_mean.tolist() == [0.0, 0.0]
     assert world() == (0, 1) and gather_rows([{"a": 1}]) == [{"a": 1}]
 
 
 TWO_RANKS = """
 import json, sys, torch
 from torch import nn
-from few_shot_nas.runtime.gradients import average_gradients, gather_rows, world
+from few_shot_nas.runtime.gradients import average_buffers, average_gradients, gather_rows, world
 torch.distributed.init_process_group("gloo")
 rank, ranks = world()
 shared, mine, nobody = (nn.Parameter(torch.zeros(2)) for _ in range(3))
@@ -32,6 +35,10 @@ if rank == 1:
     mine.grad = torch.tensor([3.0, 9.0])
 means = average_gradients([shared, mine, nobody], 1 if rank == 0 else 2, torch.tensor([3.0 * (rank + 1)]))
 rows = gather_rows([{"rank": rank}] * (rank + 1) if rank else [])
+norm = nn.BatchNorm2d(2)
+norm.running_mean += rank + 1
+average_buffers(norm)
+rows += [norm.running_mean.tolist(), norm.running_var.tolist(), int(norm.num_batches_tracked)]
 with open(f"{sys.argv[1]}/{rank}.json", "w") as file:
     json.dump([shared.grad.tolist(), mine.grad.tolist(), nobody.grad, means.tolist(), rows, ranks], file)
 torch.distributed.destroy_process_group()
@@ -45,4 +52,5 @@ def test_two_processes_average_over_all_tasks_whoever_used_a_parameter(tmp_path)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script, tmp_path]
     subprocess.run(command, check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
     results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
-    assert results[0] == results[1] == [[2.0, 2.0], [1.0, 3.0], None, [3.0], [{"rank": 1}, {"rank": 1}], 2]
+    rows = [{"rank": 1}, {"rank": 1}]
+    assert results[0] == results[1] == [[2.0, 2.0], [1.0, 3.0], None, [3.0], [*rows, [1.5, 1.5], [1.0, 1.0], 0], 2]

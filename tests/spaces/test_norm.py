@@ -1,11 +1,14 @@
-"""Batch normalisation without running statistics."""
+"""Batch normalisation without running statistics, and the layer that keeps them."""
 
 import pytest
 import torch
 from torch.func import functional_call, grad, jvp, vmap
 
+from few_shot_nas.errors import InputError
 from few_shot_nas.forward_context import forward_context
-from few_shot_nas.spaces.norm import BatchNorm2d
+from few_shot_nas.meta.functional import call
+from few_shot_nas.meta.outer_loss import bn_modes
+from few_shot_nas.spaces.norm import BatchNorm2d, RunningBatchNorm2d, keep_running_statistics
 
 
 @pytest.fixture
@@ -112,3 +115,60 @@ def test_jvp_over_grad_equals_a_finite_difference_of_gradients(norm, x, rows):
 def test_vmap_equals_a_loop_over_tasks(norm, x):
     batch = torch.stack((x, 2 * x.flip(0), x**2))
     assert torch.allclose(vmap(norm)(batch), torch.stack([norm(task) for task in batch]), atol=1e-12)
+
+
+@pytest.fixture
+def pair(norm):
+    """The remembering layer beside torch's, with the same scale and shift."""
+    layer = RunningBatchNorm2d(3).double()
+    layer.load_state_dict(norm.state_dict(), strict=False)
+    reference = torch.nn.BatchNorm2d(3).double()
+    reference.load_state_dict(norm.state_dict(), strict=False)
+    return layer, reference
+
+
+def test_running_statistics_and_outputs_are_those_of_torch_batch_norm(pair, x):
+    layer, reference = pair
+    for factor in (1.0, 2.0, -0.5):
+        assert torch.equal(layer.train()(factor * x), reference.train()(factor * x))
+    assert torch.equal(layer.running_mean, reference.running_mean)
+    assert torch.equal(layer.running_var, reference.running_var)
+    with forward_context(running=True):
+        for mode in (True, False):
+            assert torch.equal(layer.train(mode)(x), reference.eval()(x))
+    assert torch.equal(layer.running_mean, reference.running_mean)
+
+
+def test_running_statistics_move_in_ordinary_training_passes_only(pair, norm, x):
+    layer = pair[0]
+    assert torch.equal(layer.eval()(x), norm(x))
+    with forward_context(stat_rows=2):
+        assert torch.equal(layer.train()(x), norm(x))
+    call(layer, dict(layer.named_parameters()), x)
+    assert layer.running_mean.tolist() == [0, 0, 0] and layer.running_var.tolist() == [1, 1, 1]
+    layer(x)
+    assert torch.allclose(layer.running_mean, 0.1 * x.mean(dim=(0, 2, 3)))
+
+
+def test_a_network_told_to_remember_computes_what_it_did_with_the_same_parameters():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 3), BatchNorm2d(2), torch.nn.Sequential(BatchNorm2d(2, eps=1e-3, affine=False))
+    ).double()
+    images = torch.randn(4, 1, 6, 6, dtype=torch.double)
+    before, parameters = net(images), dict(net.named_parameters())
+    assert bn_modes(net) == ("transductive", "support")
+    keep_running_statistics(net, momentum=0.2)
+    assert torch.equal(net(images), before) and bn_modes(net) == ("transductive", "support", "running")
+    assert [id(p) for p in net.parameters()] == [id(p) for p in parameters.values()]
+    new = {f"{layer}.running_{what}" for layer in ("1", "2.0") for what in ("mean", "var")}
+    assert set(net.state_dict()) - set(parameters) == new
+    layers = [m for m in net.modules() if isinstance(m, BatchNorm2d)]
+    assert [(m.eps, m.momentum) for m in layers] == [(1e-5, 0.2), (1e-3, 0.2)]
+    keep_running_statistics(net)
+    assert [m for m in net.modules() if isinstance(m, BatchNorm2d)] == layers
+
+
+def test_a_network_without_batch_norm_cannot_remember():
+    with pytest.raises(InputError, match="Linear has no batch normalisation"):
+        keep_running_statistics(torch.nn.Linear(2, 2))

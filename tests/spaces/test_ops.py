@@ -1,5 +1,8 @@
 """The operations on edges."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -154,3 +157,18 @@ def test_none_gives_zeros_even_for_infinite_input():
 def test_ops_that_keep_the_number_of_channels_refuse_to_change_it(name):
     with pytest.raises(ValueError, match="6 channels into 8"):
         build(name, channels_out=8)
+
+
+def test_a_reduction_cell_survives_its_backward_pass_with_two_threads_and_few_channels():
+    """A strided 1x1 convolution corrupts memory there (torch 2.11, CPU, channels last); the process would die."""
+    code = (
+        "import torch; from few_shot_nas.spaces.ops import FactorizedReduce; torch.set_num_threads(2)\n"
+        "for channels in (4, 8):\n"
+        "    net = FactorizedReduce(channels, channels, affine=True)\n"
+        "    for _ in range(200):\n"
+        "        x = torch.randn(5, channels, 14, 14).contiguous(memory_format=torch.channels_last).requires_grad_()\n"
+        "        torch.autograd.grad(net(x).square().sum(), [x, *net.parameters()])\n"
+        "print('alive')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "alive", done.stderr[-500:]

@@ -1,0 +1,245 @@
+"""ENAS on episodes: one policy for all tasks, trained in turn with the weights that its children share."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, require_positive
+from few_shot_nas.algorithms.supernet_search import SupernetSearch
+from few_shot_nas.controllers import CONTROLLERS
+from few_shot_nas.episode import Episode
+from few_shot_nas.errors import InputError
+from few_shot_nas.meta.policy_gradient import leave_one_out, policy_loss
+from few_shot_nas.meta.skip_prior import skip_prior_kl
+from few_shot_nas.registry import lookup
+from few_shot_nas.runtime.checkpoint import KEY
+from few_shot_nas.search.derive import Decisions
+from few_shot_nas.search.single_path import fair_paths
+from few_shot_nas.seeding import generator
+
+Phase = Literal["warmup", "weights", "policy"]
+WEIGHTS_LOGGED = ("train/loss", "train/accuracy")
+POLICY_LOGGED = ("controller/policy_loss", "controller/reward", "controller/baseline", "controller/entropy")
+
+
+@dataclass(frozen=True)
+class ENASLoop:
+    """How controller and shared weights take turns.
+
+    Attributes:
+        controller: name of the policy.
+        controller_lr: Adam's rate on the controller (beta1 = 0 and eps = 1e-3, as in ENAS).
+        warmup_steps: meta-steps at the start that train the shared weights alone, on uniformly drawn children.
+        weights_steps: meta-steps on the shared weights in each turn. ENAS takes 352 per 50 steps of the controller.
+        policy_steps: meta-steps on the controller in each turn.
+        archs_per_task: architectures that one task rewards in a step of the controller. With meta_batch_size=4 the
+            default of 5 averages 20 samples, as ENAS does.
+        child_sampling: who draws the child that trains the shared weights after the warm-up: the policy, or uniform.
+        strict_fairness: draw uniform children in groups in which every choice of a decision occurs equally often, and
+            average over the group (FairNAS). Takes as many children per task as the widest decision has choices.
+        baseline_decay: of the moving average of rewards that is the baseline.
+        entropy_weight: weight of the policy's entropy in the objective, in reward units per nat.
+        skip_target: prior probability of a skip connection, in spaces that decide on them.
+        skip_weight: weight of the divergence from that prior, in reward units per nat.
+    """
+
+    controller: str = "ENAS"
+    controller_lr: float = 1e-3
+    warmup_steps: int = 0
+    weights_steps: int = 1
+    policy_steps: int = 1
+    archs_per_task: int = 5
+    child_sampling: Literal["policy", "uniform"] = "policy"
+    strict_fairness: bool = False
+    baseline_decay: float = 0.99
+    entropy_weight: float = 1e-4
+    skip_target: float = 0.4
+    skip_weight: float = 0.8
+
+    def __post_init__(self) -> None:
+        require_positive(self, "controller_lr", "weights_steps", "policy_steps", "archs_per_task")
+        if self.warmup_steps < 0:
+            raise InputError(f"warmup_steps={self.warmup_steps}: must be 0 or more")
+        if self.child_sampling not in ("policy", "uniform"):
+            raise InputError(f"child_sampling={self.child_sampling}: must be policy or uniform")
+        if not 0 <= self.baseline_decay < 1:
+            raise InputError(f"baseline_decay={self.baseline_decay}: must be at least 0 and less than 1")
+        if not 0 < self.skip_target < 1:
+            raise InputError(f"skip_target={self.skip_target}: must lie between 0 and 1")
+
+
+class ENAS(SupernetSearch):
+    """Efficient neural architecture search (Pham et al., ICML 2018, arXiv:1802.03268) over few-shot tasks.
+
+    After the warm-up, turns of two kinds alternate. *Weights*: a child per task, adapted to the support set; the mean
+    cross-entropy of its queries moves the shared weights (as in MAML, see ``inner``), the controller rests. *Policy*:
+    the shared weights rest; ``archs_per_task`` children per task give rewards r (query accuracy after adaptation), and
+    the controller descends ``- mean (r + w_H H - b) log pi(a) - w_H H + w_skip KL(skips || prior)``, with advantages as
+    numbers and b the moving average of ``r + w_H H`` over earlier policy steps. The policy is never adapted to a task:
+    this is the multi-task baseline of MAMLENAS.
+
+    Deviations: fast weights per task instead of one classifier; Adam on the shared weights as set by ``outer``
+    (there: Nesterov SGD with restarts); the baseline starts at the first step's leave-one-out mean (there: 0, which
+    makes the first hundreds of advantages positive) and the first average is taken whole; the entropy's gradient is
+    exact, its direct part beside the score part (there: the score part alone); skips are pulled by the probability
+    they are sampled with. The derivation ranks on validation episodes, where the authors' code only prints samples.
+
+    Args:
+        net: the supernet.
+        inner: the inner loop of every child.
+        policy: the turns and the controller.
+        outer: the outer loop of the shared weights.
+        derive_candidates: architectures that compete at the end: the greedy one and samples.
+        derive_episodes: validation episodes on which they compete.
+        seed: names every random stream of the run.
+
+    Attributes:
+        baseline: the moving average of rewards; None before the first step of the controller.
+    """
+
+    logged: ClassVar[tuple[str, ...]] = WEIGHTS_LOGGED
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        inner: InnerLoop = InnerLoop(),
+        policy: ENASLoop = ENASLoop(),
+        outer: OuterLoop = OuterLoop(),
+        derive_candidates: int = 10,
+        derive_episodes: int = 20,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            net,
+            inner=inner,
+            outer=outer,
+            derive_candidates=derive_candidates,
+            derive_episodes=derive_episodes,
+            seed=seed,
+        )
+        self.policy = policy
+        decisions = self.supernet.space.decisions
+        self.kinds = tuple(decision.kind for decision in decisions)
+        self.controller = lookup(CONTROLLERS, policy.controller, "controller")(
+            [len(decision.choices) for decision in decisions], self.kinds
+        )
+        self.baseline: float | None = None
+        self.hparams.update(dataclasses.asdict(policy))
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The shared weights at outer_lr, and the controller with ENAS' settings of Adam and no weight decay."""
+        policy = {"lr": self.policy.controller_lr, "weight_decay": 0.0, "betas": (0.0, 0.999), "eps": 1e-3}
+        return [
+            {"params": [p for p in self.supernet.parameters() if p.requires_grad]},
+            {"params": list(self.controller.parameters()), **policy},
+        ]
+
+    # ---- turns ----------------------------------------------------------------------------------------------------
+
+    def phase(self, meta_step: int) -> Phase:
+        """Return what a meta-step trains; a function of its number alone, so that a resumed run goes on in turn."""
+        if meta_step < self.policy.warmup_steps:
+            return "warmup"
+        turn = (meta_step - self.policy.warmup_steps) % (self.policy.weights_steps + self.policy.policy_steps)
+        return "weights" if turn < self.policy.weights_steps else "policy"
+
+    def training_step(self, batch: Episode, batch_idx: int) -> None:
+        """One outer update of the shared weights or of the controller, whose turn it is."""
+        names = POLICY_LOGGED if self.phase(self.meta_step) == "policy" else WEIGHTS_LOGGED
+        self.logged = names  # type: ignore[misc]  # the two kinds of steps measure different things
+        super().training_step(batch, batch_idx)
+
+    def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
+        """Loss of the shared weights, or of the policy, whose turn it is."""
+        return self.controller_loss(task) if self.phase(self.meta_step) == "policy" else self.shared_loss(task)
+
+    def shared_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
+        """Mean outer loss and accuracy of the children that train the shared weights on one task."""
+        results = [self.weights_loss(task, self.supernet.space.decode(a)) for a in self.trained_children(task)]
+        losses, rewards = (torch.stack(values) for values in zip(*results, strict=True))
+        return losses.mean(), [losses.mean(), rewards.mean()]
+
+    def controller_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
+        """Policy loss of one task, see the class; and its reward, baseline and entropy."""
+        tried = self.sampled(task, "reward", self.policy.archs_per_task)
+        rewards = torch.tensor([self.reward(a, task) for a in tried], device=self.device)
+        rollouts = [self.controller(torch.tensor(a, dtype=torch.int64, device=self.device)) for a in tried]
+        log_probs = torch.stack([rollout.log_prob for rollout in rollouts])
+        entropies = torch.stack([rollout.entropy for rollout in rollouts])
+        returns = rewards + self.policy.entropy_weight * entropies.detach()
+        baselines = leave_one_out(returns) if self.baseline is None else torch.full_like(returns, self.baseline)
+        loss = policy_loss(log_probs, returns - baselines) - self.policy.entropy_weight * entropies.mean()
+        if self.policy.skip_weight and "skip" in self.kinds:
+            target = self.policy.skip_target
+            prior = [skip_prior_kl(r.log_probs, r.decisions, self.kinds, target) for r in rollouts]
+            loss = loss + self.policy.skip_weight * torch.stack(prior).mean()
+        return loss, [loss, rewards.mean(), baselines.mean(), entropies.mean()]
+
+    def _after_update(self, means: list[float]) -> None:
+        if self.logged is POLICY_LOGGED:
+            _, reward, _, entropy = means
+            returned = reward + self.policy.entropy_weight * entropy
+            decay = self.policy.baseline_decay
+            self.baseline = returned if self.baseline is None else decay * self.baseline + (1 - decay) * returned
+        super()._after_update(means)
+
+    # ---- samples --------------------------------------------------------------------------------------------------
+
+    def _stream(self, purpose: str, task: Episode) -> torch.Generator:
+        """A stream that depends on seed, purpose, meta-step and task alone, not on rank or order."""
+        task_id = -1 if task.task_id is None else int(task.task_id)
+        return generator(self.seed, purpose, self.meta_step, task_id + 1)
+
+    def sampled(self, task: Episode, purpose: str, count: int) -> list[Decisions]:
+        """Sample architectures from the policy."""
+        stream = self._stream(purpose, task)
+        with torch.no_grad():
+            return [tuple(self.controller.sample(stream).decisions.tolist()) for _ in range(count)]
+
+    def trained_children(self, task: Episode) -> list[Decisions]:
+        """Return the architectures whose loss trains the shared weights on one task in this step."""
+        if self.phase(self.meta_step) != "warmup" and self.policy.child_sampling == "policy":
+            return self.sampled(task, "child", 1)
+        stream, space = self._stream("uniform", task), self.supernet.space
+        return fair_paths(space.decisions, stream) if self.policy.strict_fairness else [space.sample(stream)]
+
+    # ---- search -----------------------------------------------------------------------------------------------------
+
+    def entropy_fraction(self) -> float | None:
+        """Entropy of the policy along its greedy architecture, over that of the uniform policy."""
+        with torch.no_grad():
+            entropy = float(self.controller(greedy=True).entropy)
+        return entropy / self.controller.max_entropy() if self.controller.max_entropy() > 0 else 1.0
+
+    def incumbent(self) -> Decisions:
+        """The greedy architecture of the controller."""
+        with torch.no_grad():
+            return tuple(self.controller.greedy().tolist())
+
+    def propose(self) -> list[Decisions]:
+        """The greedy architecture and samples of the controller."""
+        stream = generator(self.seed, "derive")
+        with torch.no_grad():
+            samples = [self.controller.sample(stream).decisions for _ in range(self.derive_candidates - 1)]
+        return [self.incumbent(), *(tuple(sample.tolist()) for sample in samples)]
+
+    def rewards_spent(self, meta_batch_size: int) -> int:
+        """``archs_per_task`` reward calls per task in the steps of the controller; the others need none."""
+        steps = sum(self.phase(step) == "policy" for step in range(self.meta_step))
+        return steps * meta_batch_size * self.policy.archs_per_task
+
+    # ---- checkpoints ------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the baseline to what the base class saves."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[KEY]["baseline"] = self.baseline
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the baseline too."""
+        super().on_load_checkpoint(checkpoint)
+        self.baseline = checkpoint[KEY]["baseline"]

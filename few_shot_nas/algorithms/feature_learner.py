@@ -1,0 +1,59 @@
+"""What learners share that classify queries by comparing features with the support set's, and adapt no weights."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.episode import Episode
+from few_shot_nas.meta.features import query_features, support_features
+from few_shot_nas.meta.outer_loss import BN_MODES, bn_modes
+from few_shot_nas.meta.statistics import accuracy
+
+Classifier = Callable[[Tensor], Tensor]
+
+
+class FeatureModule(EpisodicModule):
+    """A learner whose task-specific part is a classifier built from the features of the support set.
+
+    The network's own head is not used, so training tasks may have another number of ways than test tasks.
+    """
+
+    uses_head: ClassVar[bool] = False
+
+    @abstractmethod
+    def classifier(self, features: Tensor, labels: Tensor, task: Episode) -> Classifier:
+        """Build the classifier of one task.
+
+        Args:
+            features: of the support images, ``[S, D]``.
+            labels: theirs, ``[S]``; every class 0..N-1 occurs.
+            task: the task, for what else it may be a function of, such as the task id.
+
+        Returns:
+            A function from query features ``[Q, D]`` to logits ``[Q, N]``.
+        """
+
+    def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
+        """Mean cross-entropy of the queries; support and queries are normalised by their own batch each."""
+        classify = self.classifier(support_features(self.net, task), task.support_y, task)
+        logits = classify(query_features(self.net, task, "transductive"))
+        loss = F.cross_entropy(logits, task.query_y)
+        return loss, [loss, accuracy(logits, task.query_y)]
+
+    def task_logits(self, task: Episode) -> dict[str, Tensor]:
+        """Query logits for every bn_mode; one classifier serves those in which the support set normalises itself."""
+        classify = self.classifier(support_features(self.net, task), task.support_y, task)
+        logits = {mode: classify(query_features(self.net, task, mode)) for mode in BN_MODES}
+        if "running" in bn_modes(self.net):
+            classify = self.classifier(support_features(self.net, task, running=True), task.support_y, task)
+            logits["running"] = classify(query_features(self.net, task, "running"))
+        return logits
+
+
+def ways(labels: Tensor) -> int:
+    """Number of classes N of a task whose support ``labels`` hold every class 0..N-1."""
+    return int(labels.max()) + 1

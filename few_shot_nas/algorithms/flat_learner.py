@@ -1,0 +1,90 @@
+"""What transfer baselines share: train all classes at once, then fit a small classifier per task on frozen features."""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from few_shot_nas.algorithms.feature_learner import FeatureModule
+from few_shot_nas.algorithms.settings import OuterLoop
+from few_shot_nas.errors import InputError
+from few_shot_nas.meta.statistics import accuracy
+from few_shot_nas.runtime.gradients import average_buffers
+from few_shot_nas.seeding import derived_seed
+from few_shot_nas.spaces.init import xavier_init
+from few_shot_nas.spaces.norm import keep_running_statistics
+
+
+class FlatModule(FeatureModule):
+    """A learner that is trained by cross-entropy on batches of all training classes (FlatDataModule).
+
+    One meta-step is one batch. The network's batch normalisation keeps running statistics, and its head is replaced by
+    one for the training classes when training starts, and when a checkpoint that has one is loaded. With several ranks
+    every rank normalises by its own part of the batch, and the running statistics are averaged after every step.
+
+    Args:
+        net: the network; changed in place as said above.
+        outer: the outer loop. weight_decay and outer_lr are those of the optimizer on the batches.
+        seed: names every random stream of the run.
+
+    Attributes:
+        num_classes: number of training classes that the head is for; None while it is the network's own.
+    """
+
+    data_kind: ClassVar[Literal["episodes", "flat"]] = "flat"
+
+    def __init__(self, net: nn.Module, *, outer: OuterLoop, seed: int) -> None:
+        keep_running_statistics(net)
+        super().__init__(net, outer=outer, seed=seed)
+        self.num_classes: int | None = None
+
+    def make_head(self, features: int, classes: int) -> nn.Module:
+        """Return a new head from ``features`` to ``classes`` logits."""
+        head = nn.Linear(features, classes)
+        xavier_init(head)
+        return head
+
+    def setup(self, stage: str) -> None:
+        """Give the network a head for the training classes.
+
+        Raises:
+            InputError: if the data module gives no flat batches.
+        """
+        super().setup(stage)
+        if stage == "fit":
+            data: Any = getattr(self.trainer, "datamodule", None)
+            if data is None:
+                raise InputError(f"{type(self).__name__} is trained on flat batches: it needs a FlatDataModule")
+            self._fit_head_to(data.num_classes)
+
+    def _fit_head_to(self, classes: int) -> None:
+        if self.num_classes == classes:
+            return
+        net: Any = self.net
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(self.seed, "flat head", classes))
+            net.head = self.make_head(net.feature_dim, classes).to(next(net.parameters()))
+        self.num_classes = classes
+
+    def parts(self, batch: Any) -> tuple[Iterable[Any], int]:
+        """The images of a rank's batch, as one part: the loss is the mean over all ranks' images."""
+        return [batch], len(batch.labels)
+
+    def task_loss(self, task: Any) -> tuple[Tensor, list[Tensor]]:
+        """Cross-entropy of a FlatBatch and number of right answers, summed over its images."""
+        logits = self.net(task.images)
+        loss = F.cross_entropy(logits, task.labels, reduction="sum")
+        return loss, [loss, accuracy(logits, task.labels) * len(task.labels)]
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One update from the images of ``batch`` on every rank."""
+        super().training_step(batch, batch_idx)
+        average_buffers(self.net)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore our own progress, and take a head of the size that the checkpoint has."""
+        super().on_load_checkpoint(checkpoint)
+        saved = [tensor for name, tensor in checkpoint["state_dict"].items() if name.startswith("net.head.")]
+        self._fit_head_to(len(saved[0]))

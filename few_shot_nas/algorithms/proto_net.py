@@ -1,0 +1,55 @@
+"""ProtoNet: learn features in which the nearest class mean classifies."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from few_shot_nas.algorithms.feature_learner import Classifier, FeatureModule, ways
+from few_shot_nas.algorithms.settings import OuterLoop
+from few_shot_nas.episode import Episode
+from few_shot_nas.errors import InputError
+from few_shot_nas.meta.metric import cosine_logits, prototypes, squared_euclidean_logits
+
+INITIAL_SCALE = 10.0  # of the cosines: softmax over values in [-1, 1] would hardly tell classes apart
+
+
+class ProtoNet(FeatureModule):
+    """Prototypical networks (Snell et al., NeurIPS 2017, arXiv:1703.05175, Algorithm 1).
+
+    Logits are minus the *squared* Euclidean distance to the class means, equations 1 and 2. The paper trains with more
+    ways than it tests: give ``train_way`` (60 on Omniglot, 30 and 20 on mini-ImageNet) and ``train_query``.
+
+    Deviations: support and query images are normalised by their own batch each, in training as in the transductive
+    bn_mode; the authors' code runs both through the network as one batch in training and uses running statistics in
+    the test. ``cosine`` is the paper's comparison with a factor on the cosines, which is learned, from 10.
+
+    Args:
+        net: any network of MODELS; its head is not used.
+        distance: what compares a query with a prototype: squared euclidean, or cosine with a learned scale.
+        outer: the outer loop.
+        seed: names every random stream of the run.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        distance: Literal["euclidean", "cosine"] = "euclidean",
+        outer: OuterLoop = OuterLoop(),
+        seed: int = 0,
+    ) -> None:
+        super().__init__(net, outer=outer, seed=seed)
+        if distance not in ("euclidean", "cosine"):
+            raise InputError(f"ProtoNet: distance={distance} given, it must be euclidean or cosine")
+        self.distance = distance
+        self.scale = nn.Parameter(torch.tensor(INITIAL_SCALE)) if distance == "cosine" else None
+        self.hparams.update({"distance": distance})
+
+    def classifier(self, features: Tensor, labels: Tensor, task: Episode) -> Classifier:
+        """Compare queries with the class means of the support features."""
+        centres = prototypes(features, labels, ways(labels))
+        if self.scale is None:
+            return lambda query: squared_euclidean_logits(query, centres)
+        scale = self.scale
+        return lambda query: cosine_logits(query, centres, scale)

@@ -1,0 +1,135 @@
+"""What is subtracted from rewards, and where that is allowed.
+
+There are three places, each with its own condition:
+
+- ``inner``, the advantages A_k of the clone's step. A_k = r_k - b_k is an unbiased gradient of the expected reward if
+  b_k does not depend on a_k. (The meta-gradient of J_I stays exact for any inner advantages, as J_I is defined with
+  them.)
+- ``outer``, the weights of the clone's own samples: b' must not depend on a'_m, *given the clone*.
+- ``correction``, the weights of the inner samples' scores: c_k must not depend on a_k, given theta. The mean inner
+  reward contains r_k and the clone depends on a_k: neither is allowed here.
+
+All of it requires that no reward depends on another sample: every child starts from the same weights.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from few_shot_nas.errors import InputError
+from few_shot_nas.meta.policy_gradient import leave_one_out
+from few_shot_nas.registry import lookup
+
+Place = Literal["inner", "outer", "correction"]
+
+
+class MovingAverage(NamedTuple):
+    """Exponential moving average of rewards, without the pull towards zero of its first updates.
+
+    Attributes:
+        total: sum of the rewards, weighted by powers of the decay. This alone is the baseline of ENAS's code, which
+            starts at 0 and makes the first hundred advantages positive.
+        weight: sum of the weights, ``1 - decay^n`` after n updates.
+    """
+
+    total: float = 0.0
+    weight: float = 0.0
+
+    @property
+    def value(self) -> float:
+        """The average; 0 before the first update."""
+        return self.total / self.weight if self.weight else 0.0
+
+    def updated(self, reward: float, decay: float) -> "MovingAverage":
+        """Return the average after one more reward; call it after the baseline was used."""
+        return MovingAverage(decay * self.total + (1 - decay) * reward, decay * self.weight + (1 - decay))
+
+
+class Evidence(NamedTuple):
+    """What a baseline may be computed from.
+
+    Attributes:
+        rewards: of the samples that the baseline is for, ``[n]``.
+        task: inner rewards of the same task, ``[K]``.
+        average: moving average over the steps before.
+        greedy: reward of the policy's greedy architecture on the same data, if it was asked for.
+    """
+
+    rewards: Tensor
+    task: Tensor
+    average: MovingAverage = MovingAverage()
+    greedy: float | None = None
+
+
+def _none(evidence: Evidence) -> Tensor:
+    return torch.zeros_like(evidence.rewards)
+
+
+def _moving_average(evidence: Evidence) -> Tensor:
+    return torch.full_like(evidence.rewards, evidence.average.value)
+
+
+def _per_task(evidence: Evidence) -> Tensor:
+    return evidence.task.mean().expand_as(evidence.rewards)
+
+
+def _leave_one_out(evidence: Evidence) -> Tensor:
+    return leave_one_out(evidence.rewards)
+
+
+def _self_critical(evidence: Evidence) -> Tensor:
+    if evidence.greedy is None:
+        raise ValueError("the self_critical baseline needs the reward of the greedy architecture")
+    return torch.full_like(evidence.rewards, evidence.greedy)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A baseline.
+
+    Attributes:
+        value: maps the evidence to one number per sample, ``[n]``.
+        legal: the places where it leaves the expected gradient alone.
+        greedy: whether it costs one more reward, of the greedy architecture of the policy that drew the samples.
+    """
+
+    value: Callable[[Evidence], Tensor]
+    legal: frozenset[Place] = frozenset({"inner", "outer", "correction"})
+    greedy: bool = False
+
+
+BASELINES: dict[str, Baseline] = {
+    "none": Baseline(_none),
+    # Sutton and Barto; decay 0.99 in ENAS. Independent of all samples of this step.
+    "moving_average": Baseline(_moving_average),
+    # Given the clone, the inner rewards are numbers.
+    "per_task": Baseline(_per_task, frozenset({"outer"})),
+    # Kool et al. 2019; zero if there is one sample.
+    "leave_one_out": Baseline(_leave_one_out),
+    # Rennie et al. 2017, arXiv:1612.00563. In the correction: greedy of theta, never of the clone.
+    "self_critical": Baseline(_self_critical, greedy=True),
+}
+
+
+def legal_baseline(name: str, place: Place, flag: str) -> Baseline:
+    """Return ``BASELINES[name]``.
+
+    Args:
+        name: the baseline.
+        place: where it is to be subtracted.
+        flag: the flag that named it, for messages.
+
+    Raises:
+        InputError: if there is no such baseline, or it biases the gradient at that place.
+    """
+    baseline = lookup(BASELINES, name, flag)
+    if place not in baseline.legal:
+        legal = ", ".join(key for key, other in BASELINES.items() if place in other.legal)
+        raise InputError(
+            f"{flag}={name}: the baseline of the {place} samples would depend on the sample it is subtracted from; "
+            f"choose one of {legal}"
+        )
+    return baseline

@@ -1,0 +1,89 @@
+"""How random a policy is, how far it moved, and the gradients that change it.
+
+Log-probabilities and entropies are per decision, ``[n, L]``, as a controller's rollouts give them.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+EntropyGradient = Literal["exact", "direct", "score"]
+
+
+def entropy_bonus(log_probs: Tensor, entropies: Tensor, gradient: EntropyGradient = "exact") -> Tensor:
+    """Return the mean entropy of n sampled architectures, a scalar with an estimate of its gradient.
+
+    The entropy of an autoregressive policy is the expectation of ``sum_t H_t`` over its own samples, where H_t depends
+    on the choices before t. Its gradient is ``E[sum_t grad H_t + sum_t H_t sum_{u<t} s_u]``, s_u the score of
+    decision u: the parameters change the entropies met (direct) and which ones are met (score).
+
+    Args:
+        log_probs: of the sampled decisions, ``[n, L]``.
+        entropies: of the distributions they were drawn from, ``[n, L]``.
+        gradient: ``exact`` has both terms. ``direct`` leaves out the score term: no added noise, but biased unless
+            the decisions are independent. ``score`` leaves out the direct term, which is what ENAS does by adding the
+            entropy to the reward as a number; for independent decisions its expectation is zero.
+
+    Returns:
+        A scalar in nats, the same number for every ``gradient``. Maximise it: its gradient has the sign of the ascent.
+    """
+    value = entropies.detach().sum(1).mean()
+    direct = entropies.sum(1).mean()
+    if gradient == "direct":
+        return direct
+    before = log_probs.cumsum(1) - log_probs
+    score = (entropies.detach() * before).sum(1).mean()
+    score = score - score.detach()
+    return direct + score if gradient == "exact" else value + score
+
+
+def normalised_entropy(entropies: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return each decision's entropy as a fraction of the largest possible, ``[..., L]``, 0 for a single choice.
+
+    Args:
+        entropies: ``[..., L]`` in nats.
+        sizes: number of choices of each decision, L of them.
+    """
+    largest = torch.tensor([math.log(size) if size > 1 else math.inf for size in sizes])
+    return entropies / largest.to(entropies)
+
+
+def kl_estimate(log_probs: Tensor, other_log_probs: Tensor) -> Tensor:
+    """Estimate ``KL(p || q)`` in nats from architectures that p drew: the mean of ``ratio - 1 - log ratio``.
+
+    Args:
+        log_probs: of the samples' decisions under p, ``[n, L]``.
+        other_log_probs: of the same decisions under q, ``[n, L]``.
+
+    Returns:
+        A scalar, unbiased and never negative; ratio is q / p of one decision, summed over the decisions.
+    """
+    log_ratio = other_log_probs - log_probs
+    return (log_ratio.expm1() - log_ratio).sum(1).mean()
+
+
+def skip_log_probs(log_probs: Tensor, decisions: Tensor) -> Tensor:
+    """Return the log-probability of 1 (skip) of binary decisions from those of the choices taken, any shape."""
+    taken = decisions.bool()
+    # Both branches of where() are differentiated: keep the unused one away from log(0).
+    other = torch.where(taken, -torch.ones_like(log_probs), log_probs)
+    return torch.where(taken, log_probs, torch.log(-torch.expm1(other)))
+
+
+def skip_prior_kl(skip_log_p: Tensor, target: float) -> Tensor:
+    """Return the mean ``KL(Bernoulli(p) || Bernoulli(target))`` of skip decisions, differentiable.
+
+    Deviation from ENAS's code: p is the probability with which skips are sampled, a softmax. The code takes the
+    sigmoid of one logit of a pair [-q, q], whose softmax is sigmoid(2 q), so that its skip rate misses the target.
+
+    Args:
+        skip_log_p: log-probability of each skip, any shape, below 0.
+        target: the wanted rate, strictly between 0 and 1.
+    """
+    keep_log_p = torch.log(-torch.expm1(skip_log_p))
+    skip = skip_log_p.exp() * (skip_log_p - math.log(target))
+    keep = keep_log_p.exp() * (keep_log_p - math.log1p(-target))
+    return (skip + keep).mean()

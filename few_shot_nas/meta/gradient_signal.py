@@ -1,0 +1,37 @@
+"""Signal-to-noise ratio of a stochastic gradient, from a window of its samples."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class GradientWindow(NamedTuple):
+    """Sums over the gradients of a window of steps.
+
+    Attributes:
+        steps: gradients seen.
+        total: their sum, a vector, or None before the first.
+        square: sum of their squared norms.
+    """
+
+    steps: int = 0
+    total: Tensor | None = None
+    square: float = 0.0
+
+    def add(self, gradient: Tensor) -> "GradientWindow":
+        """Return the window with one more gradient, a vector."""
+        gradient = gradient.detach().double()
+        total = gradient.clone() if self.total is None else self.total + gradient
+        return GradientWindow(self.steps + 1, total, self.square + float(gradient @ gradient))
+
+    def snr(self) -> float | None:
+        """Return the estimate of ``|E g|^2 / tr Var g`` of one gradient; None from fewer than 2, or without variance.
+
+        The squared norm of a mean of n noisy gradients exceeds that of the expectation by ``tr Var / n``, which is
+        taken off; the estimate can thus be negative where the signal drowns.
+        """
+        if self.steps < 2 or self.total is None:
+            return None
+        mean_square = float(self.total @ self.total) / self.steps**2
+        variance = (self.square - self.steps * mean_square) / (self.steps - 1)
+        return (mean_square - variance / self.steps) / variance if variance > 0 else None

@@ -1,0 +1,61 @@
+"""Classifying by comparison in feature space: prototypes, distances, attention. Nothing here has parameters.
+
+Shapes: S support images, Q query images, D features, N ways.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def prototypes(features: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Mean feature vector of every class (Snell et al., NeurIPS 2017, arXiv:1703.05175, equation 1).
+
+    Args:
+        features: ``[S, D]``.
+        labels: ``[S]`` int64, every class 0..N-1 at least once.
+        n_way: number of classes N.
+
+    Returns:
+        ``[N, D]``.
+    """
+    sums = features.new_zeros(n_way, features.shape[1]).index_add(0, labels, features)
+    return sums / torch.bincount(labels, minlength=n_way).to(features.dtype).unsqueeze(1)
+
+
+def squared_euclidean_logits(query: Tensor, centres: Tensor) -> Tensor:
+    """Minus the squared Euclidean distance of every ``query [Q, D]`` to every one of ``centres [N, D]``: ``[Q, N]``.
+
+    Squared, as in the paper (its equation 2 with the Bregman divergence of section 2.4); the plain distance is another
+    temperature. Differences are taken before squaring, so that close features in low precision do not cancel.
+    """
+    return -(query.unsqueeze(1) - centres).pow(2).sum(dim=-1)
+
+
+def cosine_logits(query: Tensor, centres: Tensor, scale: float | Tensor = 1.0) -> Tensor:
+    """``scale`` times the cosine of the angle between every ``query [Q, D]`` and every one of ``centres [N, D]``."""
+    return scale * F.normalize(query, dim=-1) @ F.normalize(centres, dim=-1).T
+
+
+def attention_logits(
+    query: Tensor, support: Tensor, labels: Tensor, n_way: int, scale: float | Tensor = 1.0
+) -> Tensor:
+    """Logarithm of the label that cosine attention over the support set gives each query.
+
+    ``p(class c | query) = sum over support images i of c of softmax_i(scale * cos(query, support_i))``: equations 1 and
+    2 of Matching Networks (Vinyals et al., NeurIPS 2016, arXiv:1606.04080). Summed in log space, so that a large scale
+    does not underflow.
+
+    Args:
+        query: ``[Q, D]``.
+        support: ``[S, D]``.
+        labels: of the support images, ``[S]`` int64 in 0..N-1.
+        n_way: number of classes N.
+        scale: factor on the cosines; 1 in the paper.
+
+    Returns:
+        Log-probabilities ``[Q, N]``: their exponentials sum to 1, and cross-entropy on them is the log-likelihood.
+    """
+    attention = F.log_softmax(cosine_logits(query, support, scale), dim=-1)
+    is_class = F.one_hot(labels, n_way).T.bool()
+    return attention.unsqueeze(1).masked_fill(~is_class, -torch.inf).logsumexp(dim=-1)

@@ -1,0 +1,36 @@
+"""A prior on how many skip connections a policy makes, differentiated directly."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def skip_prior_kl(log_probs: Tensor, decisions: Tensor, kinds: Sequence[str], target: float) -> Tensor:
+    """Divergence of the policy's skip decisions from independent coins that say yes with probability ``target``.
+
+    ENAS' skip penalty (Pham et al. 2018, section 2.4): ``sum_j KL((1 - p_j, p_j) || (1 - target, target))`` over the
+    skips of a layer, averaged over the layers that have any. Deviation: p is the probability with which the skip is
+    sampled; the authors' code takes the sigmoid of one of the two logits, so that a target of 0.4 is met by a rate of
+    0.308.
+
+    Args:
+        log_probs: log-probability of each decision taken, ``[L]``.
+        decisions: the decisions, ``[L]``.
+        kinds: kind of each, L of them; a layer's skips are a run of ``skip``.
+        target: probability in (0, 1).
+
+    Returns:
+        A scalar in nats, differentiable; 0 without skips.
+    """
+    places = [place for place, kind in enumerate(kinds) if kind == "skip"]
+    if not places:
+        return log_probs.new_zeros(())
+    layers = sum(kind == "skip" and (place == 0 or kinds[place - 1] != "skip") for place, kind in enumerate(kinds))
+    taken = log_probs[places]
+    other = torch.log(-torch.expm1(taken))
+    yes = decisions.to(taken.device)[places].bool()
+    log_yes, log_no = torch.where(yes, taken, other), torch.where(yes, other, taken)
+    log_target = torch.tensor([target, 1.0 - target], dtype=taken.dtype, device=taken.device).log()
+    kl = log_yes.exp() * (log_yes - log_target[0]) + log_no.exp() * (log_no - log_target[1])
+    return kl.sum() / layers

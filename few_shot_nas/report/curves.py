@@ -1,0 +1,279 @@
+"""Pictures of numbers as inline SVG: learning curves, histograms, intervals.
+
+Text and axes take the colour of the surrounding page (``currentColor``), so one file reads well in light and dark.
+"""
+
+import io
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from few_shot_nas.meta.statistics import MeanCI
+from few_shot_nas.report.run import BN_MODES, Run
+
+# Stand-ins that matplotlib can draw with; to_svg() turns them into colours of the page.
+INK = "#010203"
+PAPER = "#fdfcfb"
+# Legible on white and on near-black.
+BLUE, ORANGE, GREEN, VIOLET, RED, TEAL = "#3f7fd0", "#d8842c", "#3a9d6a", "#8f6cc4", "#cf5563", "#2a9aa5"
+SERIES = (BLUE, ORANGE, GREEN, VIOLET, RED, TEAL)
+_MODE_COLOURS = {"transductive": BLUE, "support": ORANGE, "running": GREEN}
+# More points than this along a curve are not seen, only stored.
+_MAX_POINTS = 400
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "few_shot_nas",
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "axes.unicode_minus": True,
+    "axes.formatter.useoffset": False,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Set the look in which every figure is made and written."""
+    with rc_context(_STYLE):
+        yield
+
+
+def to_svg(figure: Figure, title: str) -> Markup:
+    """Return the figure as an SVG element for an HTML page.
+
+    Args:
+        figure: drawn and written inside :func:`style`.
+        title: for screen readers; unique within the page.
+    """
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    # The same ids come in every figure; one page must not hold them twice.
+    prefix = f"f{zlib.crc32(title.encode()):08x}"
+    svg = re.sub(r'id="', f'id="{prefix}-', svg)
+    svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
+    svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
+    svg = svg.replace(INK, "currentColor").replace(PAPER, "var(--paper)")
+    svg = re.sub(r"font: ([^;]*?)'?sans-serif'?[^;\"]*", r"font: \1 inherit", svg)
+    width, height = (f"{96 * side:.0f}" for side in figure.get_size_inches())
+    opening = rf'<svg viewBox="\1" width="{width}" height="{height}" role="img">'
+    svg = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', opening, svg)
+    head, body = svg.split(">", 1)
+    return Markup(f"{head}><title>{escape(title)}</title>{body}")
+
+
+def panel(width: float = 4.9, height: float = 2.9) -> tuple[Figure, Axes]:
+    """Return an empty figure (inches) with open axes and a light grid."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    _open(axes)
+    return figure, axes
+
+
+def _open(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.14, linewidth=0.6, color=INK)
+    axes.set_axisbelow(True)
+
+
+def _percent(axis: Axis) -> None:
+    """Label an axis of fractions in per cent, without the steps of 2.5 that would be rounded."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=0 if high - low > 0.08 else 1, symbol=" %"))
+
+
+def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return means over at most 400 equal runs of neighbouring points."""
+    if steps.size <= _MAX_POINTS:
+        return steps, values
+    chunks = np.array_split(np.arange(steps.size), _MAX_POINTS)
+    return np.array([steps[c].mean() for c in chunks]), np.array([values[c].mean() for c in chunks])
+
+
+def smooth(values: np.ndarray, width: int) -> np.ndarray:
+    """Return centred means over ``width`` neighbours (odd); near the ends over those that exist."""
+    kernel = np.ones(width)
+    return np.convolve(values, kernel, "same") / np.convolve(np.ones(values.size), kernel, "same")
+
+
+def _curve(axes: Axes, run: Run, column: str, label: str, colour: str) -> bool:
+    """Draw one column: noisy curves faint with a moving mean on top, sparse ones with a dot per value."""
+    steps, values = thin(*run.series(column))
+    if not steps.size:
+        return False
+    if steps.size < 30:
+        axes.plot(steps, values, color=colour, linewidth=1.6, marker="o", markersize=3.5, label=label)
+        return True
+    axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.35)
+    width = max(3, steps.size // 15) | 1
+    axes.plot(steps, smooth(values, width), color=colour, linewidth=1.8, label=label)
+    return True
+
+
+def _finish(axes: Axes, ylabel: str, percent: bool = False, legend: bool = True) -> None:
+    axes.set_xlabel("meta-step")
+    axes.set_ylabel(ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=True))
+    if percent:
+        _percent(axes.yaxis)
+    if legend:
+        axes.legend(loc="best", handlelength=1.4)
+
+
+def _band(axes: Axes, run: Run, colour: str) -> None:
+    steps, accuracy = run.series("val/accuracy")
+    at, half = run.series("val/ci95")
+    _, in_accuracy, in_half = np.intersect1d(steps, at, return_indices=True)
+    if in_accuracy.size:
+        middle, width = accuracy[in_accuracy], half[in_half]
+        axes.fill_between(steps[in_accuracy], middle - width, middle + width, color=colour, alpha=0.18, linewidth=0)
+
+
+def loss_curves(run: Run) -> Markup | None:
+    """Training and validation loss over meta-steps, or None if neither was recorded."""
+    with style():
+        figure, axes = panel()
+        columns = (("train/loss", "train", BLUE), ("val/loss", "validation", ORANGE))
+        drawn = [_curve(axes, run, column, label, colour) for column, label, colour in columns]
+        if not any(drawn):
+            return None
+        _finish(axes, "query loss (nats)")
+        return to_svg(figure, "Loss over meta-steps")
+
+
+def accuracy_curves(run: Run) -> Markup | None:
+    """Training and validation accuracy, the latter with its 95 % band; None if neither was recorded."""
+    with style():
+        figure, axes = panel()
+        drawn = [_curve(axes, run, "train/accuracy", "train", BLUE)]
+        drawn += [_curve(axes, run, "val/accuracy", "validation, 95 % CI", ORANGE)]
+        drawn += [_curve(axes, run, "val/accuracy_support", "validation, support statistics", GREEN)]
+        if not any(drawn):
+            return None
+        _band(axes, run, ORANGE)
+        _chance(axes, run)
+        _finish(axes, "query accuracy", percent=True)
+        return to_svg(figure, "Accuracy over meta-steps")
+
+
+def _chance(axes: Axes, run: Run) -> None:
+    axes.axhline(1 / run.results["n_way"], color=INK, linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.6, label="chance")
+
+
+def reward_curves(run: Run) -> Markup | None:
+    """Reward of the sampled architectures and its baseline, or None without a controller."""
+    with style():
+        figure, axes = panel()
+        columns = (("controller/reward", "reward", BLUE), ("controller/baseline", "baseline", ORANGE))
+        drawn = [_curve(axes, run, column, label, colour) for column, label, colour in columns]
+        if not any(drawn):
+            return None
+        _finish(axes, "reward (query accuracy)", percent=True)
+        return to_svg(figure, "Controller reward and baseline")
+
+
+def entropy_curve(run: Run) -> Markup | None:
+    """Entropy of the controller's policy, or None without one; as a share of the largest where that was recorded."""
+    with style():
+        figure, axes = panel()
+        if _curve(axes, run, "controller/entropy_fraction", "entropy", VIOLET):
+            axes.set_ylim(0, 1.05)
+            _finish(axes, "entropy, share of uniform", percent=True, legend=False)
+        elif _curve(axes, run, "controller/entropy", "entropy", VIOLET):
+            # From zero: an axis around the values would make a policy that hardly moves look like one that settles.
+            axes.set_ylim(bottom=0, top=1.08 * float(run.series("controller/entropy")[1].max()))
+            _finish(axes, "entropy (nats)", legend=False)
+        else:
+            return None
+        return to_svg(figure, "Controller entropy")
+
+
+def episode_histogram(run: Run) -> Markup | None:
+    """Histogram of test episodes by accuracy, one panel per ``bn_mode``; None without episodes."""
+    if not run.episodes:
+        return None
+    ordered = sorted(run.episodes.items(), key=lambda item: (*BN_MODES, item[0]).index(item[0]))
+    queries = run.results["n_way"] * int(run.results.get("n_query", 0) or 0)
+    everything = np.concatenate([scores.accuracy for scores in run.episodes.values()])
+    # Accuracies are multiples of 1/Q; bins between multiples keep neighbouring bars comparable.
+    unit = 1 / queries if queries else 0.02
+    wide = unit * max(1, round(0.027 / unit))
+    low = np.floor(everything.min() / wide) * wide - wide / 2
+    edges = np.arange(low, 1 + wide, wide)
+    with style():
+        figure = Figure(figsize=(10.2 if len(run.episodes) > 1 else 5.2, 2.7), layout="constrained")
+        panels = figure.subplots(1, len(run.episodes), sharey=True, sharex=True, squeeze=False)[0]
+        for axes, (mode, scores) in zip(panels, ordered, strict=True):
+            _open(axes)
+            colour = _MODE_COLOURS.get(mode, VIOLET)
+            axes.hist(scores.accuracy, bins=edges, color=colour, alpha=0.75, linewidth=0, rwidth=0.92)
+            axes.axvline(scores.accuracy.mean(), color=INK, linewidth=1.2)
+            axes.set_title(f"{mode}: {scores.accuracy.size} episodes", fontsize=10)
+            axes.set_xlabel("accuracy of an episode")
+            _percent(axes.xaxis)
+        panels[0].set_ylabel("episodes")
+        panels[0].yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        return to_svg(figure, "Histogram of episode accuracies")
+
+
+def interval_plot(labels: Sequence[str], scores: dict[str, list[MeanCI | None]]) -> Markup:
+    """Accuracy of several runs with their intervals, one line per run; ``scores`` maps ``bn_mode`` to one per label."""
+    with style():
+        figure, axes = panel(10.2, 0.9 + 0.42 * len(labels))
+        offsets = np.linspace(-0.13, 0.13, len(scores)) if len(scores) > 1 else np.zeros(1)
+        for offset, (mode, values) in zip(offsets, scores.items(), strict=True):
+            drawn = [(row + offset, value) for row, value in enumerate(values) if value is not None]
+            axes.errorbar(
+                [value.mean for _, value in drawn],
+                [row for row, _ in drawn],
+                xerr=[0.0 if np.isnan(value.ci95) else value.ci95 for _, value in drawn],
+                fmt="o", markersize=4.5, capsize=0, linewidth=2.2, color=_MODE_COLOURS.get(mode, VIOLET), label=mode,
+            )  # fmt: skip
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        _percent(axes.xaxis)
+        axes.set_xlabel("test accuracy, 95 % CI")
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)
+        return to_svg(figure, "Test accuracy of all runs")
+
+
+def validation_overlay(labels: Sequence[str], runs: Sequence[Run]) -> Markup | None:
+    """Validation accuracy of several runs in one picture, with bands; None if no run recorded any."""
+    with style():
+        figure, axes = panel(10.2, 3.4)
+        drawn = False
+        for place, (label, run) in enumerate(zip(labels, runs, strict=True)):
+            colour = SERIES[place % len(SERIES)]
+            if _curve(axes, run, "val/accuracy", label, colour):
+                drawn = True
+                _band(axes, run, colour)
+        if not drawn:
+            return None
+        _finish(axes, "validation accuracy", percent=True, legend=False)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.4)
+        return to_svg(figure, "Validation accuracy of all runs")

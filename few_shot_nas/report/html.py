@@ -1,0 +1,181 @@
+"""Put tables and pictures into one self-contained HTML page."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from few_shot_nas.errors import InputError
+from few_shot_nas.report import curves
+from few_shot_nas.report.genotype_picture import genotype_pictures, is_chain, kinds_used
+from few_shot_nas.report.run import Run, load_run
+from few_shot_nas.report.tables import (
+    duration,
+    modes,
+    names,
+    paired_differences,
+    percent,
+    points,
+    quantity,
+    score,
+    tabulate,
+    task,
+)
+from few_shot_nas.spaces.genotype import Genotype
+
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def write_report(run_dir: Path | str) -> Path:
+    """Write ``report.html`` of one run into its directory.
+
+    Args:
+        run_dir: a run directory, see :func:`few_shot_nas.report.run.load_run`.
+
+    Returns:
+        The path of the page: one file that needs no other.
+
+    Raises:
+        InputError: naming the file of the run that is missing or damaged.
+    """
+    run = load_run(run_dir)
+    return _write(Path(run_dir) / "report.html", "run.html.jinja", _one_run(run))
+
+
+def compare_runs(run_dirs: Sequence[Path | str], output: Path | str) -> Path:
+    """Write one page that compares runs, paired on their test episodes where these are the same.
+
+    Args:
+        run_dirs: run directories, shown in this order.
+        output: path of the page; its folder is made.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        InputError: naming the file of a run that is missing or damaged, or if there are no runs.
+    """
+    if not run_dirs:
+        raise InputError("report: no run directory given; name at least one folder that holds a results.json")
+    runs = [load_run(run_dir) for run_dir in run_dirs]
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    return _write(Path(output), "comparison.html.jinja", _comparison(runs))
+
+
+def _write(path: Path, template: str, content: Mapping[str, Any]) -> Path:
+    """Render and write the page whole or not at all."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(_ENVIRONMENT.get_template(template).render(content), encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def _present(pictures: Sequence[tuple[str, Markup | None]]) -> list[tuple[str, Markup]]:
+    return [(caption, picture) for caption, picture in pictures if picture is not None]
+
+
+def _one_run(run: Run) -> dict[str, Any]:
+    controller = [
+        ("Reward of the sampled architectures and the baseline it is compared with.", curves.reward_curves(run)),
+        ("Entropy of the policy: it falls as the controller settles on an architecture.", curves.entropy_curve(run)),
+    ]
+    learning = [
+        ("Mean cross-entropy of the queries after adaptation.", curves.loss_curves(run)),
+        ("Share of right queries after adaptation.", curves.accuracy_curves(run)),
+    ]
+    return {
+        "title": f"{run.results['algorithm']} on {run.results['data_class']}, {task(run)}",
+        "name": run.name,
+        "results": run.results,
+        "scores": [(mode, percent(score(run, mode)), score(run, mode)) for mode in modes([run])],
+        "cards": _cards(run),
+        "learning": _present(learning),
+        "histogram": curves.episode_histogram(run),
+        "architecture": None if run.genotype is None else _architecture(run.genotype, run.name),
+        "controller": _present(controller),
+        "facts": _facts(run),
+        "config": run.config_text,
+    }
+
+
+def _cards(run: Run) -> list[tuple[str, str]]:
+    """Return (number, what it is) for the head of the page."""
+    results = run.results
+    values = [
+        (quantity(results.get("parameters")), "parameters"),
+        (quantity(results.get("macs")), "MACs per image"),
+        (duration(results.get("wall_seconds")), "wall time"),
+        (f"{results['meta_steps']:,}" if "meta_steps" in results else "–", "meta-steps"),
+    ]
+    if "reward_calls" in results["search"]:
+        values.append((f"{results['search']['reward_calls']:,}", "reward calls"))
+    return [(value, label) for value, label in values if value != "–"]
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    results = run.results
+    wanted = {
+        "Algorithm": results["algorithm"],
+        "Model": results["model_class"],
+        "Data": results["data_class"],
+        "Test split": results.get("split"),
+        "Task": f"{task(run)}, {results['n_query']} queries per class" if "n_query" in results else task(run),
+        "Weights": {"scratch": "trained from scratch", "inherited": "inherited from the supernet"}.get(
+            str(results.get("regime")), results.get("regime")
+        ),
+        "Seed": results["seed"],
+        "Hardware": results.get("hardware"),
+        "Versions": ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
+    }
+    found = {key.replace('_', ' ').capitalize(): value for key, value in results["search"].items()}
+    return [(label, str(value)) for label, value in (wanted | found).items() if value not in (None, "")]
+
+
+def _architecture(genotype: Genotype, owner: str) -> dict[str, Any]:
+    return {
+        "pictures": genotype_pictures(genotype, owner),
+        "kinds": kinds_used(genotype),
+        "chain": all(is_chain(edges) for _, edges in genotype.edges),
+        "genotype": genotype,
+        "json": genotype.to_json(),
+    }
+
+
+def _comparison(runs: Sequence[Run]) -> dict[str, Any]:
+    labels = names(runs)
+    intervals = {mode: [score(run, mode) for run in runs] for mode in modes(runs)}
+    held: dict[Genotype, list[str]] = {}
+    for label, run in zip(labels, runs, strict=True):
+        if run.genotype is not None:
+            held.setdefault(run.genotype, []).append(label)
+    return {
+        "title": "Comparison of runs" if len(runs) > 1 else "One run",
+        "table": tabulate(runs),
+        "labels": labels,
+        "intervals": curves.interval_plot(labels, intervals) if intervals else None,
+        "paired": [(mode, matrix) for mode in modes(runs) if (matrix := _paired_matrix(runs, mode))],
+        "overlay": curves.validation_overlay(labels, runs),
+        "architectures": [(users, _architecture(genotype, ", ".join(users))) for genotype, users in held.items()],
+        "runs": [(label, run, _facts(run)) for label, run in zip(labels, runs, strict=True)],
+    }
+
+
+def _paired_matrix(runs: Sequence[Run], mode: str) -> list[list[tuple[str, str]]]:
+    """Return for each row run and column run (text, CSS class) of row minus column; empty without any pair."""
+    matrix = [[("", "")] * len(runs) for _ in runs]
+    pairs = paired_differences(runs, mode)
+    for pair in pairs:
+        mirrored = pair.difference._replace(mean=-pair.difference.mean)
+        for row, column, value in ((pair.first, pair.second, pair.difference), (pair.second, pair.first, mirrored)):
+            sign = "better" if value.mean > 0 else "worse"
+            matrix[row][column] = (points(value), sign if pair.clear else "")
+    return matrix if pairs else []

@@ -1,0 +1,219 @@
+"""Read a run directory: the only input of every report. Nothing here imports a model or opens a checkpoint."""
+
+import csv
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from few_shot_nas.errors import InputError
+from few_shot_nas.spaces.genotype import Genotype
+
+BN_MODES = ("transductive", "support", "running")
+_RESULT_KEYS = ("algorithm", "model_class", "data_class", "n_way", "k_shot", "seed")
+# A CSV may hold rounded numbers; more than half of the last digit that a table shows is damage.
+_TOLERANCE = 5e-4
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Scores of one evaluation, ordered by task id.
+
+    Attributes:
+        task_id: identity of each test task, ``[n]`` int64, no duplicates.
+        accuracy: fraction of right queries, ``[n]`` float64.
+        loss: mean cross-entropy of the queries, ``[n]`` float64, nan where the file has none.
+    """
+
+    task_id: np.ndarray
+    accuracy: np.ndarray
+    loss: np.ndarray
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a report needs to know of one run.
+
+    Attributes:
+        path: the run directory.
+        results: the content of ``results.json``.
+        config: the flags of ``config.yaml``.
+        config_text: the same, as it is written.
+        metrics: columns of ``metrics.csv`` by name, float64 with nan in blank cells; empty without the file.
+        episodes: test scores by ``bn_mode``; empty without the file.
+        genotype: the architecture found or trained, if there is one.
+    """
+
+    path: Path
+    results: dict[str, Any]
+    config: dict[str, Any]
+    config_text: str
+    metrics: dict[str, np.ndarray]
+    episodes: dict[str, Episodes]
+    genotype: Genotype | None
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    def series(self, column: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return (meta_step, value) of the rows of ``metrics.csv`` where ``column`` is filled; empty without it."""
+        if column not in self.metrics:
+            return np.empty(0), np.empty(0)
+        values = self.metrics[column]
+        filled = np.isfinite(values)
+        return self.metrics["meta_step"][filled], values[filled]
+
+
+def load_run(path: Path | str) -> Run:
+    """Read one run directory.
+
+    Args:
+        path: a folder with ``config.yaml`` and ``results.json``; ``metrics.csv``, ``episodes.csv`` and
+            ``genotype.json`` are read if they are there.
+
+    Raises:
+        InputError: naming the file that is missing or damaged and what is wrong with it.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"report: {path} is not a run directory; give a folder that training/run_experiment.py wrote")
+    results = _read_results(path / "results.json")
+    config_text = _read_text(path / "config.yaml")
+    run = Run(
+        path=path,
+        results=results,
+        config=_parse_config(path / "config.yaml", config_text),
+        config_text=config_text,
+        metrics=_read_metrics(path / "metrics.csv"),
+        episodes=_read_episodes(path / "episodes.csv"),
+        genotype=Genotype.load(path / "genotype.json") if (path / "genotype.json").exists() else None,
+    )
+    _check_agreement(run)
+    return run
+
+
+def _damaged(path: Path, what: str) -> InputError:
+    return InputError(f"report: {path} is damaged: {what}; repeat the run or restore the file")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(
+            f"report: {path} is missing; a run writes it when it ends, so let the run finish "
+            f"(--run_dir={path.parent} --ckpt_path=last continues it)"
+        ) from None
+    except UnicodeDecodeError:
+        raise _damaged(path, "it is not text") from None
+    except OSError as error:
+        raise InputError(f"report: {path} cannot be read ({error.strerror})") from None
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    try:
+        results = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise _damaged(path, f"line {error.lineno} is not JSON ({error.msg})") from None
+    if not isinstance(results, dict):
+        raise _damaged(path, "it must hold one JSON object")
+    for key in _RESULT_KEYS:
+        if key not in results:
+            raise _damaged(path, f"the field {key} is missing")
+    for key in ("test", "versions", "search"):
+        if not isinstance(results.setdefault(key, {}), dict):
+            raise _damaged(path, f"the field {key} must be an object")
+    for mode, score in results["test"].items():
+        numbers = [score.get(key) for key in ("accuracy", "ci95", "episodes")] if isinstance(score, dict) else [None]
+        if not isinstance(numbers[0], int | float) or any(
+            number is not None and not isinstance(number, int | float) for number in numbers
+        ):
+            raise _damaged(path, f"test.{mode} must hold the numbers accuracy, ci95 and episodes")
+    return results
+
+
+def _parse_config(path: Path, text: str) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise _damaged(path, f"not YAML ({' '.join(str(error).split())[:120]})") from None
+    if not isinstance(config, dict):
+        raise _damaged(path, "it must hold flags, one per line")
+    return config
+
+
+def _read_rows(path: Path, needed: tuple[str, ...]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of a CSV file; every row as long as the header."""
+    rows = [row for row in csv.reader(_read_text(path).splitlines()) if row]
+    header = rows[0] if rows else []
+    for column in needed:
+        if column not in header:
+            raise _damaged(path, f"the column {column} is missing")
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(header):
+            raise _damaged(path, f"line {number} has {len(row)} cells where the header has {len(header)}")
+    return header, rows[1:]
+
+
+def _number(path: Path, line: int, column: str, cell: str) -> float:
+    if not cell.strip():
+        return math.nan
+    try:
+        return float(cell)
+    except ValueError:
+        raise _damaged(path, f"line {line}, column {column} holds {cell!r} where a number is needed") from None
+
+
+def _read_metrics(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        return {}
+    header, rows = _read_rows(path, needed=("meta_step",))
+    return {
+        column: np.array([_number(path, line, column, row[place]) for line, row in enumerate(rows, start=2)])
+        for place, column in enumerate(header)
+    }
+
+
+def _read_episodes(path: Path) -> dict[str, Episodes]:
+    if not path.exists():
+        return {}
+    header, rows = _read_rows(path, needed=("task_id", "bn_mode", "accuracy"))
+    scores: dict[str, list[tuple[int, float, float]]] = {}
+    for line, row in enumerate(rows, start=2):
+        cells = dict(zip(header, row, strict=True))
+        accuracy = _number(path, line, "accuracy", cells["accuracy"])
+        task_id = _number(path, line, "task_id", cells["task_id"])
+        if not 0 <= accuracy <= 1:
+            raise _damaged(path, f"line {line} has accuracy {cells['accuracy']!r}, a fraction from 0 to 1 is needed")
+        if not task_id.is_integer():
+            raise _damaged(path, f"line {line} has task_id {cells['task_id']!r}, a whole number is needed")
+        loss = _number(path, line, "loss", cells.get("loss", ""))
+        scores.setdefault(cells["bn_mode"], []).append((int(task_id), accuracy, loss))
+    return {mode: _sorted_episodes(path, mode, found) for mode, found in scores.items()}
+
+
+def _sorted_episodes(path: Path, mode: str, found: list[tuple[int, float, float]]) -> Episodes:
+    found.sort(key=lambda row: row[0])
+    task_id = np.array([row[0] for row in found], dtype=np.int64)
+    twice = task_id[1:][task_id[1:] == task_id[:-1]]
+    if twice.size:
+        raise _damaged(path, f"task {twice[0]} occurs twice with bn_mode {mode}")
+    return Episodes(task_id, np.array([row[1] for row in found]), np.array([row[2] for row in found]))
+
+
+def _check_agreement(run: Run) -> None:
+    """Two files that tell different accuracies come from two runs; a report of them would be fiction."""
+    for mode, score in run.results["test"].items():
+        if mode in run.episodes:
+            mean = float(run.episodes[mode].accuracy.mean())
+            if abs(mean - score["accuracy"]) > _TOLERANCE:
+                raise InputError(
+                    f"report: {run.path}: results.json has {mode} accuracy {score['accuracy']:.4f}, but the mean of "
+                    f"episodes.csv is {mean:.4f}; the files are of different runs, repeat the test"
+                )

@@ -1,0 +1,226 @@
+"""Numbers of runs as rows: results with confidence intervals, and paired differences between runs.
+
+Every interval is the two-sided 95 % t-interval over episodes in float64 that
+:func:`few_shot_nas.meta.statistics.mean_ci` computes.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from few_shot_nas.data.sources import SOURCES
+from few_shot_nas.meta.statistics import MeanCI, mean_ci
+from few_shot_nas.report.run import BN_MODES, Run
+
+# What makes two runs draw the same task for the same id, apart from the flags of the data source.
+_TASK_KEYS = ("data_class", "n_way", "k_shot", "n_query", "seed", "split")
+# Flags of a source that change where images lie or how large they are, not which ones a task holds.
+_SAME_TASKS = {"data_dir", "cache_dir", "image_size", "download"}
+_DASH = "–"
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Accuracy of one run minus that of another on the same episodes.
+
+    Attributes:
+        first: index of the run that is subtracted from.
+        second: index of the run that is subtracted.
+        difference: mean over episodes of the differences, a fraction, with its interval.
+    """
+
+    first: int
+    second: int
+    difference: MeanCI
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return abs(self.difference.mean) > self.difference.ci95
+
+
+def score(run: Run, mode: str) -> MeanCI | None:
+    """Return the test accuracy of one ``bn_mode``: from the episodes if they are kept, else as the run reported it."""
+    if mode in run.episodes:
+        return mean_ci(run.episodes[mode].accuracy)
+    reported = run.results["test"].get(mode)
+    if reported is None:
+        return None
+    half = float("nan") if reported.get("ci95") is None else float(reported["ci95"])
+    return MeanCI(float(reported["accuracy"]), half, reported.get("episodes") or 0)
+
+
+def modes(runs: Sequence[Run]) -> list[str]:
+    """Return the ``bn_mode`` of the runs' tests, transductive first."""
+    found = {mode for run in runs for mode in (*run.episodes, *run.results["test"])}
+    return [mode for mode in BN_MODES if mode in found] + sorted(found - set(BN_MODES))
+
+
+def percent(value: MeanCI | None) -> str:
+    """Return ``71.3 ± 1.2`` (per cent), a dash for no value; no interval where there is none."""
+    if value is None:
+        return _DASH
+    half = "" if np.isnan(value.ci95) else f" ± {100 * value.ci95:.1f}"
+    return f"{100 * value.mean:.1f}{half}"
+
+
+def points(value: MeanCI) -> str:
+    """Return a difference as ``+1.2 ± 0.8`` in percentage points, with a true minus sign."""
+    return f"{100 * value.mean:+.1f} ± {100 * value.ci95:.1f}".replace("-", "−")
+
+
+def quantity(value: float | None) -> str:
+    """Return a count with three digits and k, M or G; a dash for None."""
+    if value is None:
+        return _DASH
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        # 999,950 would be printed as 1000 k.
+        if value >= 0.9995 * size:
+            return f"{value / size:#.3g}".rstrip(".") + f" {unit}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return ``42 s``, ``3 min 05 s`` or ``2 h 07 min``; a dash for None."""
+    if seconds is None:
+        return _DASH
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def names(runs: Sequence[Run]) -> list[str]:
+    """Return a name for each run: its folder, with as many parent folders as are needed to tell the runs apart."""
+    paths = [run.path.resolve().parts for run in runs]
+    for depth in range(1, max(map(len, paths), default=0) + 1):
+        short = ["/".join(path[-depth:]) for path in paths]
+        if len(set(short)) == len(set(paths)):
+            return short
+    return [run.name for run in runs]
+
+
+@dataclass(frozen=True)
+class ResultsTable:
+    """The table of results as text.
+
+    Attributes:
+        common: what all runs share of data, task, split and number of episodes; said once instead of in every row.
+        head: names of the columns.
+        rows: the cells, one row per run.
+        numeric: index of the first column of numbers.
+    """
+
+    common: str
+    head: list[str]
+    rows: list[list[str]]
+    numeric: int
+
+
+def tabulate(runs: Sequence[Run]) -> ResultsTable:
+    """Lay out accuracy with interval, size and cost of each run.
+
+    Accuracies are in per cent and the column names say so; the search cost is a column only if a run searched.
+    """
+    protocol = {
+        "data": [str(run.results["data_class"]) for run in runs],
+        "task": [task(run) for run in runs],
+        "split": [str(run.results.get("split", _DASH)) for run in runs],
+    }
+    episodes = [_episodes(run) for run in runs]
+    varying = {key: values for key, values in protocol.items() if len(set(values)) > 1}
+    common = [f"{values[0]} split" if key == "split" else values[0] for key, values in protocol.items()]
+    common = [text for text, key in zip(common, protocol, strict=True) if key not in varying]
+    common += [f"{episodes[0]} episodes"] if len(set(episodes)) == 1 else []
+    columns = {
+        "run": names(runs),
+        "algorithm": [str(run.results["algorithm"]) for run in runs],
+        "model": [str(run.results["model_class"]) for run in runs],
+        "weights": [str(run.results.get("regime", _DASH)) for run in runs],
+        **varying,
+    }
+    numeric = len(columns)
+    for mode in modes(runs):
+        columns[f"{mode} %"] = [percent(score(run, mode)) for run in runs]
+    if len(set(episodes)) > 1:
+        columns["episodes"] = episodes
+    columns["params"] = [quantity(run.results.get("parameters")) for run in runs]
+    columns["MACs"] = [quantity(run.results.get("macs")) for run in runs]
+    columns["seconds"] = [_seconds(run) for run in runs]
+    if any("reward_calls" in run.results["search"] for run in runs):
+        columns["reward calls"] = [str(run.results["search"].get("reward_calls", _DASH)) for run in runs]
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    return ResultsTable(", ".join(common), list(columns), rows, numeric)
+
+
+def _seconds(run: Run) -> str:
+    seconds = run.results.get("wall_seconds")
+    return _DASH if seconds is None else f"{seconds:,.{1 if seconds < 10 else 0}f}"
+
+
+def _episodes(run: Run) -> str:
+    counts = sorted({value.n for mode in modes([run]) if (value := score(run, mode)) is not None})
+    return "/".join(map(str, counts)) or _DASH
+
+
+def task(run: Run) -> str:
+    """Return ``5-way 1-shot``."""
+    return f"{run.results['n_way']}-way {run.results['k_shot']}-shot"
+
+
+def results_table(runs: Sequence[Run]) -> Table:
+    """Return the table for the terminal; what a run is stands below its name, so that 80 columns are enough."""
+    content = tabulate(runs)
+    title = "Test accuracy: mean over episodes ± 95 % confidence interval"
+    title = f"{title}\n{content.common}" if content.common else title
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(content.head[0], overflow="fold", min_width=16)
+    for column in content.head[content.numeric :]:
+        # A broken number would be misread.
+        table.add_column(column.replace(" ", "\n"), justify="right", no_wrap=True)
+    for row in content.rows:
+        name = Text(row[0]).append("\n" + ", ".join(row[1 : content.numeric]), style="dim")
+        table.add_row(name, *(Text(cell) for cell in row[content.numeric :]))
+    return table
+
+
+def task_settings(run: Run) -> dict[str, Any]:
+    """Return every setting that decides which images the test task of a given id holds."""
+    settings = {key: run.results.get(key, run.config.get(key)) for key in _TASK_KEYS}
+    source = SOURCES.get(str(run.results["data_class"]))
+    if source is not None:
+        own = set(inspect.signature(source.__init__).parameters) - _SAME_TASKS
+        settings.update({key: run.config[key] for key in sorted(own & set(run.config))})
+    return settings
+
+
+def paired_differences(runs: Sequence[Run], mode: str) -> list[PairedDifference]:
+    """Compare every two runs whose tests held the same tasks, episode by episode.
+
+    Args:
+        runs: the runs; indices in the result refer to this order.
+        mode: the ``bn_mode`` of the scores.
+
+    Returns:
+        One entry per pair with equal task settings, seeds and task ids, and at least two episodes.
+    """
+    found = []
+    for first, second in combinations(range(len(runs)), 2):
+        one, other = runs[first].episodes.get(mode), runs[second].episodes.get(mode)
+        if one is None or other is None or one.task_id.size < 2 or not np.array_equal(one.task_id, other.task_id):
+            continue
+        if task_settings(runs[first]) == task_settings(runs[second]):
+            found.append(PairedDifference(first, second, mean_ci(one.accuracy - other.accuracy)))
+    return found

@@ -1,0 +1,49 @@
+"""Notice a search that has collapsed: to ops without weights, or to a policy that no longer explores."""
+
+from collections.abc import Sequence
+
+from few_shot_nas.spaces.space import SearchSpace
+
+MAX_WEIGHTLESS = 0.7
+MIN_ENTROPY_FRACTION = 0.1
+
+
+def weightless_fraction(space: SearchSpace, decisions: Sequence[int]) -> float:
+    """Return which part of an architecture's op decisions chose skip, pool or none.
+
+    Decisions about inputs and ENAS' skip connections are not ops and do not count.
+
+    Returns:
+        A fraction; 0 for a space without ops.
+    """
+    ops = [
+        str(decision.choices[choice])
+        for decision, choice in zip(space.decisions, decisions, strict=True)
+        if decision.kind == "op"
+    ]
+    weightless = sum(op == "none" or "skip" in op or "pool" in op for op in ops)
+    return weightless / len(ops) if ops else 0.0
+
+
+def collapse_warning(weightless: float, entropy_fraction: float) -> str | None:
+    """Return what to tell the user, or None while all is well.
+
+    Weight-sharing searches are known to end in architectures of skips alone, and policies to lock onto the ops that
+    were trained first. Limits: more than 70 % of the greedy architecture's ops without weights; less than 10 % of the
+    entropy of the uniform policy.
+
+    Args:
+        weightless: see :func:`weightless_fraction`, of the greedy architecture.
+        entropy_fraction: entropy of the policy divided by that of the uniform one.
+    """
+    if weightless > MAX_WEIGHTLESS:
+        return (
+            f"the search may have collapsed: {weightless:.0%} of the greedy architecture's ops are skip, pool or none; "
+            "train the shared weights longer before the controller (warm-up), or raise entropy_weight"
+        )
+    if entropy_fraction < MIN_ENTROPY_FRACTION:
+        return (
+            f"the search may have collapsed: the policy's entropy is {entropy_fraction:.1%} of its maximum, so it "
+            "hardly explores any more; lower controller_lr, or raise entropy_weight"
+        )
+    return None

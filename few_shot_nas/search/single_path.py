@@ -1,0 +1,24 @@
+"""Which children train the shared weights when no policy chooses them."""
+
+from collections.abc import Sequence
+
+import torch
+
+from few_shot_nas.search.derive import Decisions
+from few_shot_nas.spaces.space import Decision
+
+
+def fair_paths(decisions: Sequence[Decision], generator: torch.Generator) -> list[Decisions]:
+    """Draw a group of architectures in which every choice of a decision occurs equally often.
+
+    Strict fairness (Chu et al. 2019, arXiv:1907.01845): as many architectures as the widest decision has choices, each
+    decision going through its own random permutation. A narrower decision starts again, so its first choices in the
+    permutation occur once more than the others where the numbers do not divide.
+
+    Args:
+        decisions: the decisions of a space.
+        generator: the only source of randomness.
+    """
+    count = max(len(decision.choices) for decision in decisions)
+    orders = [torch.randperm(len(decision.choices), generator=generator).tolist() for decision in decisions]
+    return [tuple(order[place % len(order)] for order in orders) for place in range(count)]

@@ -1,0 +1,104 @@
+"""Conv4 with the op of every block searched: 625 architectures, one of which is Conv4."""
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from few_shot_nas.errors import InputError
+from few_shot_nas.spaces.chain import Chain
+from few_shot_nas.spaces.genotype import Edge, Genotype
+from few_shot_nas.spaces.layout import channels_last
+from few_shot_nas.spaces.norm import BatchNorm2d
+from few_shot_nas.spaces.ops import OPS
+from few_shot_nas.spaces.space import Body, Menu
+
+KEEP_CHANNELS = ("avg_pool_3x3", "skip_connect")
+
+
+def block_op(op: str, channels_in: int, channels_out: int) -> nn.Module:
+    """Build an op; one that keeps the number of channels gets a 1x1 convolution behind it where that must change."""
+    if op in KEEP_CHANNELS and channels_in != channels_out:
+        return nn.Sequential(
+            OPS[op](channels_in, channels_in, 1, True), nn.Conv2d(channels_in, channels_out, 1, bias=False)
+        )
+    return OPS[op](channels_in, channels_out, 1, True)
+
+
+class Block(nn.Module):
+    """One of several ops, then BN (shared by the ops), ReLU and a 2x2 max-pool: a block of Conv4."""
+
+    def __init__(self, channels_in: int, channels_out: int, ops: Sequence[str]) -> None:
+        super().__init__()
+        self.ops = nn.ModuleDict({op: block_op(op, channels_in, channels_out) for op in ops})
+        self.norm = BatchNorm2d(channels_out)
+
+    def forward(self, x: Tensor, op: str) -> Tensor:
+        """``[B, C, H, W]`` to ``[B, channels_out, H // 2, W // 2]`` through ``op``."""
+        return F.max_pool2d(F.relu(self.norm(self.ops[op](x))), 2)
+
+
+class Conv4ChainBody(Body):
+    """Blocks that halve the image, then flatten, as Conv4 does; no stem.
+
+    Args:
+        in_channels: channels of the images.
+        image_size: height and width of the images.
+        channels: channels of every block.
+        menu: the ops that the blocks hold.
+
+    Raises:
+        InputError: if the images are too small to be halved once per block.
+    """
+
+    def __init__(self, in_channels: int, image_size: int, channels: int, menu: Menu) -> None:
+        super().__init__()
+        self.menu = menu
+        blocks = menu["chain"]
+        size = image_size >> len(blocks)
+        if size < 1:
+            raise InputError(
+                f"space conv4_chain: image_size={image_size} with cells={len(blocks)} given, each block halves the "
+                f"image; at least image_size={1 << len(blocks)} is needed"
+            )
+        self.blocks = nn.ModuleList(
+            Block(channels if index else in_channels, channels, ops) for index, ops in enumerate(blocks.values())
+        )
+        self.feature_dim = channels * size**2
+
+    def forward(self, x: Tensor, genotype: Genotype) -> Tensor:
+        """Run only the genotype's path: ``[B, C, H, W]`` to features ``[B, feature_dim]``."""
+        x = channels_last(x)
+        for block, edge in zip(self.blocks, genotype.edges[0][1], strict=True):
+            x = block(x, edge.op)
+        return x.flatten(1)
+
+    def owned_ops(self) -> Iterator[tuple[str, str, Edge]]:
+        """Yield, for each op module held, its name prefix (with the dot), cell type and edge."""
+        for index, ops in enumerate(self.menu["chain"].values()):
+            for op in ops:
+                yield f"blocks.{index}.ops.{op}.", "chain", Edge(op, index, index + 1)
+
+
+class Conv4Chain(Chain):
+    """``cells`` blocks of five ops each; with the default of four blocks 625 architectures.
+
+    Size halves where Conv4's does, so it takes images of 28, 42 and 84 pixels. The architecture of ``conv_k3`` alone
+    is Conv4 (with ``width=channels``, ``downsample=pool``) but for its convolutions' biases, which BN cancels. In the
+    first block a 1x1 convolution follows the average pool and the identity, to reach ``channels``.
+
+    Args:
+        channels: channels of every block.
+        cells: number of blocks.
+        nodes: recorded in the genotype and otherwise without effect: a block has no inner nodes.
+    """
+
+    name: ClassVar[str] = "conv4_chain"
+
+    def __init__(self, channels: int = 32, cells: int = 4, nodes: int = 1) -> None:
+        super().__init__(channels, cells, nodes)
+
+    def body(self, in_channels: int, image_size: int, menu: Menu) -> Body:
+        """Build the blocks; see :class:`Conv4ChainBody`."""
+        return Conv4ChainBody(in_channels, image_size, self.channels, menu)

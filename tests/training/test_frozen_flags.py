@@ -1,0 +1,75 @@
+"""The flags that users, recipes and sweeps may rely on. A flag may be added here; one that goes needs an alias."""
+
+import pytest
+
+from training.class_tables import load_tables
+from training.cli import build_flags
+from training.legacy import FIXED, REMOVED, RENAMED, RULES
+
+TABLES = load_tables()
+
+SHELL = (
+    "algorithm model_class data_class run_dir seed wandb ckpt_path init_from test_checkpoint save_every save_minutes "
+    "n_way k_shot n_query"
+).split()
+DATA = (
+    "data_dir cache_dir image_size meta_batch_size num_workers val_every val_episodes test_episodes test_split"
+).split()
+TRAINER = (
+    "accelerator strategy devices num_nodes precision fast_dev_run max_time limit_train_batches limit_val_batches "
+    "limit_test_batches limit_predict_batches overfit_batches num_sanity_val_steps enable_checkpointing "
+    "enable_progress_bar enable_model_summary deterministic benchmark profiler detect_anomaly enable_autolog_hparams"
+).split()
+OUTER = "max_meta_steps outer_lr outer_schedule weight_decay meta_grad_clip bn_mode log_every log_grad_norm".split()
+INNER = "inner_lr inner_steps eval_inner_steps first_order".split()
+DERIVE = "derive_candidates derive_episodes".split()
+SPACE = "space channels cells nodes".split()
+CONTROLLER = (
+    "controller controller_inner_lr controller_lr inner_archs outer_archs controller_first_order entropy_weight"
+).split()
+
+FLAGS = {
+    "MAML": INNER + OUTER,
+    "MAMLENAS": INNER + OUTER + DERIVE + CONTROLLER + SPACE,
+    "RandomSearch": INNER + OUTER + DERIVE + ["random_archs", "rewards_per_task"] + SPACE,
+}
+MODELS = {
+    "Conv4": ["width", "downsample"],
+    "GenotypeNetwork": ["genotype"],
+    "Supernet": SPACE,
+}
+
+
+@pytest.mark.parametrize("algorithm", sorted(FLAGS))
+def test_flags_of_each_algorithm_with_its_default_network_and_data(algorithm: str) -> None:
+    model = TABLES.algorithms[algorithm].default_model
+    flags = build_flags(TABLES, algorithm, model, "Glyphs")
+    own = FLAGS[algorithm] if model == "Supernet" else FLAGS[algorithm] + MODELS[model]
+    assert sorted(flags) == sorted(SHELL + DATA + TRAINER + own)
+
+
+@pytest.mark.parametrize("algorithm", list(TABLES.algorithms))
+@pytest.mark.parametrize("model", list(TABLES.models))
+@pytest.mark.parametrize("source", list(TABLES.sources))
+def test_every_combination_of_classes_gives_a_parser(algorithm: str, model: str, source: str) -> None:
+    flags = build_flags(TABLES, algorithm, model, source)
+    assert set(SHELL + TRAINER) <= set(flags)
+    assert not set(flags) & {*FIXED, *REMOVED, *RENAMED, *(set(RULES) - {"accelerator", "precision"})}
+
+
+@pytest.mark.parametrize("algorithm", list(TABLES.algorithms))
+def test_every_flag_says_what_it_does(algorithm: str) -> None:
+    silent = [
+        flag.name
+        for source in TABLES.sources
+        for model in TABLES.models
+        for flag in build_flags(TABLES, algorithm, model, source).values()
+        if not flag.help
+    ]
+    assert silent == []
+
+
+def test_old_spellings_lead_to_flags_that_exist() -> None:
+    flags = build_flags(TABLES, "MAML", "Conv4", "Glyphs")
+    targets = {*RENAMED.values(), "accelerator", "devices", "strategy", "precision", "log_grad_norm", "val_every"}
+    assert targets <= set(flags)

@@ -1,0 +1,300 @@
+"""Build the parts of a run from its flags."""
+
+import hashlib
+import importlib.util
+import logging
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torch import nn
+
+from few_shot_nas.errors import InputError
+from few_shot_nas.models import GenotypeNetwork
+from few_shot_nas.runtime.checkpoint import KEY, MetaCheckpoint, check_identity, load_checkpoint
+from few_shot_nas.runtime.metrics_csv import MetricsCSV
+from few_shot_nas.runtime.progress import EpisodeProgress
+from few_shot_nas.runtime.strategy import NAME as EPISODIC_DDP
+from training.cli import FROM_SOURCE
+from training.class_tables import Tables
+from training.flags import arguments, flags_of
+from training.run_directory import RunDirectory, is_first_rank
+from training.trainer_flags import TRAINER_FLAGS
+
+Values = Mapping[str, Any]
+
+
+class Parts(NamedTuple):
+    """What the Trainer works on."""
+
+    source: Any
+    net: nn.Module
+    module: Any
+    datamodule: Any
+
+
+def build_parts(tables: Tables | None, values: Values) -> Parts:
+    """Prepare the data and build network, algorithm and DataModule, in that order.
+
+    Raises:
+        InputError: from any of them, before anything of the run is written.
+    """
+    if tables is None:
+        raise ValueError("build_parts() needs the imported classes")
+    model, algorithm = tables.models[values["model_class"]], tables.algorithms[values["algorithm"]]
+    source_class = tables.sources[values["data_class"]]
+    source = source_class(**arguments(source_class, values))
+    source.prepare()
+    pl.seed_everything(values["seed"], workers=True, verbose=False)
+    net = model(
+        in_channels=source.in_channels, image_size=source.image_size, **arguments(model, values, skip=FROM_SOURCE)
+    )
+    if values["init_from"]:
+        load_weights(net, values["init_from"])
+    module = algorithm(net, **arguments(algorithm, values, skip=("net",)))
+    module.run_identity = identity(tables, values, net)
+    # No test at all is the shell's business; the DataModule knows only tests of at least one episode.
+    episodes = {**values, "test_episodes": values["test_episodes"] or 1}
+    datamodule = tables.datamodule(source, **arguments(tables.datamodule, episodes, skip=("source",)))
+    datamodule.setup()
+    return Parts(source, net, module, datamodule)
+
+
+def identity(tables: Tables, values: Values, net: nn.Module) -> dict[str, str | int]:
+    """Return what a checkpoint must agree on with the run that continues it: classes, tasks, seed, network.
+
+    An architecture counts by what it is, not by the file it was read from.
+    """
+    names = ["algorithm", "model_class", "data_class", "n_way", "k_shot", "n_query", "meta_batch_size", "seed"]
+    names += [flag.name for flag in flags_of(tables.models[values["model_class"]], "Model", skip=FROM_SOURCE)]
+    names += ["controller"] if "controller" in values else []
+    found = {name: values[name] if isinstance(values[name], (int, str)) else str(values[name]) for name in names}
+    if isinstance(net, GenotypeNetwork):
+        found["genotype"] = hashlib.sha256(net.genotype.to_json().encode()).hexdigest()[:12]
+    return found
+
+
+def load_weights(net: nn.Module, path: str) -> None:
+    """Start ``net`` from a checkpoint of a run or a model.safetensors; tensors it does not have are left out.
+
+    So a derived architecture can inherit the weights of its supernet.
+
+    Raises:
+        InputError: if the file is not there or unreadable, or lacks a tensor, or has it in another shape.
+    """
+    if path.endswith(".safetensors"):
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            saved = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"--init_from={path}: cannot be read: {error}") from error
+    else:
+        state = load_checkpoint(path)["state_dict"]
+        saved = {name.removeprefix("net."): tensor for name, tensor in state.items() if name.startswith("net.")}
+    own = net.state_dict()
+    wrong = [name for name in own if name not in saved or saved[name].shape != own[name].shape]
+    if wrong:
+        found = list(saved[wrong[0]].shape) if wrong[0] in saved else "nothing"
+        raise InputError(
+            f"--init_from={path}: {len(wrong)} of {len(own)} tensors of {type(net).__name__} do not fit, for example "
+            f"{wrong[0]} needs {list(own[wrong[0]].shape)} and the file has {found}; give the flags it was made with"
+        )
+    net.load_state_dict({name: saved[name] for name in own})
+
+
+def resumed_meta_step(directory: RunDirectory, expected: dict[str, str | int]) -> int:
+    """Return the meta-step a run starts at: 0, or that of the checkpoint it continues.
+
+    Raises:
+        InputError: if the checkpoint is damaged or belongs to another kind of run.
+    """
+    if directory.resume is None:
+        return 0
+    check_identity(directory.resume, expected)
+    return int(load_checkpoint(directory.resume)[KEY]["meta_step"])
+
+
+# ---- devices --------------------------------------------------------------------------------------------------------
+
+
+def _count(devices: int | str, available: int) -> int:
+    """Return how many devices a flag such as auto, -1, 2 or 0,1 means."""
+    text = str(devices).strip("[] ")
+    if text in ("auto", "-1"):
+        return available
+    if "," in text:
+        return len([part for part in text.split(",") if part.strip()])
+    if not text.isdigit() or text == "0":
+        raise InputError(f"--devices={devices}: expected auto, a number above 0, or indices such as 0,1")
+    return int(text)
+
+
+def hardware(values: Values) -> dict[str, Any]:
+    """Return the Trainer's accelerator, devices and strategy.
+
+    Several devices always use the episodic strategy: Lightning's wrapper does not see functional gradients, and the
+    ranks would drift apart silently.
+
+    Raises:
+        InputError: if GPUs are asked for that are not there, or a strategy that cannot work.
+    """
+    accelerator, devices, strategy = values["accelerator"], values["devices"], values["strategy"]
+    gpus = torch.cuda.device_count()
+    wants_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and gpus > 0)
+    # torchrun says how many processes it has started on this machine; there is nothing left to choose.
+    started = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if str(devices) == "auto" and started > 1:
+        devices = started
+    count = _count(devices, max(gpus, 1) if wants_gpu else 1)
+    if wants_gpu and gpus < count:
+        raise InputError(
+            f"--accelerator={accelerator} --devices={devices}: this machine has {gpus} GPUs; "
+            "use --accelerator=auto --devices=auto for what there is"
+        )
+    if strategy not in ("auto", "ddp", EPISODIC_DDP):
+        raise InputError(
+            f"--strategy={strategy}: would not average functional gradients over the ranks; use --strategy=ddp"
+        )
+    several = count > 1 or values["num_nodes"] > 1
+    resolved = str(devices).strip("[]") if isinstance(devices, str) and devices != "auto" else devices
+    if not wants_gpu and str(resolved) in ("auto", "-1"):
+        resolved = 1
+    return {"accelerator": accelerator, "devices": resolved, "strategy": EPISODIC_DDP if several else "auto"}
+
+
+def hardware_text(trainer: pl.Trainer) -> str:
+    """Describe the devices of a run in a few words."""
+    if torch.cuda.is_available() and trainer.accelerator.name() == "cuda":
+        return f"{trainer.world_size} x {torch.cuda.get_device_name()}"
+    return f"{trainer.world_size} process(es) on {platform.machine()} CPU, {os.cpu_count()} cores"
+
+
+# ---- loggers and Trainer --------------------------------------------------------------------------------------------
+
+
+class _RunRecord(Callback):
+    """Hands the flags to the loggers once the ranks are up, and ends a search while the devices are still held."""
+
+    def __init__(self, values: Values) -> None:
+        self.values = dict(values)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.values)
+            if isinstance(logger, WandbLogger):
+                logger.experiment.define_metric("meta_step")
+                logger.experiment.define_metric("*", step_metric="meta_step")
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        pl_module.finish_search(getattr(trainer, "datamodule", None))
+
+
+class _Once(logging.Filter):
+    """Lets a message through the first time: Lightning prepares the data again for every stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        is_new = message not in self._seen
+        self._seen.add(message)
+        return is_new
+
+
+def show_log() -> None:
+    """Write the package's own log, such as which images were packed, to standard error on the first rank."""
+    logger = logging.getLogger("few_shot_nas")
+    if not logger.handlers and is_first_rank():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.addFilter(_Once())
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+
+
+@rank_zero_only
+def say(line: str) -> None:
+    """Write one line for the user."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def tensorboard_is_installed() -> bool:
+    """Return whether TensorBoard files can be written."""
+    return importlib.util.find_spec("tensorboard") is not None
+
+
+def wandb_is_installed() -> bool:
+    """Return whether Weights & Biases can be imported."""
+    return importlib.util.find_spec("wandb") is not None
+
+
+def _wandb_logger(run_dir: Path) -> WandbLogger | None:
+    """Return a logger that writes into the run directory, offline where there is no account; None without wandb."""
+    if not wandb_is_installed():
+        say("hint: --wandb: wandb is not installed (pip install wandb); the run goes on with metrics.csv")
+        return None
+    import wandb
+
+    # wandb reads the environment once, at its first call: the mode has to be passed.
+    mode = os.environ.get("WANDB_MODE")
+    if mode is None and is_first_rank() and not wandb.login(prompt=False, verify=False):
+        say("hint: --wandb: no account is logged in (wandb login); logging offline, wandb sync sends it later")
+        mode = "offline"
+    return WandbLogger(project="few_shot_nas", name=run_dir.name, save_dir=str(run_dir), log_model=False, mode=mode)
+
+
+def build_loggers(values: Values, run_dir: Path) -> list[Logger]:
+    """Return metrics.csv, TensorBoard where it is installed, and Weights & Biases where it is asked for."""
+    loggers: list[Logger] = [MetricsCSV(run_dir / "metrics.csv")]
+    if tensorboard_is_installed():
+        loggers.append(TensorBoardLogger(str(run_dir), name="", version="tensorboard"))
+    if values["wandb"]:
+        wandb_logger = _wandb_logger(run_dir)
+        loggers += [wandb_logger] if wandb_logger is not None else []
+    return loggers
+
+
+def build_trainer(values: Values, run_dir: Path, loggers: list[Logger] | None = None) -> pl.Trainer:
+    """Build the Trainer with what the framework fixes and what the user chose; nothing is written yet.
+
+    Raises:
+        InputError: in one line, where Lightning refuses a flag.
+    """
+    passed = {flag.name: values[flag.name] for flag in TRAINER_FLAGS} | hardware(values)
+    callbacks: list[Callback] = [_RunRecord(values)]
+    if passed["enable_checkpointing"] and loggers is not None:
+        callbacks.append(MetaCheckpoint(str(run_dir / "checkpoints"), values["save_every"], values["save_minutes"]))
+    else:
+        passed["enable_checkpointing"] = False
+    if passed["enable_progress_bar"]:
+        callbacks.append(EpisodeProgress())
+    if passed["precision"] in ("16-mixed", "16-true"):
+        say(f"warning: --precision={passed['precision']}: inner gradients may underflow; bf16-mixed does not")
+    try:
+        return pl.Trainer(
+            **{**passed, "enable_progress_bar": False},
+            logger=loggers or False,
+            callbacks=callbacks,
+            max_epochs=-1,
+            reload_dataloaders_every_n_epochs=1,
+            use_distributed_sampler=False,
+            inference_mode=False,
+            default_root_dir=str(run_dir),
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise InputError(f"Trainer: {' '.join(str(error).split())}") from error

@@ -1,0 +1,304 @@
+"""One flat parser in two phases: the class names are peeked at, then their constructors say which flags there are."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jsonargparse
+import yaml
+
+from few_shot_nas.errors import InputError
+from few_shot_nas.registry import lookup
+from training import class_tables, legacy
+from training.class_tables import Tables
+from training.flags import REQUIRED, Flag, describe, flags_of, members
+from training.legacy import Word
+from training.trainer_flags import TRAINER_FLAGS
+
+TASK = ("n_way", "k_shot", "n_query")
+#: What the shell passes to a model itself, from the task and the source.
+FROM_SOURCE = ("in_channels", "image_size")
+CLASS_FLAGS = ("algorithm", "model_class", "data_class")
+#: Flags that ask for an answer instead of a run, and that a saved configuration therefore does not hold.
+ACTIONS = ("help", "list", "print_config")
+
+
+def _flag(name: str, kind: Any, default: Any, text: str) -> Flag:
+    return Flag(name, kind, default, text, "Experiment")
+
+
+EXPERIMENT_FLAGS = (
+    _flag("algorithm", str, "MAML", "how to learn; --list shows the choices"),
+    _flag("model_class", str | None, None, "which network; default: the algorithm's own choice"),
+    _flag("data_class", str, "Glyphs", "which images"),
+    _flag("run_dir", str | None, None, "folder for everything a run writes; default runs/<names>-<time>"),
+    _flag("seed", int, 0, "names every random stream of the run"),
+    _flag("wandb", bool, False, "log to Weights & Biases as well; WANDB_MODE=offline needs no account"),
+    _flag("ckpt_path", str | None, None, "checkpoint to continue from, or the word last with the same --run_dir"),
+    _flag("init_from", str | None, None, "checkpoint or model.safetensors whose weights to start from, at meta-step 0"),
+    _flag(
+        "test_checkpoint",
+        Literal["auto", "best", "last"],
+        "auto",
+        "weights to test: those of the best validation accuracy or the last ones; auto is best, and last for a search, "
+        "whose architecture is derived on its last weights",
+    ),
+    _flag("save_every", int, 500, "meta-steps between two checkpoints"),
+    _flag("save_minutes", float, 10.0, "write a checkpoint at the latest after so many minutes"),
+)
+
+
+class CommandLine(NamedTuple):
+    """What a command line asks for.
+
+    Attributes:
+        action: run, or one of help, list and print_config with its ``text``.
+        values: every flag by name, typed, for a run and for print_config.
+        notes: lines for the user about old spellings.
+        text: answer to an action.
+        tables: the imported classes; None where they were not needed.
+    """
+
+    action: str
+    values: dict[str, Any]
+    notes: list[str]
+    text: str = ""
+    tables: Tables | None = None
+
+
+# ---- configuration files --------------------------------------------------------------------------------------------
+
+
+def _as_text(value: Any) -> str:
+    """Write a YAML value the way it would be typed on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str) else str(value)
+
+
+def read_config(path: str) -> list[Word]:
+    """Read a flat YAML file as words.
+
+    Raises:
+        InputError: if the file is missing, is not YAML, or is not a flat mapping from flags to values.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--config={path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"--config={path}: is not YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return []
+    if not isinstance(content, dict):
+        raise InputError(f"--config={path}: holds a {type(content).__name__}; needed are lines such as n_way: 5")
+    words = []
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name in (*ACTIONS, "config"):
+            raise InputError(f"--config={path}: {name} can only be given on the command line")
+        if isinstance(value, dict):
+            raise InputError(f"--config={path}: {name} holds nested keys; write every flag at the top level")
+        words.append(Word(name, _as_text(value), path))
+    return words
+
+
+def gather(argv: Sequence[str]) -> tuple[list[Word], list[str]]:
+    """Return all words and notes on old spellings; files come first, so that the command line wins."""
+    typed = legacy.tokenise(argv)
+    words: list[Word] = []
+    for word in typed:
+        if word.name == "config":
+            if not word.value:
+                raise InputError("--config needs a value: the path of a YAML file")
+            words.extend(read_config(word.value))
+    words.extend(word for word in typed if word.name != "config")
+    return legacy.translate(words)
+
+
+# ---- phase one: which classes ---------------------------------------------------------------------------------------
+
+
+def _peek(words: Iterable[Word], tables: Tables | None) -> tuple[dict[str, str | None], str]:
+    """Return the class names that were given and the action, from the words alone."""
+    chosen: dict[str, str | None] = dict.fromkeys(CLASS_FLAGS)
+    asked = {word.name for word in words if word.name in ACTIONS and str(word.value).lower() != "false"}
+    action = next((name for name in ACTIONS if name in asked), "run")
+    for word in words:
+        if word.name in CLASS_FLAGS and word.value not in (None, "null", "None"):
+            chosen[word.name] = word.value
+    known: dict[str, Mapping[str, Any]]
+    if tables is None:
+        known = {kind: class_tables.listing(kind) for kind in CLASS_FLAGS}
+    else:
+        known = {"algorithm": tables.algorithms, "model_class": tables.models, "data_class": tables.sources}
+    for kind, name in chosen.items():
+        if name is not None:
+            lookup(known[kind], name, f"--{kind}")
+    return chosen, action
+
+
+def list_text() -> str:
+    """Return the names of all pluggable classes with one line each, without importing them."""
+    lines = []
+    for kind in class_tables.TABLES:
+        lines.append(f"--{kind}")
+        lines.extend(f"  {name:18} {text}" for name, text in class_tables.listing(kind).items())
+    return "\n".join(lines) + "\n"
+
+
+# ---- phase two: which flags -----------------------------------------------------------------------------------------
+
+
+def collect(experiment: Iterable[Flag], classes: Iterable[Iterable[Flag]]) -> dict[str, Flag]:
+    """Merge flags by name; one that several classes take is shared, and the first class decides its default.
+
+    Raises:
+        TypeError: if classes disagree on the type of a shared flag, or take one of the Trainer's names.
+    """
+    merged = {flag.name: flag for flag in experiment}
+    fixed = {flag.name for flag in TRAINER_FLAGS}
+    fixed |= {*legacy.FIXED, *legacy.REMOVED, *legacy.RENAMED, *legacy.RULES}
+    for flag in (flag for flags in classes for flag in flags):
+        if flag.name in fixed or flag.name in ACTIONS:
+            raise TypeError(f"constructor parameter {flag.name} of {flag.group} has the name of a Trainer or old flag")
+        known = merged.get(flag.name)
+        if known is None:
+            merged[flag.name] = flag._replace(group="Task") if flag.name in TASK else flag
+        elif known.type != flag.type:
+            raise TypeError(f"{flag.name} is {known.type} in {known.group} and {flag.type} in {flag.group}")
+        elif known.default is REQUIRED:
+            merged[flag.name] = known._replace(default=flag.default, help=known.help or flag.help)
+    merged.update({flag.name: flag for flag in TRAINER_FLAGS})
+    order = {name: place for place, name in enumerate(("Experiment", "Task", "Data", "Model", "Algorithm", "Trainer"))}
+    return dict(sorted(merged.items(), key=lambda item: order[item[1].group.split(":")[0]]))
+
+
+def build_flags(tables: Tables, algorithm: str, model: str, source: str) -> dict[str, Flag]:
+    """Return every flag of one choice of classes, in the order of ``--help``."""
+    experiment = [flag._replace(default=model) if flag.name == "model_class" else flag for flag in EXPERIMENT_FLAGS]
+    return collect(
+        experiment,
+        [
+            flags_of(tables.algorithms[algorithm], f"Algorithm: {algorithm}", skip=("net",)),
+            flags_of(tables.datamodule, f"Data: {source}", skip=("source",)),
+            flags_of(tables.sources[source], f"Data: {source}"),
+            flags_of(tables.models[model], f"Model: {model}", skip=FROM_SOURCE),
+        ],
+    )
+
+
+def _parser(flags: Iterable[Flag]) -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(
+        prog="run_experiment.py",
+        usage="run_experiment.py [--flag=value ...]",
+        exit_on_error=False,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    groups: dict[str, Any] = {}
+    for flag in flags:
+        if flag.group not in groups:
+            groups[flag.group] = parser.add_argument_group(flag.group)
+        default = None if flag.default is REQUIRED else flag.default
+        text = (flag.help + " (required)" if flag.default is REQUIRED else flag.help) or flag.name.replace("_", " ")
+        groups[flag.group].add_argument(f"--{flag.name}", type=flag.type, default=default, help=text.replace("%", "%%"))
+    return parser
+
+
+def _help(flags: Iterable[Flag], complete: bool) -> str:
+    actions = (
+        "\nAnswers instead of a run:\n"
+        "  --help --list --print_config\n"
+        "\nConfiguration files:\n"
+        "  --config=FILE.yaml    flat keys as the flags; repeatable, later files and the command line win\n"
+    )
+    hint = (
+        ""
+        if complete
+        else "\nThe flags of an algorithm, a network and a data set are shown when one is named, for example\n"
+        "  --help --algorithm=MAML --model_class=Conv4 --data_class=Omniglot\n\n" + list_text()
+    )
+    return _parser(flags).format_help() + actions + hint
+
+
+def _complain_unknown(words: Iterable[Word], flags: Mapping[str, Flag], where: str) -> None:
+    for word in words:
+        if word.name in flags or word.name in ACTIONS:
+            continue
+        spelled = {**{name: name for name in (*flags, *ACTIONS, "config")}, **legacy.RENAMED}
+        close = difflib.get_close_matches(word.name, spelled, n=1, cutoff=0.6)
+        hint = f" Did you mean --{spelled[close[0]]}?" if close else ""
+        origin = f" (in {word.origin})" if word.origin else ""
+        raise InputError(f"--{word.name}{origin}: not a flag of {where}.{hint} --help lists them")
+
+
+def _typed(flag: Flag, word: Word) -> Any:
+    """Check one word against the type of its flag."""
+    text = word.value
+    kinds = members(flag.type)
+    if text is None and bool in kinds:
+        text = "true"
+    if text is None:
+        raise InputError(f"{word} needs a value: {describe(flag.type)}")
+    # Sweeps write Python's str() of a value.
+    if type(None) in kinds and text == "None":
+        text = "null"
+    if kinds == (bool,):
+        text = text.lower()
+    try:
+        return _parser([flag]).parse_args([f"--{flag.name}={text}"])[flag.name]
+    except (jsonargparse.ArgumentError, ValueError, TypeError) as error:
+        raise InputError(f"{word}: expected {describe(flag.type)}") from error
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """Write flag values as flat YAML that reads back as the same values."""
+    return yaml.safe_dump({name: _plain(value) for name, value in values.items()}, sort_keys=False, allow_unicode=True)
+
+
+def parse(argv: Sequence[str], tables: Tables | None = None) -> CommandLine:
+    """Turn a command line into typed flags.
+
+    Args:
+        argv: words after the program's name.
+        tables: classes to choose from; by default the package's, imported only when an answer needs them.
+
+    Raises:
+        InputError: for everything that is wrong with it, with a suggestion where a name is close to a known one.
+    """
+    words, notes = gather(argv)
+    chosen, action = _peek(words, tables)
+    if action == "list":
+        return CommandLine(action, {}, notes, list_text())
+    if action == "help" and not any(chosen.values()):
+        return CommandLine(action, {}, notes, _help((*EXPERIMENT_FLAGS, *TRAINER_FLAGS), complete=False))
+    tables = tables or class_tables.load_tables()
+    algorithm, source = chosen["algorithm"] or "MAML", chosen["data_class"] or "Glyphs"
+    model = chosen["model_class"] or str(tables.algorithms[algorithm].default_model)
+    flags = build_flags(tables, algorithm, model, source)
+    if action == "help":
+        return CommandLine(action, {}, notes, _help(flags.values(), complete=True))
+    _complain_unknown(words, flags, f"{algorithm} with {model} on {source}")
+    values = {name: flag.default for name, flag in flags.items()}
+    for word in words:
+        if word.name not in ACTIONS and not (word.name in CLASS_FLAGS and word.value in ("null", "None")):
+            values[word.name] = _typed(flags[word.name], word)
+    missing = [name for name, value in values.items() if value is REQUIRED]
+    if missing:
+        flag = flags[missing[0]]
+        raise InputError(f"--{flag.name} is needed by {flag.group.split(': ')[-1]}: {flag.help}")
+    text = dump(values) if action == "print_config" else ""
+    return CommandLine(action, values, notes, text, tables)
+
+
+def to_words(values: Mapping[str, Any]) -> list[str]:
+    """Return a command line that parses to ``values``."""
+    return [f"--{name}={_as_text(_plain(value))}" for name, value in values.items()]

@@ -1,0 +1,52 @@
+"""How a command of this folder ends: 0, or one line on standard error and code 2 for what the user can mend."""
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from few_shot_nas.errors import InputError
+
+
+def fail(line: str) -> NoReturn:
+    """Print one line and exit with code 2."""
+    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    raise SystemExit(2)
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Call ``work`` and return 0.
+
+    Raises:
+        SystemExit: with code 2 after one line, for a mistake of the user or a full disk. Everything else that escapes
+            is a defect and keeps its traceback.
+    """
+    try:
+        work()
+    except InputError as error:
+        fail(str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        place = f" while writing {error.filename}" if error.filename else ""
+        fail(f"no space left on a disk{place}; free some in the run directory, the cache and the temporary folder")
+    except RuntimeError as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            fail(
+                "out of GPU memory: it grows with inner_steps x (k_shot + n_query) x n_way; try --first_order, fewer "
+                "--inner_steps or a smaller --n_query"
+            )
+        # torch.save does not pass the operating system's error on.
+        if "PytorchStreamWriter failed" not in str(error) and "file write failed" not in str(error):
+            raise
+        fail("a checkpoint could not be written: the disk of the run directory is full; free some space and resume")
+    return 0
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse that complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print ``message`` and exit with code 2."""
+        fail(message)

@@ -1,0 +1,109 @@
+"""The end of a run: test the chosen weights, write every file, show the table."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from few_shot_nas.errors import InputError
+from few_shot_nas.runtime.metrics_csv import MetricsCSV
+from training import results
+from training.assemble import Parts, Values, hardware_text
+from training.class_tables import Tables
+from training.run_directory import write_text
+
+
+def check(tables: Tables | None, values: Values) -> None:
+    """Refuse, before the run, a test that could not be made after it.
+
+    Raises:
+        InputError: if a search is to be tested on other weights than its architecture is derived on.
+    """
+    if tables is not None and values["test_checkpoint"] == "best" and tables.algorithms[values["algorithm"]].searches:
+        raise InputError(
+            f"--test_checkpoint=best: {values['algorithm']} searches, and is tested on the last weights, on which its "
+            "architecture is derived; give --test_checkpoint=last or auto"
+        )
+
+
+def weights_to_test(wanted: str, run_dir: Path, searches: bool) -> tuple[str, Path | None]:
+    """Return ``best`` or ``last``, and the checkpoint to load; None tests the weights at hand."""
+    best = run_dir / "checkpoints" / "best.ckpt"
+    if wanted == "last" or searches or not best.is_file():
+        return "last", None
+    return "best", best
+
+
+def run_test(trainer: pl.Trainer, parts: Parts, values: Values, run_dir: Path) -> dict[str, Any]:
+    """Test on the fixed episodes, unless ``--test_episodes=0``.
+
+    Returns:
+        The keys of results.json that a test decides, and the scores of every episode as ``rows``.
+    """
+    label, checkpoint = weights_to_test(values["test_checkpoint"], run_dir, type(parts.module).searches)
+    # The choice of the rank that wrote the files holds for all.
+    label, checkpoint = trainer.strategy.broadcast((label, checkpoint))
+    rows: list[dict[str, Any]] = []
+    if values["test_episodes"] > 0:
+        trainer.test(parts.module, datamodule=parts.datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
+        rows = parts.module.test_rows
+    split = getattr(parts.datamodule, "resolved_test_split", values["test_split"])
+    return {"rows": rows, "split": split, "checkpoint": label, "test": results.scores(rows)}
+
+
+def genotype_of(parts: Parts) -> Any:
+    """Return the architecture a search ended with or a fixed network was built from; None for hand-made networks."""
+    return parts.module.genotype or getattr(parts.net, "genotype", None)
+
+
+def summary(trainer: pl.Trainer, parts: Parts, values: Values, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of results.json."""
+    source = parts.source
+    parameters, macs = results.cost(
+        parts.net, genotype_of(parts), values["n_way"], source.in_channels, source.image_size
+    )
+    searches = type(parts.module).searches
+    names = ("algorithm", "model_class", "data_class", "n_way", "k_shot", "n_query", "seed")
+    return {
+        **{name: values[name] for name in names},
+        "meta_steps": facts["meta_steps"],
+        "wall_seconds": facts["wall_seconds"],
+        "regime": "inherited" if searches or values["init_from"] else "scratch",
+        "split": facts["split"],
+        "checkpoint": facts["checkpoint"],
+        "test": facts["test"],
+        "parameters": parameters,
+        "macs": macs,
+        "hardware": hardware_text(trainer),
+        "versions": results.versions(),
+        "command": facts["command"],
+        **({"search": dict(parts.module.search_summary)} if searches else {}),
+    }
+
+
+def write_outcome(run_dir: Path, trainer: pl.Trainer, parts: Parts, values: Values, facts: Mapping[str, Any]) -> None:
+    """Write results.json, episodes.csv, model.safetensors, genotype.json and report.html, and print the table."""
+    content = summary(trainer, parts, values, facts)
+    genotype = genotype_of(parts)
+    if genotype is not None:
+        write_text(run_dir / "genotype.json", genotype.to_json())
+    results.write_episodes(run_dir / "episodes.csv", facts["rows"])
+    results.write_weights(run_dir / "model.safetensors", parts.net)
+    results.write_json(run_dir / "results.json", content)
+    log_test(trainer, content)
+
+    from few_shot_nas.report import write_report
+
+    report = write_report(run_dir)
+    results.show(content, run_dir)
+    print(f"report: {report}", flush=True)
+
+
+def log_test(trainer: pl.Trainer, content: Mapping[str, Any]) -> None:
+    """Mirror the test accuracies to TensorBoard and Weights & Biases; locally they are in results.json."""
+    metrics = {f"test/accuracy_{mode}": score["accuracy"] for mode, score in content["test"].items()}
+    for logger in trainer.loggers:
+        if metrics and not isinstance(logger, MetricsCSV) and not getattr(trainer, "fast_dev_run", False):
+            logger.log_metrics(metrics, step=content["meta_steps"])
+            logger.finalize("success")

@@ -1,0 +1,93 @@
+"""What a run leaves behind: results.json, episodes.csv, the weights, and a table on the screen."""
+
+import csv
+import io
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import nn
+
+import few_shot_nas
+from few_shot_nas.meta.statistics import mean_ci
+from few_shot_nas.models.cost import count_macs, count_parameters
+from few_shot_nas.report import Run, results_table
+from few_shot_nas.spaces.supernet import DerivedNetwork, Supernet
+from training.run_directory import write_text
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def scores(rows: Rows) -> dict[str, dict[str, float | int | None]]:
+    """Return accuracy, half-width of its 95 % interval (None for one episode) and episodes of every bn_mode."""
+    found: dict[str, dict[str, float | int | None]] = {}
+    for mode in sorted({row["bn_mode"] for row in rows}, reverse=True):
+        score = mean_ci([row["accuracy"] for row in rows if row["bn_mode"] == mode])
+        half = None if math.isnan(score.ci95) else score.ci95
+        found[mode] = {"accuracy": score.mean, "ci95": half, "episodes": score.n}
+    return found
+
+
+def cost(net: nn.Module, genotype: Any, n_way: int, in_channels: int, image_size: int) -> tuple[int, int | None]:
+    """Return parameters and multiply-accumulates per image; of a supernet, those of the network of ``genotype``.
+
+    A supernet without a genotype computes nothing: its MACs are None.
+    """
+    if isinstance(net, Supernet):
+        if genotype is None:
+            return count_parameters(net), None
+        net = DerivedNetwork(n_way, in_channels, image_size, genotype)
+    return count_parameters(net), count_macs(net, in_channels, image_size)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide what a run computes."""
+    packages = ("torch", "torchvision", "pytorch-lightning", "numpy")
+    return {
+        "few_shot_nas": few_shot_nas.__version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+    }
+
+
+def write_episodes(path: Path, rows: Rows) -> None:
+    """Write one row per test episode and bn_mode."""
+    text = io.StringIO()
+    columns = ["task_id", "bn_mode", "accuracy", "loss"]
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write indented JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_weights(path: Path, net: nn.Module) -> None:
+    """Write the network's tensors so that they load without Lightning."""
+    from safetensors.torch import save_file
+
+    part = path.with_name(path.name + ".part")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}, part)
+    os.replace(part, path)
+
+
+def console() -> Console:
+    """Return a console that is wide enough for the tables when the output goes to a file."""
+    terminal = Console()
+    return terminal if terminal.is_terminal or "COLUMNS" in os.environ else Console(width=150)
+
+
+def show(content: Mapping[str, Any], run_dir: Path) -> None:
+    """Print the content of one results.json as the table that reports use."""
+    filled = {"search": {}, **content}
+    run = Run(path=run_dir, results=filled, config={}, config_text="", metrics={}, episodes={}, genotype=None)
+    console().print(results_table([run]))
