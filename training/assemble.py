@@ -64,7 +64,8 @@ def build_parts(tables: Tables | None, values: Values) -> Parts:
     module.run_identity = identity(tables, values, net)
     # No test at all is the shell's business; the DataModule knows only tests of at least one episode.
     episodes = {**values, "test_episodes": values["test_episodes"] or 1}
-    datamodule = tables.datamodule(source, **arguments(tables.datamodule, episodes, skip=("source",)))
+    data_class = tables.datamodules[algorithm.data_kind]
+    datamodule = data_class(source, **arguments(data_class, episodes, skip=("source",)))
     datamodule.setup()
     return Parts(source, net, module, datamodule)
 
@@ -76,7 +77,8 @@ def identity(tables: Tables, values: Values, net: nn.Module) -> dict[str, str | 
     """
     names = ["algorithm", "model_class", "data_class", "n_way", "k_shot", "n_query", "meta_batch_size", "seed"]
     names += [flag.name for flag in flags_of(tables.models[values["model_class"]], "Model", skip=FROM_SOURCE)]
-    names += ["controller"] if "controller" in values else []
+    optional = ("controller", "estimator", "train_way", "train_query", "flat_batch_size", "augment", "augmentation")
+    names += [name for name in optional if name in values]
     found = {name: values[name] if isinstance(values[name], (int, str)) else str(values[name]) for name in names}
     if isinstance(net, GenotypeNetwork):
         found["genotype"] = hashlib.sha256(net.genotype.to_json().encode()).hexdigest()[:12]

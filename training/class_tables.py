@@ -28,17 +28,18 @@ class Tables(NamedTuple):
     algorithms: Mapping[str, Any]
     models: Mapping[str, Any]
     sources: Mapping[str, Any]
-    datamodule: Any
+    datamodules: Mapping[str, Any]
 
 
 def load_tables() -> Tables:
     """Import the tables, and with them Lightning."""
     from few_shot_nas.algorithms import ALGORITHMS
     from few_shot_nas.data.episodic import EpisodicDataModule
+    from few_shot_nas.data.flat import FlatDataModule
     from few_shot_nas.data.sources import SOURCES
     from few_shot_nas.models import MODELS
 
-    return Tables(ALGORITHMS, MODELS, SOURCES, EpisodicDataModule)
+    return Tables(ALGORITHMS, MODELS, SOURCES, {"episodes": EpisodicDataModule, "flat": FlatDataModule})
 
 
 def _file(module: str) -> Path:

@@ -11,7 +11,14 @@ from few_shot_nas.algorithms.flat_learner import FlatModule
 from few_shot_nas.algorithms.settings import OuterLoop, require_positive
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.probe import CosineHead, HeadSGD, LinearHead, cosine_scale, fit_cosine, fit_linear
+from few_shot_nas.meta.probe import (
+    CosineHead,
+    HeadSGD,
+    LinearHead,
+    cosine_scale,
+    fit_cosine,
+    fit_linear,
+)
 from few_shot_nas.seeding import generator
 
 

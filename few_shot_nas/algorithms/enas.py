@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from few_shot_nas.algorithms.controller_search import ControllerSearch
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, require_positive
-from few_shot_nas.algorithms.supernet_search import SupernetSearch
 from few_shot_nas.controllers import CONTROLLERS
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
@@ -71,7 +71,7 @@ class ENASLoop:
             raise InputError(f"skip_target={self.skip_target}: must lie between 0 and 1")
 
 
-class ENAS(SupernetSearch):
+class ENAS(ControllerSearch):
     """Efficient neural architecture search (Pham et al., ICML 2018, arXiv:1802.03268) over few-shot tasks.
 
     After the warm-up, turns of two kinds alternate. *Weights*: a child per task, adapted to the support set; the mean
@@ -208,24 +208,6 @@ class ENAS(SupernetSearch):
         return fair_paths(space.decisions, stream) if self.policy.strict_fairness else [space.sample(stream)]
 
     # ---- search -----------------------------------------------------------------------------------------------------
-
-    def entropy_fraction(self) -> float | None:
-        """Entropy of the policy along its greedy architecture, over that of the uniform policy."""
-        with torch.no_grad():
-            entropy = float(self.controller(greedy=True).entropy)
-        return entropy / self.controller.max_entropy() if self.controller.max_entropy() > 0 else 1.0
-
-    def incumbent(self) -> Decisions:
-        """The greedy architecture of the controller."""
-        with torch.no_grad():
-            return tuple(self.controller.greedy().tolist())
-
-    def propose(self) -> list[Decisions]:
-        """The greedy architecture and samples of the controller."""
-        stream = generator(self.seed, "derive")
-        with torch.no_grad():
-            samples = [self.controller.sample(stream).decisions for _ in range(self.derive_candidates - 1)]
-        return [self.incumbent(), *(tuple(sample.tolist()) for sample in samples)]
 
     def rewards_spent(self, meta_batch_size: int) -> int:
         """``archs_per_task`` reward calls per task in the steps of the controller; the others need none."""

@@ -9,13 +9,23 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, require_positive
-from few_shot_nas.algorithms.supernet_search import SupernetSearch
+from few_shot_nas.algorithms.controller_search import ControllerSearch
+from few_shot_nas.algorithms.settings import (
+    FIRST_ORDER,
+    InnerLoop,
+    OuterLoop,
+    require_positive,
+)
 from few_shot_nas.controllers import CONTROLLERS
 from few_shot_nas.controllers.base import Rollout
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.baselines import Baseline, Evidence, MovingAverage, legal_baseline
+from few_shot_nas.meta.baselines import (
+    Baseline,
+    Evidence,
+    MovingAverage,
+    legal_baseline,
+)
 from few_shot_nas.meta.entropy import EntropyGradient, entropy_bonus, kl_estimate
 from few_shot_nas.meta.estimators import ESTIMATORS, Estimator, loaded_dice_estimator
 from few_shot_nas.meta.functional import Params, trainable
@@ -55,9 +65,9 @@ class ControllerLoop:
     controller_lr: float = 1e-3
     inner_archs: int = 2
     outer_archs: int = 1
-    estimator: Literal[
-        "fomaml", "naive", "emaml", "fo_emaml", "dice_full", "dice_inner", "loaded_dice", "lvc"
-    ] = "naive"
+    estimator: Literal["fomaml", "naive", "emaml", "fo_emaml", "dice_full", "dice_inner", "loaded_dice", "lvc"] = (
+        "naive"
+    )
     dice_lambda: float = 1.0
     inner_baseline: Literal["none", "moving_average", "leave_one_out", "self_critical"] = "leave_one_out"
     outer_baseline: Literal["none", "moving_average", "per_task", "leave_one_out", "self_critical"] = "per_task"
@@ -88,7 +98,7 @@ class ControllerLoop:
         return inner, legal_baseline(self.outer_baseline, "outer", "outer_baseline")
 
 
-class MAMLENAS(SupernetSearch):
+class MAMLENAS(ControllerSearch):
     """Meta-learn an ENAS controller by MAML, sharing the children's weights over tasks.
 
     Per task, following the published experiment: clone the controller; sample K children, adapt each on train1 and
@@ -265,18 +275,6 @@ class MAMLENAS(SupernetSearch):
         self._gradients = GradientWindow(window["steps"], total, window["square"])
 
     # ---- search -----------------------------------------------------------------------------------------------------
-
-    def incumbent(self) -> Decisions:
-        """The greedy architecture of the meta-learned controller."""
-        with torch.no_grad():
-            return tuple(self.controller.greedy().tolist())
-
-    def propose(self) -> list[Decisions]:
-        """The greedy architecture and samples of the meta-learned controller."""
-        stream = generator(self.seed, "derive")
-        with torch.no_grad():
-            samples = [self.controller.sample(stream).decisions for _ in range(self.derive_candidates - 1)]
-        return [self.incumbent(), *(tuple(sample.tolist()) for sample in samples)]
 
     def rewards_spent(self, meta_batch_size: int) -> int:
         """K inner and M outer reward calls per task, and one for each self-critical baseline."""

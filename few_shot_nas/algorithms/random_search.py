@@ -17,9 +17,10 @@ class RandomSearch(SupernetSearch):
     """Train the shared weights on uniformly drawn architectures, then keep the best of n by the same reward.
 
     The reward calls that a controller would spend while it trains are spent afterwards, on training tasks, in equal
-    parts on ``random_archs`` uniform architectures; the best ``derive_candidates`` of them go through the same
-    derivation on validation episodes as the controller's. Sources: Li and Talwalkar, UAI 2019, arXiv:1902.07638;
-    uniform single-path training as in Guo et al., ECCV 2020, arXiv:1904.00420.
+    parts on ``random_archs`` uniform architectures (rounded down to a multiple of their number); the best
+    ``derive_candidates`` of them go through the same derivation on validation episodes as the controller's. Sources:
+    Li and Talwalkar, UAI 2019, arXiv:1902.07638; uniform single-path training as in Guo et al., ECCV 2020,
+    arXiv:1904.00420.
 
     Args:
         net: the supernet.

@@ -1,10 +1,14 @@
 """Small stand-ins for the package's classes, so that the parser is tested apart from what it parses for."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pytest
 
+from few_shot_nas.data.source import Source, Split, SplitPlan
 from training.class_tables import Tables
 
 
@@ -46,6 +50,7 @@ class Learner(Base):
 
     default_model: ClassVar[str] = "Net"
     searches: ClassVar[bool] = False
+    data_kind: ClassVar[Literal["episodes", "flat"]] = "episodes"
 
     def __init__(
         self,
@@ -120,5 +125,50 @@ def tables() -> Tables:
         {"MAML": Learner, "Learner": Learner},
         {"Net": Net, "Fixed": Fixed},
         {"Glyphs": Images, "Images": Images},
-        Episodes,
+        {"episodes": Episodes},
     )
+
+
+class Dots(Source):
+    """Noise, brighter in one place per class.
+
+    Args:
+        data_dir: not used.
+        cache_dir: not used.
+        image_size: height and width in pixels.
+    """
+
+    name = "Dots"
+    in_channels, mean, std = 1, (0.5,), (0.25,)
+
+    def __init__(self, data_dir: str = "data", cache_dir: str = "cache", image_size: int = 16) -> None:
+        super().__init__(data_dir, cache_dir, image_size)
+
+    def split_names(self) -> tuple[str, ...]:
+        return ("train", "val", "test")
+
+    def settings(self) -> Mapping[str, Any]:
+        return {}
+
+    def input_files(self) -> Iterable[Path]:
+        return ()
+
+    def plan(self) -> Mapping[str, SplitPlan]:
+        return {}
+
+    def prepare(self) -> None:
+        pass
+
+    def split(self, name: str) -> Split:
+        place = self.split_names().index(name)
+        generator = np.random.default_rng(place)
+        images = generator.integers(0, 100, (6 * 8, self.image_size, self.image_size, 1), dtype=np.uint8)
+        for row in range(len(images)):
+            images[row, 2 * (row // 8) :][:3] += 120
+        return Split(images, np.arange(0, 49, 8), tuple(f"{name}-{c}" for c in range(6)))
+
+
+@pytest.fixture
+def dots() -> type[Source]:
+    """The smallest source there is."""
+    return Dots

@@ -13,7 +13,8 @@ SHELL = (
     "n_way k_shot n_query"
 ).split()
 DATA = (
-    "data_dir cache_dir image_size meta_batch_size num_workers val_every val_episodes test_episodes test_split"
+    "data_dir cache_dir image_size meta_batch_size num_workers val_every val_episodes test_episodes test_split "
+    "train_way train_query"
 ).split()
 TRAINER = (
     "accelerator strategy devices num_nodes precision fast_dev_run max_time limit_train_batches limit_val_batches "
@@ -25,7 +26,8 @@ INNER = "inner_lr inner_steps eval_inner_steps first_order".split()
 DERIVE = "derive_candidates derive_episodes".split()
 SPACE = "space channels cells nodes".split()
 CONTROLLER = (
-    "controller controller_inner_lr controller_lr inner_archs outer_archs controller_first_order entropy_weight"
+    "controller controller_inner_lr controller_lr inner_archs outer_archs entropy_weight estimator dice_lambda "
+    "inner_baseline outer_baseline baseline_decay entropy_gradient"
 ).split()
 
 FLAGS = {

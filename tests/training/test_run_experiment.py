@@ -3,16 +3,15 @@
 import csv
 import errno
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
 
-from few_shot_nas.data.source import Source, Split, SplitPlan
+from few_shot_nas.data.source import Source
 from training import assemble, class_tables, evaluate, report, run_experiment
 from training.class_tables import Tables
 
@@ -28,50 +27,11 @@ SEARCH = (
 Main = Callable[..., int]
 
 
-class Dots(Source):
-    """Noise, brighter in one place per class.
-
-    Args:
-        data_dir: not used.
-        cache_dir: not used.
-        image_size: height and width in pixels.
-    """
-
-    name = "Dots"
-    in_channels, mean, std = 1, (0.5,), (0.25,)
-
-    def __init__(self, data_dir: str = "data", cache_dir: str = "cache", image_size: int = 16) -> None:
-        super().__init__(data_dir, cache_dir, image_size)
-
-    def split_names(self) -> tuple[str, ...]:
-        return ("train", "val", "test")
-
-    def settings(self) -> Mapping[str, Any]:
-        return {}
-
-    def input_files(self) -> Iterable[Path]:
-        return ()
-
-    def plan(self) -> Mapping[str, SplitPlan]:
-        return {}
-
-    def prepare(self) -> None:
-        pass
-
-    def split(self, name: str) -> Split:
-        place = self.split_names().index(name)
-        generator = np.random.default_rng(place)
-        images = generator.integers(0, 100, (6 * 8, self.image_size, self.image_size, 1), dtype=np.uint8)
-        for row in range(len(images)):
-            images[row, 2 * (row // 8) :][:3] += 120
-        return Split(images, np.arange(0, 49, 8), tuple(f"{name}-{c}" for c in range(6)))
-
-
 @pytest.fixture(autouse=True)
-def workplace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def workplace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dots: type[Source]) -> None:
     """An empty working directory, and dots under the name of the default data."""
     real = class_tables.load_tables()
-    tables = Tables(real.algorithms, real.models, {**real.sources, "Glyphs": Dots}, real.datamodule)
+    tables = Tables(real.algorithms, real.models, {**real.sources, "Glyphs": dots}, real.datamodules)
     monkeypatch.setattr(class_tables, "load_tables", lambda: tables)
     # TensorBoard's import takes seconds and is tested once.
     monkeypatch.setattr(assemble, "tensorboard_is_installed", lambda: False)
