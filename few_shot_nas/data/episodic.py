@@ -1,90 +1,23 @@
 """The LightningDataModule that feeds meta-batches of episodes, rank by rank, resumable at any meta-step."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from few_shot_nas.data.augment import Augmentation, draw_augmentation, join
-from few_shot_nas.data.sampler import TaskPlan, check_task, draw_task, image_tensor, materialise, stack
+from few_shot_nas.data.augment import AUGMENTS, Augment
+from few_shot_nas.data.meta_batches import MetaBatches, PlannedBatch, task_loader
+from few_shot_nas.data.sampler import check_task, image_tensor, materialise
 from few_shot_nas.data.source import Source
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 
 _DEVICE_SHARE = 0.5  # of the device's free memory that the images may take
-
-
-class PlannedBatch(NamedTuple):
-    """A meta-batch whose images are still to be gathered, on the device where they live."""
-
-    plan: TaskPlan
-    split_name: str
-    copies: Augmentation | None = None
-
-
-class _MetaBatches(Dataset):
-    """Map-style dataset whose items are whole meta-batches; ``ids[i]`` are the task ids of item i."""
-
-    def __init__(
-        self,
-        source: Source,
-        split_name: str,
-        ids: Sequence[np.ndarray],
-        shape: dict[str, int],
-        planned: bool,
-        support_copies: int,
-    ) -> None:
-        self.source = source
-        self.split_name = split_name
-        self.ids = ids
-        self.shape = shape
-        self.planned = planned
-        self.support_copies = support_copies
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, item: int) -> Episode | PlannedBatch:
-        split = self.source.split(self.split_name)
-        rotation = self.source.rotation(self.split_name)
-        plan = stack(
-            [
-                draw_task(split, split_name=self.split_name, task_id=int(task), rotation=rotation, **self.shape)
-                for task in self.ids[item]
-            ]
-        )
-        copies = None if self.support_copies == 0 else self._copies(item, plan.n_support)
-        if self.planned:
-            return PlannedBatch(plan, self.split_name, copies)
-        return materialise(plan, image_tensor(split), self.source.mean, self.source.std, copies)
-
-    def _copies(self, item: int, n_support: int) -> Augmentation:
-        count, words = n_support * self.support_copies, (self.shape["seed"], "support copies", self.split_name)
-        drawn = [draw_augmentation(count, self.source.image_size, *words, int(task)) for task in self.ids[item]]
-        return join(drawn)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def task_loader(dataset: Dataset, num_workers: int, pin_memory: bool) -> DataLoader:
-    """Return a DataLoader whose items are those of ``dataset``, and which leaves the global generators alone."""
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        num_workers=num_workers,
-        collate_fn=_as_it_is,
-        pin_memory=pin_memory,
-        # A DataLoader takes a number from its generator for every iterator; from the global one, that would change
-        # what the program draws next.
-        generator=torch.Generator(),
-    )
 
 
 class _TrainBatches:
@@ -156,10 +89,14 @@ class EpisodicDataModule(pl.LightningDataModule):
         val_episodes: tasks per validation, over all ranks.
         test_episodes: tasks per test, over all ranks.
         test_split: the split that a test draws from; ``auto`` is test where the source has it, else val.
+        augment: what happens to every image of a training task, support and query, each by itself: ``crop_flip`` takes
+            a random window of the image padded with black and mirrors every other one left to right;
+            ``crop_flip_jitter`` changes brightness, contrast and saturation too. Meant for photographs: a mirrored
+            character is another character. Validation and test are never augmented.
         seed: of all streams of tasks.
 
     Raises:
-        InputError: for a number below its minimum.
+        InputError: for a number below its minimum, or an unknown ``test_split`` or ``augment``.
     """
 
     kind: ClassVar[str] = "episodes"
@@ -183,6 +120,7 @@ class EpisodicDataModule(pl.LightningDataModule):
         val_episodes: int = 100,
         test_episodes: int = 600,
         test_split: Literal["auto", "test", "val"] = "auto",
+        augment: Augment = "none",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -196,7 +134,10 @@ class EpisodicDataModule(pl.LightningDataModule):
                 raise InputError(f"{flag}={value} must not be negative")
         if test_split not in ("auto", "test", "val"):
             raise InputError(f"test_split={test_split} is not one of auto, test, val")
+        if augment not in AUGMENTS:
+            raise InputError(f"augment={augment} is not one of {', '.join(AUGMENTS)}")
         self.source = source
+        self.augment = augment
         self.n_way = n_way
         self.k_shot = k_shot
         self.n_query = n_query
@@ -353,10 +294,12 @@ class EpisodicDataModule(pl.LightningDataModule):
         """Set the cursor; loaders made from now on continue there."""
         self.done = int(state_dict["done"])
 
-    def _meta_batches(self, split_name: str, ids: Sequence[np.ndarray], planned: bool) -> _MetaBatches:
-        shape = {"seed": self.seed, **self.shape(split_name)}
-        copies = 0 if split_name == "train" else self.support_copies
-        return _MetaBatches(self.source, split_name, ids, shape, planned, copies)
+    def _meta_batches(self, split_name: str, ids: Sequence[np.ndarray], planned: bool) -> MetaBatches:
+        shape, training = {"seed": self.seed, **self.shape(split_name)}, split_name == "train"
+        return MetaBatches(
+            self.source, split_name, ids, shape, augment=self.augment if training else "none", planned=planned,
+            support_copies=0 if training else self.support_copies,
+        )  # fmt: skip
 
     def _rank_and_world(self) -> tuple[int, int]:
         if self.trainer is None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from few_shot_nas.data.augment import Augmentation, draw_augmentation
-from few_shot_nas.data.episodic import EpisodicDataModule, task_loader
+from few_shot_nas.data.augment import Augment, Augmentation, draw_augmentation
+from few_shot_nas.data.episodic import EpisodicDataModule
+from few_shot_nas.data.meta_batches import task_loader
 from few_shot_nas.data.sampler import QUARTER_TURNS, gather, image_tensor, normalise, planes
 from few_shot_nas.data.source import Source, Split
 from few_shot_nas.errors import InputError
@@ -51,7 +52,7 @@ def _shuffled(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def draw_batch(
-    split: Split, *, seed: int, step: int, size: int, part: np.ndarray, turned: bool, augmented: bool
+    split: Split, *, seed: int, step: int, size: int, part: np.ndarray, turned: bool, augment: Augment
 ) -> FlatPlan:
     """Draw one rank's part of the batch of meta-step ``step``: a pure function of its arguments.
 
@@ -65,7 +66,7 @@ def draw_batch(
         size: images per batch, over all ranks together.
         part: places within the batch that this rank takes, int64.
         turned: every (class, quarter turn) is a class of its own, and every image comes in all four.
-        augmented: crop, flip and jitter.
+        augment: what happens to the images.
     """
     images = len(split.images)
     count = images * (QUARTER_TURNS if turned else 1)
@@ -73,7 +74,7 @@ def draw_batch(
     drawn = np.array([_shuffled(seed, int(place // count), count)[place % count] for place in places], dtype=np.int64)
     rows, turns = drawn % images, drawn // images
     classes = np.searchsorted(split.starts, rows, side="right") - 1
-    how = draw_augmentation(size, split.images.shape[1], seed, "flat augmentation", step) if augmented else None
+    how = draw_augmentation(augment, size, split.images.shape[1], seed, "flat augmentation", step)
     return FlatPlan(
         torch.from_numpy(rows),
         torch.from_numpy(turns),
@@ -124,10 +125,12 @@ class FlatDataModule(EpisodicDataModule):
         k_shot: support images per class K.
         n_query: query images per class.
         flat_batch_size: images per training batch, over all ranks together.
-        augmentation: random crop, flip and colour jitter of training images of three channels; images of one channel
-            are left as they are, because a mirrored character is another character.
-        support_copies: augmented copies that stand for each support image in validation and test, by the same
-            transform (RFS: 5); 0 gives the image itself.
+        augment: what happens to training images of three channels: ``crop_flip`` takes a random window of the image
+            padded with black and mirrors every other one left to right; ``crop_flip_jitter`` changes brightness,
+            contrast and saturation too. Images of one channel are left as they are, because a mirrored character is
+            another character.
+        support_copies: copies that stand for each support image in validation and test, augmented by
+            ``crop_flip_jitter`` whatever ``augment`` says (RFS: 5); 0 gives the image itself.
         meta_batch_size: tasks per batch in validation and test.
         num_workers: worker processes per loader; the batches do not depend on it.
         val_every: meta-steps between validations.
@@ -138,7 +141,8 @@ class FlatDataModule(EpisodicDataModule):
         seed: of all streams.
 
     Raises:
-        InputError: for a number below its minimum, or ``support_copies`` of images that are not augmented.
+        InputError: for a number below its minimum, an unknown ``augment``, or ``support_copies`` of images that are not
+            augmented.
     """
 
     kind: ClassVar[str] = "flat"
@@ -151,7 +155,7 @@ class FlatDataModule(EpisodicDataModule):
         k_shot: int = 1,
         n_query: int = 15,
         flat_batch_size: int = 64,
-        augmentation: bool = True,
+        augment: Augment = "crop_flip_jitter",
         support_copies: int = 0,
         meta_batch_size: int = 4,
         num_workers: int = 0,
@@ -165,7 +169,7 @@ class FlatDataModule(EpisodicDataModule):
         super().__init__(
             source, n_way=n_way, k_shot=k_shot, n_query=n_query, meta_batch_size=meta_batch_size,
             num_workers=num_workers, val_every=val_every, max_meta_steps=max_meta_steps, val_episodes=val_episodes,
-            test_episodes=test_episodes, test_split=test_split, seed=seed,
+            test_episodes=test_episodes, test_split=test_split, augment=augment, seed=seed,
         )  # fmt: skip
         if flat_batch_size < 1:
             raise InputError(f"flat_batch_size={flat_batch_size} must be at least 1")
@@ -177,7 +181,8 @@ class FlatDataModule(EpisodicDataModule):
                 f"augmented, and {source.name} has such: the copies would be all alike; leave support_copies out"
             )
         self.flat_batch_size = flat_batch_size
-        self.augmentation = augmentation
+        if source.in_channels != 3:
+            self.augment = "none"
         self.support_copies = support_copies
 
     @property
@@ -205,7 +210,7 @@ class FlatDataModule(EpisodicDataModule):
             "size": self.flat_batch_size,
             "part": np.array_split(np.arange(self.flat_batch_size), world)[rank],
             "turned": self._turned(),
-            "augmented": self.augmentation and self.source.in_channels == 3,
+            "augment": self.augment,
         }
         dataset = _FlatBatches(self.source, steps, settings, planned=self._device_images("train") is not None)
         return task_loader(dataset, min(self.num_workers, len(steps)), pin_memory=self._device().type == "cuda")

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from few_shot_nas.errors import InputError
 
@@ -56,7 +56,9 @@ class ImageReader:
         for archive in self._archives.values():
             archive.close()
 
-    def read(self, file: ImageFile, mode: str, size: int, resample: Image.Resampling) -> np.ndarray:
+    def read(
+        self, file: ImageFile, mode: str, size: int, resample: Image.Resampling, upright: bool = False
+    ) -> np.ndarray:
         """Return a picture as uint8 ``[size, size, C]``.
 
         Args:
@@ -65,13 +67,14 @@ class ImageReader:
                 otherwise be resized without smoothing.
             size: height and width of the result; a picture of that size is left as it is.
             resample: the filter used for resizing.
+            upright: turn the picture as its EXIF tag says, which cameras write and most datasets were made without.
 
         Raises:
             InputError: naming the file, if it is missing or is not a whole picture.
         """
         try:
             with Image.open(self._open(file)) as image:
-                pixels = image.convert(mode)
+                pixels = converted(ImageOps.exif_transpose(image) if upright else image, mode)
         except _DAMAGE as error:
             raise InputError(f"{file}: cannot be read as an image ({error}); replace or remove this file") from error
         return resized(pixels, size, resample)
@@ -82,6 +85,16 @@ class ImageReader:
         if file.path not in self._archives:
             self._archives[file.path] = zipfile.ZipFile(file.path)
         return io.BytesIO(self._archives[file.path].read(file.member))
+
+
+def converted(image: Image.Image, mode: str) -> Image.Image:
+    """Return the picture in ``L`` or ``RGB``: 16-bit grey keeps its upper 8 bits, transparent parts become white."""
+    if image.mode.startswith("I"):  # convert() would cut everything above 255 off
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
 
 
 def resized(image: Image.Image, size: int, resample: Image.Resampling) -> np.ndarray:
@@ -106,17 +119,22 @@ def archive_members(path: Path) -> list[ImageFile]:
     return [ImageFile(path, name) for name in names]
 
 
-def folder_members(folder: Path) -> list[ImageFile]:
+def folder_members(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[ImageFile]:
     """Return the pictures anywhere below a folder, sorted by path."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
     return [ImageFile(path) for path in files]
 
 
 def read_all(
-    files: Sequence[ImageFile], mode: str, size: int, resample: Image.Resampling, invert: bool = False
+    files: Sequence[ImageFile],
+    mode: str,
+    size: int,
+    resample: Image.Resampling,
+    invert: bool = False,
+    upright: bool = False,
 ) -> Iterator[np.ndarray]:
     """Yield the pictures as :meth:`ImageReader.read` gives them; ``invert`` swaps dark and light."""
     with ImageReader() as reader:
         for file in files:
-            pixels = reader.read(file, mode, size, resample)
+            pixels = reader.read(file, mode, size, resample, upright)
             yield 255 - pixels if invert else pixels

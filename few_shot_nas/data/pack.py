@@ -34,11 +34,14 @@ class Split(NamedTuple):
         images: uint8 ``[n, H, W, C]``, memory-mapped read-only, class by class.
         starts: int64 ``[classes + 1]``; the images of class c are rows ``starts[c]:starts[c + 1]``.
         class_names: one name per class; no name occurs in two splits of a source.
+        groups: int64 ``[classes]``, the group each class belongs to, 0..G-1: a task takes its classes from one group,
+            every group equally often. None stands for a single group.
     """
 
     images: np.ndarray
     starts: np.ndarray
     class_names: tuple[str, ...]
+    groups: np.ndarray | None = None
 
 
 class SplitPlan(NamedTuple):
@@ -49,12 +52,17 @@ class SplitPlan(NamedTuple):
         counts: number of images of each class.
         shape: ``(H, W, C)`` of every image.
         images: yields ``sum(counts)`` uint8 arrays of that shape, class by class; read once, lazily.
+        groups: the group of each class, as :class:`Split` has it; None for a single one.
+        positions: where the yielded images belong if they do not come class by class: the row of each, a permutation
+            of ``range(sum(counts))``. It lets a large file be read once from front to end.
     """
 
     class_names: tuple[str, ...]
     counts: tuple[int, ...]
     shape: tuple[int, int, int]
     images: Iterable[np.ndarray]
+    groups: tuple[int, ...] | None = None
+    positions: np.ndarray | None = None
 
 
 def fingerprint(settings: Mapping[str, Any], files: Iterable[Path]) -> str:
@@ -108,9 +116,12 @@ def open_pack(folder: Path) -> dict[str, Split] | None:
             images = np.load(file, mmap_mode="r", allow_pickle=False)
             starts = np.asarray(entry["starts"], dtype=np.int64)
             class_names = tuple(entry["class_names"])
+            groups = np.asarray(entry["groups"], dtype=np.int64) if "groups" in entry else None
             if images.dtype != np.uint8 or len(images) != starts[-1] or len(starts) != len(class_names) + 1:
                 return None
-            splits[name] = Split(images, starts, class_names)
+            if groups is not None and len(groups) != len(class_names):
+                return None
+            splits[name] = Split(images, starts, class_names, groups)
         return splits
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         return None
@@ -192,23 +203,29 @@ def _write(label: str, folder: Path, plans: Mapping[str, SplitPlan]) -> None:
                 "bytes": file.stat().st_size,
                 "starts": [0, *np.cumsum(plan.counts).tolist()],
                 "class_names": list(plan.class_names),
+                **({} if plan.groups is None else {"groups": list(plan.groups)}),
             }
     (folder / INDEX_NAME).write_text(json.dumps(index), encoding="utf-8")
 
 
 def _write_images(file: Path, plan: SplitPlan, advance: Callable[[int], object]) -> None:
     # Ordinary writes: on a full disk they raise, where a store through a memory map would kill the process.
-    count = 0
+    total, count = sum(plan.counts), 0
+    if plan.positions is not None and not np.array_equal(np.sort(plan.positions), np.arange(total)):
+        raise ValueError(f"positions are not a permutation of the plan's {total} images")
     with open(file, "wb") as stream:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (sum(plan.counts), *plan.shape)}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (total, *plan.shape)}
         np.lib.format.write_array_header_1_0(stream, header)
+        first, size = stream.tell(), int(np.prod(plan.shape))
         for image in plan.images:
             if image.dtype != np.uint8 or image.shape != plan.shape:
                 raise ValueError(f"image {count} is {image.dtype} {image.shape}, the plan says uint8 {plan.shape}")
+            if plan.positions is not None and count < total:
+                stream.seek(first + int(plan.positions[count]) * size)
             stream.write(image.tobytes())
             count += 1
             advance(1)
-        if count != sum(plan.counts):
-            raise ValueError(f"the plan says {sum(plan.counts)} images, {count} came")
+        if count != total:
+            raise ValueError(f"the plan says {total} images, {count} came")
         stream.flush()
         os.fsync(stream.fileno())

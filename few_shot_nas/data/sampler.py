@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from few_shot_nas.data.augment import Augmentation, augment
+from few_shot_nas.data.augment import Augmentation, augment, stack_augmentations
 from few_shot_nas.data.source import Rotation, Split
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
@@ -30,6 +30,7 @@ class TaskPlan(NamedTuple):
         rotation: quarter turns, counter-clockwise, 0..3, ``[B]`` int64.
         task_id: the task's identity within its split, ``[]`` int64.
         n_support: N * K, the number of leading images that are the support set.
+        augmentation: what happens to each of the B images after it is turned; None for nothing.
 
     :func:`stack` puts M plans together; the tensors then have a leading axis M.
     """
@@ -39,6 +40,7 @@ class TaskPlan(NamedTuple):
     rotation: Tensor
     task_id: Tensor
     n_support: int
+    augmentation: Augmentation | None = None
 
 
 def draw_task(
@@ -54,7 +56,8 @@ def draw_task(
 ) -> TaskPlan:
     """Draw an N-way K-shot task.
 
-    N different classes are drawn, and of each K + n_query different images. The labels 0..N-1 are permuted afresh for
+    N different classes are drawn, all from one group where the split has groups (any group is as likely as another,
+    whatever its size), and of each K + n_query different images. The labels 0..N-1 are permuted afresh for
     every task, because with labels fixed per class a learner could store the classes instead of adapting. The support
     set holds exactly K images of each class; the query set holds n_query of each, shuffled, so that neither the order
     nor the position gives labels away to transductive normalisation.
@@ -73,13 +76,7 @@ def draw_task(
     """
     sequence = np.random.SeedSequence((seed, zlib.crc32(split_name.encode()), task_id))
     rng = np.random.Generator(np.random.Philox(sequence))
-    n_classes = len(split.starts) - 1
-    if rotation == "classes":
-        drawn = rng.choice(n_classes * QUARTER_TURNS, n_way, replace=False)
-        classes, turns = drawn % n_classes, drawn // n_classes
-    else:
-        classes = rng.choice(n_classes, n_way, replace=False)
-        turns = rng.integers(QUARTER_TURNS, size=n_way) if rotation == "augment" else np.zeros(n_way, dtype=np.int64)
+    classes, turns = _draw_classes(rng, split, n_way, rotation)
     rows = np.empty((n_way, k_shot + n_query), dtype=np.int64)
     for way, class_index in enumerate(classes):
         first, last = split.starts[class_index], split.starts[class_index + 1]
@@ -98,6 +95,21 @@ def draw_task(
         task_id=torch.tensor(task_id),
         n_support=n_way * k_shot,
     )
+
+
+def _draw_classes(
+    rng: np.random.Generator, split: Split, n_way: int, rotation: Rotation
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes of a task and the quarter turns of each."""
+    pool = np.arange(len(split.starts) - 1)
+    if split.groups is not None:  # nothing is drawn without groups, so that those tasks stay what they are
+        pool = pool[split.groups == rng.integers(len(_group_sizes(split)))]
+    if rotation == "classes":
+        drawn = rng.choice(len(pool) * QUARTER_TURNS, n_way, replace=False)
+        return pool[drawn % len(pool)], drawn // len(pool)
+    classes = pool[rng.choice(len(pool), n_way, replace=False)]
+    turns = rng.integers(QUARTER_TURNS, size=n_way) if rotation == "augment" else np.zeros(n_way, dtype=np.int64)
+    return classes, turns
 
 
 def check_task(
@@ -126,9 +138,10 @@ def check_task(
     for flag, value in ((way_flag, n_way), ("k_shot", k_shot), (query_flag, n_query)):
         if value < 1:
             raise InputError(f"{label}: {flag}={value} must be at least 1")
-    available = len(split.class_names) * (QUARTER_TURNS if rotation == "classes" else 1)
-    if n_way > available:
-        raise InputError(f"{label}: {way_flag}={n_way} but there are {available} classes; lower {way_flag}")
+    sizes = _group_sizes(split) * (QUARTER_TURNS if rotation == "classes" else 1)
+    if n_way > sizes.min():
+        found = f"{sizes.min()} classes{_poorest(split)}"
+        raise InputError(f"{label}: {way_flag}={n_way} but there are {found}; lower {way_flag}")
     counts = np.diff(split.starts)
     needed = k_shot + n_query
     if int(counts.min()) < needed:
@@ -139,14 +152,35 @@ def check_task(
         )
 
 
+def group_of(split: Split, plan: TaskPlan) -> int:
+    """Return the group that a task's classes come from; 0 where the split has no groups."""
+    if split.groups is None:
+        return 0
+    return int(split.groups[np.searchsorted(split.starts, int(plan.index[0]), side="right") - 1])
+
+
+def _group_sizes(split: Split) -> np.ndarray:
+    """Return the number of classes in each group."""
+    return np.array([len(split.class_names)]) if split.groups is None else np.bincount(split.groups)
+
+
+def _poorest(split: Split) -> str:
+    """Return words for the smallest group, naming a class of it; nothing where there are no groups."""
+    if split.groups is None:
+        return ""
+    first = int(np.argmax(split.groups == _group_sizes(split).argmin()))
+    return f" in the group of {split.class_names[first]}"
+
+
 def stack(plans: Sequence[TaskPlan]) -> TaskPlan:
-    """Put M plans of the same shape together: every tensor gets a leading axis M."""
+    """Put M plans of the same shape together: every tensor gets a leading axis M. All are augmented or none is."""
     return TaskPlan(
         index=torch.stack([plan.index for plan in plans]),
         label=torch.stack([plan.label for plan in plans]),
         rotation=torch.stack([plan.rotation for plan in plans]),
         task_id=torch.stack([plan.task_id for plan in plans]),
         n_support=plans[0].n_support,
+        augmentation=stack_augmentations([plan.augmentation for plan in plans]),
     )
 
 
@@ -165,15 +199,15 @@ def materialise(
     std: Sequence[float],
     copies: Augmentation | None = None,
 ) -> Episode:
-    """Gather, turn and normalise the images of M tasks.
+    """Gather, turn, augment and normalise the images of M tasks.
 
     Args:
         plans: stacked by :func:`stack`, on the device of ``images``; or a sequence of single plans.
         images: uint8 ``[n, H, W, C]``, on any device; the work is done there.
         mean: per channel, of the image scaled to [0, 1].
         std: per channel.
-        copies: what happens to the ``M * c * S`` images that stand for the support images, c of each: task after
-            task, in each the whole support set c times.
+        copies: what happens to the ``[M, c * S]`` images that stand for the support images, the whole support set c
+            times in each task, instead of what the plans say; stacked by :func:`stack_augmentations`.
 
     Returns:
         The episode, float32 ``[M, S or Q, C, H, W]``, contiguous.
@@ -181,16 +215,21 @@ def materialise(
     batch = plans if isinstance(plans, TaskPlan) else stack(plans)
     s = batch.n_support
 
-    def part(rows: slice, how: Augmentation | None = None, times: int = 1) -> Tensor:
+    def part(rows: slice, how: Augmentation | None, times: int = 1) -> Tensor:
         index, turns = batch.index[:, rows].repeat(1, times), batch.rotation[:, rows].repeat(1, times)
         x = planes(gather(images, index.flatten(), turns.flatten()), how)
         return normalise(x, mean, std).view(len(batch.index), -1, *x.shape[1:])
 
-    times = 1 if copies is None else len(copies.flip) // (len(batch.index) * s)
+    def drawn(rows: slice) -> Augmentation | None:
+        return None if batch.augmentation is None else batch.augmentation.in_one_row(rows)
+
+    support, query = slice(None, s), slice(s, None)
+    times = 1 if copies is None else copies.flip.shape[1] // s
+    how = drawn(support) if copies is None else copies.in_one_row(slice(None))
     return Episode(
-        support_x=part(slice(None, s), copies, times),
+        support_x=part(support, how, times),
         support_y=batch.label[:, :s].repeat(1, times),
-        query_x=part(slice(s, None)),
+        query_x=part(query, drawn(query)),
         query_y=batch.label[:, s:].contiguous(),
         task_id=batch.task_id,
     )

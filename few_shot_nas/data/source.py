@@ -30,6 +30,7 @@ class Source(ABC):
         image_size: H and W of the images.
         mean: per channel, subtracted from the image scaled to [0, 1].
         std: per channel, divides what is left.
+        published: split -> (classes, images) of the published dataset, for a warning where the data differs.
 
     Args:
         data_dir: folder with the raw data; ``~`` is expanded.
@@ -41,6 +42,7 @@ class Source(ABC):
     in_channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    published: ClassVar[Mapping[str, tuple[int, int]]] = {}
 
     def __init__(self, data_dir: str, cache_dir: str, image_size: int) -> None:
         if image_size < 1:
@@ -93,6 +95,13 @@ class Source(ABC):
         splits = self._load()
         parts = [f"{name} {len(s.class_names)} classes, {len(s.images)} images" for name, s in splits.items()]
         logger.info("%s from %s: %s", self.name, self.describe(), "; ".join(parts))
+        for name, split in splits.items():
+            found = len(split.class_names), len(split.images)
+            if found != self.published.get(name, found):
+                logger.warning(
+                    "%s: %s has %d classes and %d images, the published split %d and %d; results cannot be compared",
+                    *(self.name, name, *found, *self.published[name]),
+                )
 
     def split(self, name: str) -> Split:
         """Return a split, memory-mapped; packs the images first where :meth:`prepare` has not been called.

@@ -1,6 +1,8 @@
 """Read a third-party pickle without running what it says."""
 
 import pickle
+import pickletools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,32 @@ class _Unpickler(pickle.Unpickler):
                 "list, dict and tuple are read. Do not use this file unless you know why it holds that"
             )
         return _ADMITTED[module, name]
+
+
+def stream_bytes(path: Path, magic: bytes) -> Iterator[bytes]:
+    """Yield the byte strings in a pickle that begin with ``magic``, in the order of the file.
+
+    Nothing is built and nothing is run: the file is only taken apart, and one string is held at a time, so a list or an
+    array of many encoded images takes no memory, whatever it is wrapped in. A string that the pickle refers to twice is
+    yielded once.
+
+    Args:
+        path: the file, of pickle protocol 1 or later, also from Python 2.
+        magic: what the wanted strings begin with.
+
+    Raises:
+        InputError: if the pickle is damaged.
+    """
+    prefix = magic.decode("latin1")
+    with open(path, "rb") as stream:
+        try:
+            for _, argument, _ in pickletools.genops(stream):
+                if isinstance(argument, str) and argument.startswith(prefix):
+                    yield argument.encode("latin1")  # a str of Python 2
+                elif isinstance(argument, bytes | bytearray) and argument.startswith(magic):
+                    yield bytes(argument)
+        except (ValueError, OverflowError) as error:
+            raise InputError(f"{path}: this pickle is damaged ({error}); get it again") from error
 
 
 def load_pickle(path: Path) -> Any:

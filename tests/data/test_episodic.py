@@ -7,7 +7,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from few_shot_nas.data.episodic import EpisodicDataModule, PlannedBatch
+from few_shot_nas.data.episodic import EpisodicDataModule
+from few_shot_nas.data.meta_batches import PlannedBatch
 from few_shot_nas.data.sampler import image_tensor
 from few_shot_nas.episode import Episode, check_episode
 from few_shot_nas.errors import InputError

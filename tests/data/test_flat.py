@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 from few_shot_nas.data.episodic import EpisodicDataModule
-from few_shot_nas.data.flat import FlatBatch, FlatDataModule, FlatPlan
+from few_shot_nas.data.flat import FlatBatch, FlatDataModule, FlatPlan, draw_batch
 from few_shot_nas.data.sampler import image_tensor
 from few_shot_nas.data.source import Source, SplitPlan
 from few_shot_nas.errors import InputError
@@ -136,7 +136,7 @@ def test_the_ranks_together_train_on_the_single_process_stream(make_flat, colour
 
 def test_augmentation_changes_the_images_afresh_in_every_epoch_and_not_the_labels(make_flat, colours):
     settings = {"source": colours, "max_meta_steps": 4, "n_query": 2, "flat_batch_size": 20}
-    plain, changed = (whole_run(make_flat(augmentation=flag, **settings)) for flag in (False, True))
+    plain, changed = (whole_run(make_flat(augment=kind, **settings)) for kind in ("none", "crop_flip_jitter"))
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (colours.mean, colours.std))
     originals = image_tensor(colours.split("train"))
     expected = {tuple(x.flatten()[:30].tolist()) for x in originals}
@@ -150,7 +150,27 @@ def test_augmentation_changes_the_images_afresh_in_every_epoch_and_not_the_label
 
 
 def test_images_of_one_channel_are_left_as_they_are(make_flat):
-    assert_same(whole_run(make_flat(augmentation=True)), whole_run(make_flat(augmentation=False)))
+    plain = make_flat(augment="none")
+    assert_same(whole_run(make_flat()), whole_run(plain))
+    assert_same([make_flat().episode("train", [0])], [plain.episode("train", [0])])
+
+
+def test_crop_flip_takes_the_windows_of_crop_flip_jitter_and_leaves_the_colours(make_flat, colours):
+    settings = {"source": colours, "max_meta_steps": 1, "n_query": 2}
+    plans = [draw_batch(colours.split("train"), seed=3, step=0, size=7, part=np.arange(7), turned=False, augment=kind)
+             for kind in ("crop_flip", "crop_flip_jitter")]  # fmt: skip
+    assert all(torch.equal(a, b) for a, b in zip(plans[0].augmentation[:3], plans[1].augmentation[:3], strict=True))
+    batch = whole_run(make_flat(augment="crop_flip", **settings))[0]
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (colours.mean, colours.std))
+    found = 255 * (batch.images * std + mean)
+    torch.testing.assert_close(found, found.round(), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["none", "crop_flip", "crop_flip_jitter"])
+def test_how_training_images_are_augmented_does_not_change_evaluation(make_flat, colours, kind):
+    settings = {"source": colours, "n_query": 2, "val_episodes": 2, "support_copies": 2}
+    plain, other = (list(make_flat(augment=which, **settings).val_dataloader()) for which in ("crop_flip_jitter", kind))
+    assert_same(plain, other)
 
 
 @pytest.mark.parametrize("turns", ["classes", "augment"])
@@ -231,6 +251,7 @@ def test_loading_leaves_the_global_generators_alone(make_flat):
     ("settings", "message"),
     [
         ({"flat_batch_size": 0}, "flat_batch_size=0 must be at least 1"),
+        ({"augment": "cutout"}, "augment=cutout is not one of none, crop_flip, crop_flip_jitter"),
         ({"support_copies": -1}, "support_copies=-1 must not be negative"),
         ({"support_copies": 5}, r"support_copies=5 given, but images of 1 channel\(s\) are not augmented, and Toy"),
         ({"rank": 0, "world": 8}, "flat_batch_size=7 is smaller than the number of processes, 8"),

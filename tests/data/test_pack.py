@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from few_shot_nas.data.pack import build_pack, fingerprint, open_pack
+from few_shot_nas.data.pack import SplitPlan, build_pack, fingerprint, open_pack
 from few_shot_nas.errors import InputError
 
 FORK = multiprocessing.get_context("fork")
@@ -51,6 +51,24 @@ def test_a_second_source_opens_the_pack_without_reading_the_data(make_toy):
         raise AssertionError("planned again")
 
     assert len(make_toy(on_plan=fail).split("train").images) == 240
+
+
+def test_images_in_any_order_go_where_they_belong(tmp_path):
+    order = np.random.default_rng(0).permutation(30)
+    pictures = (np.full((2, 3, 1), row, dtype=np.uint8) for row in order)
+    plan = SplitPlan(("a", "b"), (10, 20), (2, 3, 1), pictures, groups=(1, 0), positions=order)
+    split = build_pack("Toy", tmp_path / "pack", lambda: {"train": plan})["train"]
+    np.testing.assert_array_equal(split.images, np.arange(30).reshape(30, 1, 1, 1) * np.ones((1, 2, 3, 1)))
+    assert split.groups.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("positions", [[0, 0, 1], [0, 1], [0, 1, 3]])
+def test_positions_that_leave_a_row_empty_are_a_defect_of_the_source(tmp_path, positions):
+    pictures = [np.zeros((2, 2, 1), dtype=np.uint8)] * 3
+    plan = SplitPlan(("a",), (3,), (2, 2, 1), pictures, positions=np.array(positions))
+    with pytest.raises(ValueError, match="positions are not a permutation of the plan's 3 images"):
+        build_pack("Toy", tmp_path / "pack", lambda: {"train": plan})
+    assert [entry.suffix for entry in tmp_path.iterdir()] == [".lock"]
 
 
 def test_nothing_is_printed_without_a_terminal(make_toy, capfd):

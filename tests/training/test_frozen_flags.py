@@ -14,7 +14,7 @@ SHELL = (
 ).split()
 DATA = (
     "data_dir cache_dir image_size meta_batch_size num_workers val_every val_episodes test_episodes test_split "
-    "train_way train_query"
+    "train_way train_query augment"
 ).split()
 TRAINER = (
     "accelerator strategy devices num_nodes precision fast_dev_run max_time limit_train_batches limit_val_batches "

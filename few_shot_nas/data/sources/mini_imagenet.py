@@ -1,15 +1,12 @@
 """mini-ImageNet (Vinyals et al. 2016), in whichever of its many shapes it lies on the disk."""
 
-from pathlib import Path
-from typing import Any
-
 from PIL import Image
 
-from few_shot_nas.data.source import SPLITS, Source, SplitPlan
-from few_shot_nas.data.sources.mini_imagenet_layouts import Found, find
+from few_shot_nas.data.layouts import Layout, LayoutSource
+from few_shot_nas.data.sources.mini_imagenet_layouts import LAYOUTS
 
 
-class MiniImagenet(Source):
+class MiniImagenet(LayoutSource):
     """Colour photographs of 100 ImageNet classes; Ravi and Larochelle's split has 64/16/20 classes of 600 images.
 
     The first of these layouts that has train and val is used, in ``data_dir`` or its folders ``mini_imagenet``,
@@ -35,51 +32,24 @@ class MiniImagenet(Source):
     """
 
     name = "MiniImagenet"
-    in_channels = 3
     mean = (0.4709, 0.4503, 0.4055)
     std = (0.2714, 0.2646, 0.2782)
+    published = {"train": (64, 38_400), "val": (16, 9_600), "test": (20, 12_000)}
+    roots = (".", "mini_imagenet", "mini-imagenet", "miniImagenet", "miniImageNet", "mini_imagenet_full_size")
+    advice = (
+        "The lists are at github.com/twitter-research/meta-learning-lstm (data/miniImagenet), the images are part of "
+        "ImageNet (image-net.org, ILSVRC2012 train), the pickles are at zenodo.org/records/7978538"
+    )
 
     def __init__(
         self, data_dir: str = "data", cache_dir: str = "~/.cache/few_shot_nas", image_size: int = 84
     ) -> None:
         super().__init__(data_dir, cache_dir, image_size)
-        self._found: Found | None = None
 
-    def split_names(self) -> tuple[str, ...]:
-        """Return train, val and, where its files are there, test."""
-        return tuple(split for split in SPLITS if split in self._layout().splits)
+    def layouts(self) -> tuple[Layout, ...]:
+        """Return those listed above."""
+        return LAYOUTS
 
-    def settings(self) -> dict[str, Any]:
-        """Return the layout that was found."""
-        return {"layout": self._layout().layout.name}
-
-    def input_files(self) -> list[Path]:
-        """Return the lists and archives, or every image of the tree.
-
-        Raises:
-            InputError: if train or val is missing.
-        """
-        found = self._layout()
-        return sorted({file for split in found.splits for file in found.layout.files(found.root, split)})
-
-    def describe(self) -> str:
-        """Return the layout that was found."""
-        found = self._layout()
-        return f"{found.layout.name} in {found.root}"
-
-    def plan(self) -> dict[str, SplitPlan]:
-        """Return the classes of each split with the images to read."""
-        found = self._layout()
-        resample = Image.Resampling.BOX if self.image_size == 42 else Image.Resampling.LANCZOS
-        plans = {}
-        for split in self.split_names():
-            content = found.layout.read(found.root, split)
-            shape = (self.image_size, self.image_size, 3)
-            images = content.images(self.image_size, resample)
-            plans[split] = SplitPlan(content.class_names, content.counts, shape, images)
-        return plans
-
-    def _layout(self) -> Found:
-        if self._found is None:
-            self._found = find(self.data_dir, self.name)
-        return self._found
+    def resample(self) -> Image.Resampling:
+        """Return the mean over areas for half the size, else Lanczos."""
+        return Image.Resampling.BOX if self.image_size == 42 else Image.Resampling.LANCZOS

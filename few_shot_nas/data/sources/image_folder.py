@@ -1,0 +1,158 @@
+"""The user's own images: one folder per class."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from few_shot_nas.data.image_files import ImageFile, folder_members, read_all
+from few_shot_nas.data.source import SPLITS, Source, SplitPlan
+from few_shot_nas.errors import InputError
+from few_shot_nas.seeding import derived_seed
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_MODES = {1: "L", 3: "RGB"}
+Classes = dict[str, list[ImageFile]]
+
+
+class ImageFolder(Source):
+    """Any images, sorted into one folder per class, in one of two ways:
+
+    - ``data_dir/{train,val,test}/<class>/*``: the class split is yours; test may be absent, val may be called valid or
+      validation. No class may be in two of them;
+    - ``data_dir/<class>/*``: the classes are shuffled by ``class_split_seed`` and divided by the two fractions. The
+      split depends on the names of all classes, so it changes when classes come or go.
+
+    A class needs k_shot + n_query images, and every split n_way classes. Images may lie deeper in a class's folder and
+    be of any size, as png, jpg, bmp, gif, tif, webp or ppm. They are turned as their EXIF tag says, put on white where
+    they are transparent, and resized as a whole, whatever their proportions, by Lanczos; 16-bit grey keeps its upper 8
+    bits. Fed as ``(x - 0.5) / 0.25`` of the image scaled to [0, 1].
+
+    Args:
+        data_dir: folder with the data.
+        cache_dir: folder for the packed images.
+        image_size: height and width in pixels.
+        image_channels: 3 for colour, 1 for grey.
+        val_fraction: share of the classes that go to val, at least one class; for the second way.
+        test_fraction: share of the classes that go to test, at least one unless it is 0; for the second way.
+        class_split_seed: seed of the shuffle; for the second way.
+
+    Raises:
+        InputError: if a number is out of range.
+    """
+
+    name = "ImageFolder"
+
+    def __init__(
+        self,
+        data_dir: str = "data",
+        cache_dir: str = "~/.cache/few_shot_nas",
+        image_size: int = 84,
+        image_channels: int = 3,
+        val_fraction: float = 0.2,
+        test_fraction: float = 0.2,
+        class_split_seed: int = 0,
+    ) -> None:
+        super().__init__(data_dir, cache_dir, image_size)
+        if image_channels not in _MODES:
+            raise InputError(f"{self.name}: image_channels={image_channels} must be 1 (grey) or 3 (colour)")
+        if not (0 < val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1):
+            raise InputError(
+                f"{self.name}: val_fraction={val_fraction} must be above 0, test_fraction={test_fraction} at least 0, "
+                "and their sum below 1"
+            )
+        if class_split_seed < 0:
+            raise InputError(f"{self.name}: class_split_seed={class_split_seed} must not be negative")
+        self.in_channels = image_channels
+        self.mean, self.std = (0.5,) * image_channels, (0.25,) * image_channels
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.class_split_seed = class_split_seed
+        self._found: dict[str, Classes] | None = None
+
+    def split_names(self) -> tuple[str, ...]:
+        """Return train, val and, where it is there or drawn, test."""
+        return tuple(self._divided())
+
+    def settings(self) -> dict[str, Any]:
+        """Return the channels and which classes are in which split."""
+        return {
+            "image_channels": self.in_channels,
+            "splits": {split: list(classes) for split, classes in self._divided().items()},
+        }
+
+    def input_files(self) -> list[Path]:
+        """Return every image.
+
+        Raises:
+            InputError: if there are none, or too few classes.
+        """
+        return [file.path for classes in self._divided().values() for files in classes.values() for file in files]
+
+    def describe(self) -> str:
+        """Return where the images are and who divided the classes."""
+        drawn = "" if self._split_folders() else f", classes divided by class_split_seed={self.class_split_seed}"
+        return f"{self.data_dir}{drawn}"
+
+    def plan(self) -> dict[str, SplitPlan]:
+        """Return the classes of each split with the images to read."""
+        shape = (self.image_size, self.image_size, self.in_channels)
+        plans = {}
+        for split, classes in self._divided().items():
+            files = [file for images in classes.values() for file in images]
+            mode, size = _MODES[self.in_channels], self.image_size
+            pixels = read_all(files, mode, size, Image.Resampling.LANCZOS, upright=True)
+            plans[split] = SplitPlan(tuple(classes), tuple(map(len, classes.values())), shape, pixels)
+        return plans
+
+    def _divided(self) -> dict[str, Classes]:
+        if self._found is None:
+            folders = self._split_folders()
+            self._found = {split: _classes(folder) for split, folder in folders.items()} if folders else self._drawn()
+        return self._found
+
+    def _split_folders(self) -> dict[str, Path]:
+        """Return the folders of the splits; none where the classes lie side by side."""
+        folders = {}
+        for split in SPLITS:
+            for name in _FOLDERS[split]:
+                place = self.data_dir / name
+                # A class may be called train (CIFAR-100 has one); its folder holds images, not classes.
+                if split not in folders and place.is_dir() and any(entry.is_dir() for entry in place.iterdir()):
+                    folders[split] = place
+        if not folders or ("train" in folders and "val" in folders):
+            return folders
+        raise InputError(
+            f"{self.name}: data_dir={self.data_dir} has {', '.join(folders)} with folders in it, but train and val are "
+            "both needed; add the other one, or put all classes side by side into data_dir to have them divided by seed"
+        )
+
+    def _drawn(self) -> dict[str, Classes]:
+        classes = _classes(self.data_dir) if self.data_dir.is_dir() else {}
+        if not classes:
+            raise InputError(
+                f"{self.name}: no images in data_dir={self.data_dir}; needed is data_dir/train/<class>/*.jpg with val "
+                f"and, if you like, test beside train, or data_dir/<class>/*.jpg ({', '.join(SUFFIXES)})"
+            )
+        val = max(1, round(self.val_fraction * len(classes)))
+        test = max(1, round(self.test_fraction * len(classes))) if self.test_fraction else 0
+        if val + test >= len(classes):
+            raise InputError(
+                f"{self.name}: {len(classes)} classes in data_dir={self.data_dir}, of which val_fraction="
+                f"{self.val_fraction} takes {val} and test_fraction={self.test_fraction} takes {test}: none is left "
+                "for train; add classes or lower a fraction"
+            )
+        order = np.random.Generator(np.random.Philox(derived_seed(self.class_split_seed, "class split")))
+        names = order.permutation(sorted(classes)).tolist()
+        held_out = {"train": names[val + test :], "val": names[:val], "test": names[val : val + test]}
+        return {split: {name: classes[name] for name in sorted(part)} for split, part in held_out.items() if part}
+
+
+def _classes(folder: Path) -> Classes:
+    """Return class -> images, sorted; folders without images, and hidden ones, are passed over."""
+    places = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
+    classes = {place.name: folder_members(place, SUFFIXES) for place in places}
+    return {name: files for name, files in classes.items() if files}
