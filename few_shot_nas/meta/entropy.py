@@ -73,17 +73,12 @@ def skip_log_probs(log_probs: Tensor, decisions: Tensor) -> Tensor:
     return torch.where(taken, log_probs, torch.log(-torch.expm1(other)))
 
 
-def skip_prior_kl(skip_log_p: Tensor, target: float) -> Tensor:
-    """Return the mean ``KL(Bernoulli(p) || Bernoulli(target))`` of skip decisions, differentiable.
-
-    Deviation from ENAS's code: p is the probability with which skips are sampled, a softmax. The code takes the
-    sigmoid of one logit of a pair [-q, q], whose softmax is sigmoid(2 q), so that its skip rate misses the target.
+def bernoulli_kl(log_p: Tensor, target: float) -> Tensor:
+    """Return ``KL(Bernoulli(p) || Bernoulli(target))`` of each binary decision in nats, differentiable.
 
     Args:
-        skip_log_p: log-probability of each skip, any shape, below 0.
+        log_p: log-probability of each yes, any shape, below 0.
         target: the wanted rate, strictly between 0 and 1.
     """
-    keep_log_p = torch.log(-torch.expm1(skip_log_p))
-    skip = skip_log_p.exp() * (skip_log_p - math.log(target))
-    keep = keep_log_p.exp() * (keep_log_p - math.log1p(-target))
-    return (skip + keep).mean()
+    no_log_p = torch.log(-torch.expm1(log_p))
+    return log_p.exp() * (log_p - math.log(target)) + no_log_p.exp() * (no_log_p - math.log1p(-target))

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
+
+from few_shot_nas.meta.entropy import bernoulli_kl, skip_log_probs
 
 
 def skip_prior_kl(log_probs: Tensor, decisions: Tensor, kinds: Sequence[str], target: float) -> Tensor:
@@ -27,10 +28,5 @@ def skip_prior_kl(log_probs: Tensor, decisions: Tensor, kinds: Sequence[str], ta
     if not places:
         return log_probs.new_zeros(())
     layers = sum(kind == "skip" and (place == 0 or kinds[place - 1] != "skip") for place, kind in enumerate(kinds))
-    taken = log_probs[places]
-    other = torch.log(-torch.expm1(taken))
-    yes = decisions.to(taken.device)[places].bool()
-    log_yes, log_no = torch.where(yes, taken, other), torch.where(yes, other, taken)
-    log_target = torch.tensor([target, 1.0 - target], dtype=taken.dtype, device=taken.device).log()
-    kl = log_yes.exp() * (log_yes - log_target[0]) + log_no.exp() * (log_no - log_target[1])
-    return kl.sum() / layers
+    skips = skip_log_probs(log_probs[places], decisions.to(log_probs.device)[places])
+    return bernoulli_kl(skips, target).sum() / layers

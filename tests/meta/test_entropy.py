@@ -1,12 +1,14 @@
 """Entropy, its gradient, KL and the skip prior, exactly (G6, B5)."""
 
+import itertools
 import math
 
 import pytest
 import torch
 
 from few_shot_nas.controllers import CONTROLLERS
-from few_shot_nas.meta.entropy import entropy_bonus, kl_estimate, normalised_entropy, skip_log_probs, skip_prior_kl
+from few_shot_nas.meta.entropy import bernoulli_kl, entropy_bonus, kl_estimate, normalised_entropy, skip_log_probs
+from few_shot_nas.meta.skip_prior import skip_prior_kl
 from tests.meta.exact import ARCHS, autoregressive, factorised, gradient, random_params, relative_error
 
 POLICIES = {"factorised": (factorised, False), "autoregressive": (autoregressive, True)}
@@ -110,23 +112,24 @@ def test_the_probability_of_a_skip_comes_from_either_choice():
 
 def test_the_skip_prior_is_the_kl_between_coins_and_zero_at_the_target():
     skip = torch.tensor([0.3, 0.8], dtype=torch.double)
-    expected = sum(q * math.log(q / 0.4) + (1 - q) * math.log((1 - q) / 0.6) for q in (0.3, 0.8)) / 2
-    assert float(skip_prior_kl(skip.log(), 0.4)) == pytest.approx(expected, abs=1e-12)
-    assert float(skip_prior_kl(torch.tensor([0.4], dtype=torch.double).log(), 0.4)) == pytest.approx(0, abs=1e-12)
+    expected = [q * math.log(q / 0.4) + (1 - q) * math.log((1 - q) / 0.6) for q in (0.3, 0.8)]
+    assert bernoulli_kl(skip.log(), 0.4).tolist() == pytest.approx(expected, abs=1e-12)
+    assert float(bernoulli_kl(torch.tensor([0.4], dtype=torch.double).log(), 0.4)) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", CONTROLLERS)
 def test_training_on_the_skip_prior_alone_brings_the_sampled_rate_to_the_target(name):
     torch.manual_seed(0)
-    policy = CONTROLLERS[name]((2, 2), ("skip", "skip"), tanh_constant=1.5)
+    kinds = ("op", "op", "skip")
+    policy = CONTROLLERS[name]((2, 2, 2), kinds, tanh_constant=1.5)
     optimizer = torch.optim.Adam(policy.parameters(), lr=0.02)
     stream = torch.Generator().manual_seed(0)
     for _ in range(150):
         optimizer.zero_grad()
         rollout = policy.sample(stream)
-        skip_prior_kl(skip_log_probs(rollout.log_probs, rollout.decisions), 0.4).backward()
+        skip_prior_kl(rollout.log_probs, rollout.decisions, kinds, 0.4).backward()
         optimizer.step()
     with torch.no_grad():
-        p = {(a, b): float(policy.log_prob(torch.tensor([a, b])).exp()) for a in (0, 1) for b in (0, 1)}
-    assert p[1, 0] + p[1, 1] == pytest.approx(0.4, abs=0.02)
-    assert p[0, 1] + p[1, 1] == pytest.approx(0.4, abs=0.02)
+        ops = list(itertools.product((0, 1), repeat=2))
+        rate = sum(float(policy.log_prob(torch.tensor([*pair, 1])).exp()) for pair in ops)
+    assert rate == pytest.approx(0.4, abs=0.02)
