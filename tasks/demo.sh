@@ -4,10 +4,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-search_steps=150  # meta-steps of each search; both searches get the same
-train_steps=150   # meta-steps of each meta-training from scratch
+search_steps=100  # meta-steps of each search; both searches get the same
+train_steps=100   # meta-steps of each meta-training from scratch
 val_every=50
-val_episodes=40
+val_episodes=30
 log_every=5
 test_episodes=200
 space="--space=darts_fewshot --channels=8 --cells=1 --nodes=3"

@@ -180,12 +180,16 @@ def collect(experiment: Iterable[Flag], classes: Iterable[Iterable[Flag]]) -> di
 def build_flags(tables: Tables, algorithm: str, model: str, source: str) -> dict[str, Flag]:
     """Return every flag of one choice of classes, in the order of ``--help``."""
     datamodule = tables.datamodules[tables.algorithms[algorithm].data_kind]
+    defaults = tables.algorithms[algorithm].data_defaults
     experiment = [flag._replace(default=model) if flag.name == "model_class" else flag for flag in EXPERIMENT_FLAGS]
     return collect(
         experiment,
         [
             flags_of(tables.algorithms[algorithm], f"Algorithm: {algorithm}", skip=("net",)),
-            flags_of(datamodule, f"Data: {source}", skip=("source",)),
+            [
+                flag._replace(default=defaults.get(flag.name, flag.default))
+                for flag in flags_of(datamodule, f"Data: {source}", skip=("source",))
+            ],
             flags_of(tables.sources[source], f"Data: {source}"),
             flags_of(tables.models[model], f"Model: {model}", skip=FROM_SOURCE),
         ],

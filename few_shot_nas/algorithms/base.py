@@ -9,7 +9,7 @@ import dataclasses
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, cast
 
 import pytorch_lightning as pl
@@ -53,6 +53,9 @@ class EpisodicModule(pl.LightningModule, ABC):
     searches: ClassVar[bool] = False
     #: What the batches of training are: the data module that the learner needs says the same of itself.
     data_kind: ClassVar[Literal["episodes", "flat"]] = "episodes"
+
+    #: What the command line gives the data module by default for this algorithm, instead of the data module's own.
+    data_defaults: ClassVar[Mapping[str, int]] = {}
     #: Whether training uses the network's head, which fixes the number of ways to that of the test tasks.
     uses_head: ClassVar[bool] = True
 

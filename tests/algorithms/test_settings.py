@@ -28,8 +28,10 @@ def test_a_value_that_cannot_work_is_named(make, message):
         make()
 
 
-def test_evaluation_takes_the_training_steps_unless_told_otherwise():
-    assert InnerLoop(inner_steps=3).steps(training=False) == 3
+def test_evaluation_takes_the_training_steps_but_at_least_three_unless_told_otherwise():
+    assert InnerLoop(inner_steps=1).steps(training=False) == 3
+    assert InnerLoop(inner_steps=1).steps(training=True) == 1
+    assert InnerLoop(inner_steps=5).steps(training=False) == 5
     assert InnerLoop(inner_steps=3, eval_inner_steps=7).steps(training=False) == 7
     assert InnerLoop(inner_steps=3, eval_inner_steps=7).steps(training=True) == 3
     assert InnerLoop(eval_inner_steps=0).steps(training=False) == 0

@@ -51,6 +51,7 @@ class Learner(Base):
     default_model: ClassVar[str] = "Net"
     searches: ClassVar[bool] = False
     data_kind: ClassVar[Literal["episodes", "flat"]] = "episodes"
+    data_defaults: ClassVar[Mapping[str, int]] = {}
 
     def __init__(
         self,

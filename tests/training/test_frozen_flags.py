@@ -75,3 +75,11 @@ def test_old_spellings_lead_to_flags_that_exist() -> None:
     flags = build_flags(TABLES, "MAML", "Conv4", "Glyphs")
     targets = {*RENAMED.values(), "accelerator", "devices", "strategy", "precision", "log_grad_norm", "val_every"}
     assert targets <= set(flags)
+
+
+def test_a_learner_may_ask_for_other_defaults_of_its_data() -> None:
+    own = TABLES.algorithms["MAML"].data_defaults
+    assert own and not TABLES.algorithms["MAMLENAS"].data_defaults
+    flags, plain = build_flags(TABLES, "MAML", "Conv4", "Glyphs"), build_flags(TABLES, "MAMLENAS", "Supernet", "Glyphs")
+    assert {name: flags[name].default for name in own} == own
+    assert all(plain[name].default != value for name, value in own.items())

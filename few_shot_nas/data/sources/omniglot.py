@@ -90,7 +90,7 @@ class Omniglot(Source):
         cache_dir: str = "~/.cache/few_shot_nas",
         image_size: int = 28,
         split_scheme: Scheme = "finn",
-        rotations: Rotations = "augment",
+        rotations: Rotations = "augment_all",
         download: bool = False,
     ) -> None:
         super().__init__(data_dir, cache_dir, image_size)
