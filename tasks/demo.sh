@@ -9,7 +9,7 @@ train_steps=100   # meta-steps of each meta-training from scratch
 val_every=50
 val_episodes=30
 log_every=5
-test_episodes=200
+test_episodes=150
 space="--space=darts_fewshot --channels=8 --cells=1 --nodes=3"
 task="--data_class=Glyphs --n_way=5 --k_shot=1 --seed=0"
 out=runs/demo
