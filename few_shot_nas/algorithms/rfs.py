@@ -47,7 +47,7 @@ class RFS(FlatModule):
     (section 3.2). Support augmentation is the data's: ``support_copies=5`` is the published protocol, 0 leaves the
     support images as they are; report which.
 
-    Deviations: the epochs' last batches are full (see FlatDataModule), the colour jitter comes before the flip, and
+    Deviations: the epochs' last batches are full (see FlatDataModule), the flip comes before the colour jitter, and
     the regression is run to a tighter optimum. The ``running`` bn_mode is the paper's.
 
     Args:
