@@ -77,7 +77,7 @@ def identity(tables: Tables, values: Values, net: nn.Module) -> dict[str, str | 
     """
     names = ["algorithm", "model_class", "data_class", "n_way", "k_shot", "n_query", "meta_batch_size", "seed"]
     names += [flag.name for flag in flags_of(tables.models[values["model_class"]], "Model", skip=FROM_SOURCE)]
-    optional = ("controller", "estimator", "train_way", "train_query", "flat_batch_size", "augment", "augmentation")
+    optional = ("controller", "estimator", "train_way", "train_query", "flat_batch_size", "augment")
     names += [name for name in optional if name in values]
     found = {name: values[name] if isinstance(values[name], (int, str)) else str(values[name]) for name in names}
     if isinstance(net, GenotypeNetwork):

@@ -25,7 +25,7 @@ from few_shot_nas.meta.outer_loss import bn_modes, check_bn_mode
 from few_shot_nas.meta.statistics import accuracy, mean_ci
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.gradients import average_gradients, gather_rows, world
-from few_shot_nas.seeding import derived_seed
+from few_shot_nas.seeding import derived_seed, generator
 from few_shot_nas.spaces.genotype import Genotype
 
 
@@ -198,6 +198,11 @@ class EpisodicModule(pl.LightningModule, ABC):
         if self._trainer is not None:
             for logger in self.trainer.loggers:
                 logger.log_metrics({"meta_step": self.meta_step, **metrics}, step=self.meta_step)
+
+    def task_stream(self, purpose: str, task: Episode) -> torch.Generator:
+        """Return a stream that depends on seed, purpose, meta-step and task alone, not on rank or order."""
+        task_id = -1 if task.task_id is None else int(task.task_id)
+        return generator(self.seed, purpose, self.meta_step, task_id + 1)
 
     # ---- evaluation ---------------------------------------------------------------------------------------------
 

@@ -18,7 +18,6 @@ from few_shot_nas.registry import lookup
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.search.derive import Decisions
 from few_shot_nas.search.single_path import fair_paths
-from few_shot_nas.seeding import generator
 
 Phase = Literal["warmup", "weights", "policy"]
 WEIGHTS_LOGGED = ("train/loss", "train/accuracy")
@@ -189,14 +188,9 @@ class ENAS(ControllerSearch):
 
     # ---- samples --------------------------------------------------------------------------------------------------
 
-    def _stream(self, purpose: str, task: Episode) -> torch.Generator:
-        """A stream that depends on seed, purpose, meta-step and task alone, not on rank or order."""
-        task_id = -1 if task.task_id is None else int(task.task_id)
-        return generator(self.seed, purpose, self.meta_step, task_id + 1)
-
     def sampled(self, task: Episode, purpose: str, count: int) -> list[Decisions]:
         """Sample architectures from the policy."""
-        stream = self._stream(purpose, task)
+        stream = self.task_stream(purpose, task)
         with torch.no_grad():
             return [tuple(self.controller.sample(stream).decisions.tolist()) for _ in range(count)]
 
@@ -204,7 +198,7 @@ class ENAS(ControllerSearch):
         """Return the architectures whose loss trains the shared weights on one task in this step."""
         if self.phase(self.meta_step) != "warmup" and self.policy.child_sampling == "policy":
             return self.sampled(task, "child", 1)
-        stream, space = self._stream("uniform", task), self.supernet.space
+        stream, space = self.task_stream("uniform", task), self.supernet.space
         return fair_paths(space.decisions, stream) if self.policy.strict_fairness else [space.sample(stream)]
 
     # ---- search -----------------------------------------------------------------------------------------------------

@@ -34,7 +34,6 @@ from few_shot_nas.registry import lookup
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.search.derive import Decisions
 from few_shot_nas.search.phases import two_phases
-from few_shot_nas.seeding import generator
 
 
 @dataclass(frozen=True)
@@ -180,9 +179,8 @@ class MAMLENAS(ControllerSearch):
         return functional_call(self.controller, params, (), inputs)
 
     def draw(self, params: Params, task: Episode, phase: str, count: int) -> list[Decisions]:
-        """Sample architectures; the stream depends on seed, phase, meta-step and task alone, not on rank or order."""
-        task_id = -1 if task.task_id is None else int(task.task_id)
-        stream = generator(self.seed, phase, self.meta_step, task_id + 1)
+        """Sample architectures from the task's stream of this phase."""
+        stream = self.task_stream(phase, task)
         with torch.no_grad():
             return [tuple(self.rollout(params, generator=stream).decisions.tolist()) for _ in range(count)]
 

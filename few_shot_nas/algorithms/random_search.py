@@ -70,8 +70,7 @@ class RandomSearch(SupernetSearch):
 
     def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
         """Outer loss of the shared weights through one uniformly drawn child."""
-        task_id = -1 if task.task_id is None else int(task.task_id)
-        (decisions,) = self.draw(1, "uniform", self.meta_step, task_id + 1)
+        decisions = self.supernet.space.sample(self.task_stream("uniform", task))
         loss, reward = self.weights_loss(task, self.supernet.space.decode(decisions))
         return loss, [loss, reward]
 
