@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from few_shot_nas.algorithms.feature_learner import FeatureModule
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.errors import InputError
+from few_shot_nas.meta.functional import full_precision
 from few_shot_nas.meta.statistics import accuracy
 from few_shot_nas.runtime.gradients import average_buffers
 from few_shot_nas.seeding import derived_seed
@@ -74,7 +75,7 @@ class FlatModule(FeatureModule):
 
     def task_loss(self, task: Any) -> tuple[Tensor, list[Tensor]]:
         """Cross-entropy of a FlatBatch and number of right answers, summed over its images."""
-        logits = self.net(task.images)
+        logits = full_precision(self.net(task.images))
         loss = F.cross_entropy(logits, task.labels, reduction="sum")
         return loss, [loss, accuracy(logits, task.labels) * len(task.labels)]
 

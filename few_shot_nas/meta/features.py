@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from few_shot_nas.episode import Episode
 from few_shot_nas.forward_context import forward_context
+from few_shot_nas.meta.functional import full_precision
 from few_shot_nas.meta.outer_loss import check_bn_mode
 
 
@@ -21,7 +22,7 @@ def extract(net: nn.Module, x: Tensor, *, stat_rows: int | None = None, running:
     """
     with forward_context(stat_rows=stat_rows, running=running):
         features: Tensor = cast(Any, net).features(x)
-    return features.to(torch.promote_types(features.dtype, torch.float32))
+    return full_precision(features)
 
 
 def support_features(net: nn.Module, task: Episode, *, running: bool = False) -> Tensor:

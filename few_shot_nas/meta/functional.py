@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -14,6 +15,13 @@ Params = dict[str, Tensor]
 def trainable(net: nn.Module) -> Params:
     """Return the network's parameters that require grad, by name, as the tensors themselves (no copy)."""
     return {name: value for name, value in net.named_parameters() if value.requires_grad}
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Return ``x`` as float32 or wider: under mixed precision a network's output is narrower, and a softmax or a distance
+    in half precision loses what the last layers computed.
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def call(
@@ -38,7 +46,7 @@ def call(
         **inputs: further keyword inputs of the network, e.g. ``genotype``.
 
     Returns:
-        What the network returns, usually logits ``[B, N]``.
+        What the network returns, usually logits ``[B, N]``, float32 or wider.
 
     Note:
         Buffers are passed as clones, because ``functional_call`` would let a layer write its own buffers in place:
@@ -46,4 +54,4 @@ def call(
     """
     buffers = {name: value.clone() for name, value in net.named_buffers()}
     with forward_context(step, stat_rows, running):
-        return functional_call(net, {**buffers, **params}, (x,), inputs)
+        return full_precision(functional_call(net, {**buffers, **params}, (x,), inputs))

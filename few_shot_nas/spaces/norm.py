@@ -55,9 +55,10 @@ class BatchNorm2d(nn.Module):
         scale = (variance + self.eps).rsqrt()
         if weight is not None:
             scale = scale * weight.view(1, -1, 1, 1)
-        normed = (rest - mean) * scale
+        shift = -mean * scale
         if bias is not None:
-            normed = normed + bias.view(1, -1, 1, 1)
+            shift = shift + bias.view(1, -1, 1, 1)
+        normed = torch.addcmul(shift, rest, scale).to(rest.dtype)  # one pass over the images
         # The first rows go through the same kernel as when they are alone: equal to the last bit, not to rounding.
         return torch.cat((self._by_own_statistics(first, weight, bias), normed))
 
