@@ -139,3 +139,11 @@ def test_a_learner_with_a_head_refuses_training_tasks_of_another_way():
 def test_settings_that_cannot_work_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_distance_scale_multiplies_the_logits_and_must_be_positive():
+    task = gaussian_task(3, torch.eye(2))
+    plain, scaled = (ProtoNet(Identity(), distance_scale=s).task_logits(task) for s in (1.0, 0.25))
+    assert torch.equal(scaled["transductive"], 0.25 * plain["transductive"])
+    with pytest.raises(InputError, match=r"distance_scale=-2\.0 given, it must be greater than 0"):
+        ProtoNet(Identity(), distance_scale=-2.0)
