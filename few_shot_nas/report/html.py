@@ -9,14 +9,16 @@ import jinja2
 from markupsafe import Markup
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.report import curves
+from few_shot_nas.report import contrast_tables, curves
+from few_shot_nas.report.contrasts import Comparison
+from few_shot_nas.report.forest import forest_plot
 from few_shot_nas.report.genotype_picture import genotype_pictures, is_chain, kinds_used
+from few_shot_nas.report.pairing import paired_differences
 from few_shot_nas.report.run import Run, load_run
 from few_shot_nas.report.tables import (
     duration,
     modes,
     names,
-    paired_differences,
     percent,
     points,
     quantity,
@@ -69,6 +71,25 @@ def compare_runs(run_dirs: Sequence[Path | str], output: Path | str) -> Path:
     runs = [load_run(run_dir) for run_dir in run_dirs]
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     return _write(Path(output), "comparison.html.jinja", _comparison(runs))
+
+
+def write_contrasts(comparison: Comparison, output: Path) -> Path:
+    """Write the page of a comparison of arms with a reference: protocol, warnings, forest plot and table.
+
+    Returns:
+        ``output``; its folder must exist.
+    """
+    calls = zip(comparison.arms, comparison.reward_calls, strict=True)
+    content = {
+        "title": contrast_tables.title(comparison),
+        "warnings": comparison.warnings,
+        "protocol": [*comparison.protocol, *((f"reward calls of {arm}", text) for arm, text in calls)],
+        "forest": forest_plot(comparison),
+        "head": ("arm", "accuracy %", *contrast_tables.HEAD),
+        "rows": contrast_tables.arm_rows(comparison),
+        "notes": contrast_tables.notes(comparison),
+    }
+    return _write(output, "contrasts.html.jinja", content)
 
 
 def _write(path: Path, template: str, content: Mapping[str, Any]) -> Path:
