@@ -107,7 +107,7 @@ def evaluate(run_dir: Path, wanted: str | None, output: Path | None, overrides: 
             output.mkdir(parents=True, exist_ok=True)
             results.write_episodes(output / "episodes.csv", parts.module.test_rows)
             results.write_json(output / "results.json", content)
-            write_text(output / "config.yaml", dump(flags.values))
+            write_text(output / "config.yaml", dump({k: v for k, v in flags.values.items() if k != "run_dir"}))
         results.show(content, run_dir)
 
 
