@@ -21,6 +21,7 @@ from torch import nn
 from few_shot_nas.errors import InputError
 from few_shot_nas.models import GenotypeNetwork
 from few_shot_nas.runtime.checkpoint import KEY, MetaCheckpoint, check_identity, load_checkpoint
+from few_shot_nas.runtime.choices_csv import CHOICES, ChoicesCSV
 from few_shot_nas.runtime.metrics_csv import MetricsCSV
 from few_shot_nas.runtime.progress import EpisodeProgress
 from few_shot_nas.runtime.strategy import NAME as EPISODIC_DDP
@@ -261,8 +262,8 @@ def _wandb_logger(run_dir: Path) -> WandbLogger | None:
 
 
 def build_loggers(values: Values, run_dir: Path) -> list[Logger]:
-    """Return metrics.csv, TensorBoard where it is installed, and Weights & Biases where it is asked for."""
-    loggers: list[Logger] = [MetricsCSV(run_dir / "metrics.csv")]
+    """Return the two CSV records, TensorBoard where it is installed, and Weights & Biases where it is asked for."""
+    loggers: list[Logger] = [MetricsCSV(run_dir / "metrics.csv"), ChoicesCSV(run_dir / CHOICES)]
     if tensorboard_is_installed():
         loggers.append(TensorBoardLogger(str(run_dir), name="", version="tensorboard"))
     if values["wandb"]:

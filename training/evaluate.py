@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from few_shot_nas.errors import InputError
-from training.cli import CommandLine, parse, read_config
+from training.cli import CommandLine, dump, parse, read_config
 from training.exits import OneLineParser, guarded
+from training.run_directory import write_text
 
 
 def checkpoint_file(run_dir: Path, wanted: str) -> Path:
@@ -69,7 +70,7 @@ def evaluate(run_dir: Path, wanted: str | None, output: Path | None, overrides: 
     Args:
         run_dir: a run directory.
         wanted: best, last, the path of a checkpoint, or None for the one that the run itself tested.
-        output: folder for results.json and episodes.csv; None writes nothing.
+        output: folder for results.json, episodes.csv and config.yaml, as reports read them; None writes nothing.
         overrides: flags of run_experiment.py that replace the run's own.
         command: kept in results.json.
 
@@ -106,6 +107,7 @@ def evaluate(run_dir: Path, wanted: str | None, output: Path | None, overrides: 
             output.mkdir(parents=True, exist_ok=True)
             results.write_episodes(output / "episodes.csv", parts.module.test_rows)
             results.write_json(output / "results.json", content)
+            write_text(output / "config.yaml", dump({k: v for k, v in flags.values.items() if k != "run_dir"}))
         results.show(content, run_dir)
 
 
@@ -116,7 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--run_dir", type=Path, required=True, help="folder of the run")
     parser.add_argument("--checkpoint", help="best, last or a path; default the one that the run itself tested")
     parser.add_argument("--episodes", help="number of test episodes; default that of the run")
-    parser.add_argument("--output", type=Path, help="folder for results.json and episodes.csv; default writes nothing")
+    text = "folder for results.json, episodes.csv and config.yaml, which report.py and compare.py read; default none"
+    parser.add_argument("--output", type=Path, help=text)
     own, rest = parser.parse_known_args(words)
     episodes = [f"--test_episodes={own.episodes}"] if own.episodes else []
     command = shlex.join(["python", "training/evaluate.py", *words])

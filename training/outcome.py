@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.runtime.choices_csv import ChoicesCSV
 from few_shot_nas.runtime.metrics_csv import MetricsCSV
 from training import results
 from training.assemble import Parts, Values, hardware_text
@@ -104,6 +105,6 @@ def log_test(trainer: pl.Trainer, content: Mapping[str, Any]) -> None:
     """Mirror the test accuracies to TensorBoard and Weights & Biases; locally they are in results.json."""
     metrics = {f"test/accuracy_{mode}": score["accuracy"] for mode, score in content["test"].items()}
     for logger in trainer.loggers:
-        if metrics and not isinstance(logger, MetricsCSV) and not getattr(trainer, "fast_dev_run", False):
+        if metrics and not isinstance(logger, MetricsCSV | ChoicesCSV) and not getattr(trainer, "fast_dev_run", False):
             logger.log_metrics(metrics, step=content["meta_steps"])
             logger.finalize("success")

@@ -47,13 +47,15 @@ def run(command: CommandLine, argv: Sequence[str]) -> None:
 
 def record_start(directory: RunDirectory, values: dict[str, Any], first_step: int) -> None:
     """Write config.yaml, and bring what an earlier run has left to the meta-step this one starts at."""
+    from few_shot_nas.runtime.choices_csv import CHOICES
     from few_shot_nas.runtime.metrics_csv import MetricsCSV
 
     # Neither the folder nor a checkpoint in it belongs to what repeats the run.
     dropped = {"run_dir", "ckpt_path"} if directory.continues else {"run_dir"}
     write_text(directory.path / "config.yaml", dump({k: v for k, v in values.items() if k not in dropped}))
     if directory.continues:
-        MetricsCSV(directory.path / "metrics.csv").truncate_after(first_step)
+        for record in ("metrics.csv", CHOICES):
+            MetricsCSV(directory.path / record).truncate_after(first_step)
     elif directory.resume is not None:
         adopt_best(directory.resume, directory.path, first_step)
 

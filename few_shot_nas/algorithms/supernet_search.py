@@ -19,7 +19,7 @@ from few_shot_nas.meta.inner_loop import adapt
 from few_shot_nas.meta.outer_loss import query_logits, support_loss
 from few_shot_nas.meta.statistics import accuracy
 from few_shot_nas.runtime.gradients import gather_rows, world
-from few_shot_nas.search.collapse import collapse_warning, weightless_fraction
+from few_shot_nas.search.collapse import GREEDY_ENTROPY, WEIGHTLESS, collapse_warning, weightless_fraction
 from few_shot_nas.search.derive import Decisions, rank
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.supernet import Supernet
@@ -112,12 +112,16 @@ class SupernetSearch(EpisodicModule):
         return None
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores, and warn once if the policy has collapsed."""
+        """Log the scores and how far the greedy architecture has collapsed, and warn once if it has."""
         super().on_validation_epoch_end()
         fraction = self.entropy_fraction()
-        if fraction is None or self._warned_of_collapse:
+        if fraction is None:
             return
-        warning = collapse_warning(weightless_fraction(self.supernet.space, self.incumbent()), fraction)
+        weightless = weightless_fraction(self.supernet.space, self.incumbent())
+        self.log_row({WEIGHTLESS: weightless, GREEDY_ENTROPY: fraction})
+        if self._warned_of_collapse:
+            return
+        warning = collapse_warning(weightless, fraction)
         if warning is not None and world()[0] == 0:
             logger.warning("%s, meta-step %d: %s", type(self).__name__, self.meta_step, warning)
         self._warned_of_collapse = warning is not None

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -121,22 +121,50 @@ class Controller(nn.Module, ABC):
             self._check(decisions)
             decisions = decisions.to(next(self.parameters()).device)
         log_probs, entropies, taken = [], [], []
+        for log_p, choice in self._path(decisions, generator, context):
+            log_probs.append(log_p.gather(1, choice.unsqueeze(1)).squeeze(1))
+            entropies.append(-(log_p.exp() * log_p).sum())
+            taken.append(choice)
+        log_prob, entropy = torch.cat(log_probs), torch.stack(entropies)
+        return Rollout(torch.cat(taken), log_prob.sum(), entropy.sum(), log_prob, entropy)
+
+    def _path(
+        self, decisions: Tensor | None, generator: torch.Generator | None, context: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the log-probabilities ``[1, size]`` and the choice ``[1]`` of each decision; greedy without way."""
         state = self._begin(context)
         for step in range(len(self.kinds)):
             logits, state = self._logits(step, state)
-            log_p = F.log_softmax(self._bounded(logits), dim=1)  # [1, size]
+            log_p = F.log_softmax(self._bounded(logits), dim=1)
             if decisions is not None:
                 choice = decisions[step : step + 1]
             elif generator is not None:
                 choice = _draw(log_p, generator)
             else:
                 choice = log_p.argmax(dim=1)
-            log_probs.append(log_p.gather(1, choice.unsqueeze(1)).squeeze(1))
-            entropies.append(-(log_p.exp() * log_p).sum())
-            taken.append(choice)
+            yield log_p, choice
             state = self._take(step, choice, state)
-        log_prob, entropy = torch.cat(log_probs), torch.stack(entropies)
-        return Rollout(torch.cat(taken), log_prob.sum(), entropy.sum(), log_prob, entropy)
+
+    def marginals(self, generator: torch.Generator, paths: int) -> list[Tensor]:
+        """Estimate the probability of each choice of each decision, whatever the choices before it.
+
+        The mean, over sampled architectures, of the distributions met on the way: unbiased, with less variance than
+        counting choices, and exact for the first decision and for a policy whose decisions are independent.
+
+        Args:
+            generator: the only source of randomness.
+            paths: architectures that are sampled.
+
+        Returns:
+            One ``[size]`` per decision; each sums to 1.
+
+        Raises:
+            ValueError: for a policy that needs the embedding of a task.
+        """
+        self._check_context(None)
+        with torch.no_grad():
+            sampled = [[log_p.exp()[0] for log_p, _ in self._path(None, generator, None)] for _ in range(paths)]
+        return [torch.stack(met).mean(dim=0) for met in zip(*sampled, strict=True)]
 
     def _check(self, decisions: Tensor) -> None:
         if decisions.dtype != torch.int64 or decisions.shape != (len(self.kinds),):

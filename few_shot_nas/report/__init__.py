@@ -1,7 +1,22 @@
 """Reports of runs: tables for the terminal and self-contained HTML pages, made from run directories alone."""
 
-from few_shot_nas.report.html import compare_runs, write_report
+from few_shot_nas.report.contrast_tables import as_json, contrast_table, header, markdown, notes
+from few_shot_nas.report.contrasts import compare_arms
+from few_shot_nas.report.html import compare_runs, write_contrasts, write_report
 from few_shot_nas.report.run import Run, load_run
 from few_shot_nas.report.tables import results_table
 
-__all__ = ["Run", "compare_runs", "load_run", "results_table", "write_report"]
+__all__ = [
+    "Run",
+    "as_json",
+    "compare_arms",
+    "compare_runs",
+    "contrast_table",
+    "header",
+    "load_run",
+    "markdown",
+    "notes",
+    "results_table",
+    "write_contrasts",
+    "write_report",
+]

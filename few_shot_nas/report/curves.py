@@ -210,6 +210,29 @@ def entropy_curve(run: Run) -> Markup | None:
         return to_svg(figure, "Controller entropy")
 
 
+def adaptation_curve(run: Run) -> Markup | None:
+    """Divergence of the adapted from the meta-learned policy, or None for a search that does not adapt it."""
+    with style():
+        figure, axes = panel()
+        if not _curve(axes, run, "controller/kl_adapt", "divergence", TEAL):
+            return None
+        axes.axhline(0, color=INK, linewidth=0.8, alpha=0.6)
+        _finish(axes, "KL(adapted, meta-learned), nats", legend=False)
+        return to_svg(figure, "Divergence by adaptation")
+
+
+def signal_curve(run: Run) -> Markup | None:
+    """Signal-to-noise ratio of the controller's meta-gradient, or None where it was not recorded."""
+    with style():
+        figure, axes = panel()
+        if not _curve(axes, run, "controller/grad_snr", "signal to noise", RED):
+            return None
+        # The estimate is unbiased, so without a signal it scatters around zero.
+        axes.axhline(0, color=INK, linewidth=0.8, alpha=0.6)
+        _finish(axes, "signal to noise", legend=False)
+        return to_svg(figure, "Signal-to-noise ratio of the controller's meta-gradient")
+
+
 def episode_histogram(run: Run) -> Markup | None:
     """Histogram of test episodes by accuracy, one panel per ``bn_mode``; None without episodes."""
     if not run.episodes:

@@ -9,14 +9,18 @@ import jinja2
 from markupsafe import Markup
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.report import curves
+from few_shot_nas.report import contrast_tables, curves
+from few_shot_nas.report.alarm import collapse_alarm
+from few_shot_nas.report.contrasts import Comparison
+from few_shot_nas.report.forest import forest_plot
 from few_shot_nas.report.genotype_picture import genotype_pictures, is_chain, kinds_used
+from few_shot_nas.report.heat_map import heat_maps, legend
+from few_shot_nas.report.pairing import paired_differences
 from few_shot_nas.report.run import Run, load_run
 from few_shot_nas.report.tables import (
     duration,
     modes,
     names,
-    paired_differences,
     percent,
     points,
     quantity,
@@ -71,6 +75,25 @@ def compare_runs(run_dirs: Sequence[Path | str], output: Path | str) -> Path:
     return _write(Path(output), "comparison.html.jinja", _comparison(runs))
 
 
+def write_contrasts(comparison: Comparison, output: Path) -> Path:
+    """Write the page of a comparison of arms with a reference: protocol, warnings, forest plot and table.
+
+    Returns:
+        ``output``; its folder must exist.
+    """
+    calls = zip(comparison.arms, comparison.reward_calls, strict=True)
+    content = {
+        "title": contrast_tables.title(comparison),
+        "warnings": comparison.warnings,
+        "protocol": [*comparison.protocol, *((f"reward calls of {arm}", text) for arm, text in calls)],
+        "forest": forest_plot(comparison),
+        "head": ("arm", "accuracy %", *contrast_tables.HEAD),
+        "rows": contrast_tables.arm_rows(comparison),
+        "notes": contrast_tables.notes(comparison),
+    }
+    return _write(output, "contrasts.html.jinja", content)
+
+
 def _write(path: Path, template: str, content: Mapping[str, Any]) -> Path:
     """Render and write the page whole or not at all."""
     partial = path.with_name(path.name + ".part")
@@ -87,6 +110,8 @@ def _one_run(run: Run) -> dict[str, Any]:
     controller = [
         ("Reward of the sampled architectures and the baseline it is compared with.", curves.reward_curves(run)),
         ("Entropy of the policy: it falls as the controller settles on an architecture.", curves.entropy_curve(run)),
+        ("How far a task moves the policy: near 0 the inner step does nothing.", curves.adaptation_curve(run)),
+        ("Signal to noise of the controller's meta-gradient between two rows.", curves.signal_curve(run)),
     ]
     learning = [
         ("Mean cross-entropy of the queries after adaptation.", curves.loss_curves(run)),
@@ -102,6 +127,9 @@ def _one_run(run: Run) -> dict[str, Any]:
         "histogram": curves.episode_histogram(run),
         "architecture": None if run.genotype is None else _architecture(run.genotype, run.name),
         "controller": _present(controller),
+        "alarm": collapse_alarm(run),
+        "heat_maps": heat_maps(run),
+        "shades": legend(),
         "facts": _facts(run),
         "config": run.config_text,
     }

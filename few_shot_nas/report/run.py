@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class Run:
         metrics: columns of ``metrics.csv`` by name, float64 with nan in blank cells; empty without the file.
         episodes: test scores by ``bn_mode``; empty without the file.
         genotype: the architecture found or trained, if there is one.
+        choices: columns of ``choices.csv`` by name, ``meta_step`` and ``decision=choice``; empty without the file.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Run:
     metrics: dict[str, np.ndarray]
     episodes: dict[str, Episodes]
     genotype: Genotype | None
+    choices: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -74,8 +76,8 @@ def load_run(path: Path | str) -> Run:
     """Read one run directory.
 
     Args:
-        path: a folder with ``config.yaml`` and ``results.json``; ``metrics.csv``, ``episodes.csv`` and
-            ``genotype.json`` are read if they are there.
+        path: a folder with ``config.yaml`` and ``results.json``; ``metrics.csv``, ``choices.csv``,
+            ``episodes.csv`` and ``genotype.json`` are read if they are there.
 
     Raises:
         InputError: naming the file that is missing or damaged and what is wrong with it.
@@ -93,6 +95,7 @@ def load_run(path: Path | str) -> Run:
         metrics=_read_metrics(path / "metrics.csv"),
         episodes=_read_episodes(path / "episodes.csv"),
         genotype=Genotype.load(path / "genotype.json") if (path / "genotype.json").exists() else None,
+        choices=_read_metrics(path / "choices.csv"),
     )
     _check_agreement(run)
     return run

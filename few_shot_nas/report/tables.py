@@ -1,49 +1,22 @@
-"""Numbers of runs as rows: results with confidence intervals, and paired differences between runs.
+"""Numbers of runs as rows: results with confidence intervals.
 
 Every interval is the two-sided 95 % t-interval over episodes in float64 that
 :func:`few_shot_nas.meta.statistics.mean_ci` computes.
 """
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from few_shot_nas.data.sources import SOURCES
 from few_shot_nas.meta.statistics import MeanCI, mean_ci
 from few_shot_nas.report.run import BN_MODES, Run
 
-# What makes two runs draw the same task for the same id, apart from the flags of the data source.
-_TASK_KEYS = ("data_class", "n_way", "k_shot", "n_query", "seed", "split")
-# Flags of a source that change where images lie or how large they are, not which ones a task holds.
-_SAME_TASKS = {"data_dir", "cache_dir", "image_size", "download"}
 _DASH = "–"
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """Accuracy of one run minus that of another on the same episodes.
-
-    Attributes:
-        first: index of the run that is subtracted from.
-        second: index of the run that is subtracted.
-        difference: mean over episodes of the differences, a fraction, with its interval.
-    """
-
-    first: int
-    second: int
-    difference: MeanCI
-
-    @property
-    def clear(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return abs(self.difference.mean) > self.difference.ci95
 
 
 def score(run: Run, mode: str) -> MeanCI | None:
@@ -102,14 +75,19 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def names(runs: Sequence[Run]) -> list[str]:
-    """Return a name for each run: its folder, with as many parent folders as are needed to tell the runs apart."""
-    paths = [run.path.resolve().parts for run in runs]
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """Return a name for each folder: its own, with as many parent folders as are needed to tell them apart."""
+    paths = [folder.resolve().parts for folder in folders]
     for depth in range(1, max(map(len, paths), default=0) + 1):
         short = ["/".join(path[-depth:]) for path in paths]
         if len(set(short)) == len(set(paths)):
             return short
-    return [run.name for run in runs]
+    return [folder.resolve().name for folder in folders]
+
+
+def names(runs: Sequence[Run]) -> list[str]:
+    """Return a name for each run, see :func:`short_names`."""
+    return short_names([run.path for run in runs])
 
 
 @dataclass(frozen=True)
@@ -194,33 +172,3 @@ def results_table(runs: Sequence[Run]) -> Table:
         name = Text(row[0]).append("\n" + ", ".join(row[1 : content.numeric]), style="dim")
         table.add_row(name, *(Text(cell) for cell in row[content.numeric :]))
     return table
-
-
-def task_settings(run: Run) -> dict[str, Any]:
-    """Return every setting that decides which images the test task of a given id holds."""
-    settings = {key: run.results.get(key, run.config.get(key)) for key in _TASK_KEYS}
-    source = SOURCES.get(str(run.results["data_class"]))
-    if source is not None:
-        own = set(inspect.signature(source.__init__).parameters) - _SAME_TASKS
-        settings.update({key: run.config[key] for key in sorted(own & set(run.config))})
-    return settings
-
-
-def paired_differences(runs: Sequence[Run], mode: str) -> list[PairedDifference]:
-    """Compare every two runs whose tests held the same tasks, episode by episode.
-
-    Args:
-        runs: the runs; indices in the result refer to this order.
-        mode: the ``bn_mode`` of the scores.
-
-    Returns:
-        One entry per pair with equal task settings, seeds and task ids, and at least two episodes.
-    """
-    found = []
-    for first, second in combinations(range(len(runs)), 2):
-        one, other = runs[first].episodes.get(mode), runs[second].episodes.get(mode)
-        if one is None or other is None or one.task_id.size < 2 or not np.array_equal(one.task_id, other.task_id):
-            continue
-        if task_settings(runs[first]) == task_settings(runs[second]):
-            found.append(PairedDifference(first, second, mean_ci(one.accuracy - other.accuracy)))
-    return found

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from few_shot_nas.spaces.space import SearchSpace
 
+#: Columns of metrics.csv that the alarm is judged by, one row per validation.
+WEIGHTLESS = "controller/weightless_fraction"
+GREEDY_ENTROPY = "controller/greedy_entropy_fraction"
 MAX_WEIGHTLESS = 0.7
 MIN_ENTROPY_FRACTION = 0.1
 

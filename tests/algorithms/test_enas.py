@@ -2,6 +2,7 @@
 
 import logging
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.skip_prior import skip_prior_kl
+from few_shot_nas.runtime.choices_csv import ChoicesCSV
 from few_shot_nas.spaces.supernet import Supernet
 
 
@@ -223,6 +225,31 @@ def test_a_collapsed_policy_is_reported_once(monkeypatch, caplog):
         search.on_validation_epoch_end()
         search.on_validation_epoch_end()
     assert len(caplog.records) == 1 and "100% of the greedy" in caplog.text
+
+
+def test_every_validation_records_what_the_alarm_is_judged_by(monkeypatch):
+    search, rows = make_search(cells=3), []
+    monkeypatch.setattr("few_shot_nas.algorithms.base.EpisodicModule.on_validation_epoch_end", lambda self: None)
+    monkeypatch.setattr("few_shot_nas.algorithms.base.EpisodicModule.log_row", lambda self, row: rows.append(row))
+    monkeypatch.setattr(search, "entropy_fraction", lambda: 0.5)
+    for incumbent in ((0, 3, 1), (4, 3, 4)):
+        monkeypatch.setattr(search, "incumbent", lambda found=incumbent: found)
+        search.on_validation_epoch_end()
+    assert [row["controller/greedy_entropy_fraction"] for row in rows] == [0.5, 0.5]
+    assert [row["controller/weightless_fraction"] for row in rows] == pytest.approx([1 / 3, 1])
+
+
+def test_rows_of_training_record_the_policy_and_no_others_do(tmp_path):
+    search = make_search(cells=3)
+    search._trainer = SimpleNamespace(loggers=[ChoicesCSV(tmp_path / "choices.csv")])
+    for search.meta_step, row in ((1, {"val/accuracy": 0.5}), (2, {"train/seconds": 1.0}), (4, {"train/seconds": 1.0})):
+        search.log_row(row)
+    head, *lines = (tmp_path / "choices.csv").read_text().splitlines()
+    sizes = [len(decision.choices) for decision in search.supernet.space.decisions]
+    assert len(head.split(",")) == 1 + sum(sizes) and [line.split(",")[0] for line in lines] == ["2", "4"]
+    # The policy did not move, and every row samples the same paths.
+    assert lines[0].split(",")[1:] == lines[1].split(",")[1:]
+    assert sum(map(float, lines[0].split(",")[1:])) == pytest.approx(len(sizes), abs=1e-5)
 
 
 def test_the_entropy_fraction_is_near_one_at_the_start():

@@ -187,3 +187,23 @@ def test_a_decision_with_one_choice_is_certain_and_its_log_prob_is_finite(name):
     rollout = policy.sample(torch.Generator().manual_seed(0))
     assert (float(rollout.log_probs[2].detach()), float(rollout.entropies[2].detach())) == (0.0, 0.0)
     assert all(bool(torch.isfinite(policy.log_prob(a))) for a in ALL)
+
+
+@everyone
+def test_marginals_are_those_of_all_architectures(name):
+    policy = make(name, spread=0.5)
+    p = {tuple(a.tolist()): float(policy.log_prob(a).detach().exp()) for a in ALL}
+    paths = 1 if name == "Factorised" else 500
+    found = policy.marginals(torch.Generator().manual_seed(0), paths)
+    for step, (size, values) in enumerate(zip(SIZES, found, strict=True)):
+        exact = [math.fsum(value for a, value in p.items() if a[step] == choice) for choice in range(size)]
+        # Independent decisions and the first one have no sampling error; conditionals in [0, 1] at most 0.5 / sqrt(n).
+        tolerance = 1e-12 if step == 0 or paths == 1 else 4 * 0.5 / math.sqrt(paths)
+        assert values.tolist() == pytest.approx(exact, abs=tolerance)
+        assert float(values.sum()) == pytest.approx(1, abs=1e-12) and not values.requires_grad
+
+
+@everyone
+def test_marginals_of_a_policy_that_needs_a_task_are_refused(name):
+    with pytest.raises(ValueError, match="embedding_dim=3 got context None"):
+        make(name, embedding_dim=3).marginals(torch.Generator(), 1)

@@ -50,6 +50,8 @@ def test_kill_and_continue_equals_an_uninterrupted_run(algorithm, num_workers, f
     assert (whole / "episodes.csv").read_text() == (killed / "episodes.csv").read_text()
     if algorithm == "MAMLENAS":
         assert (whole / "genotype.json").read_text() == (killed / "genotype.json").read_text()
+        assert (whole / "choices.csv").read_text() == (killed / "choices.csv").read_text()
+        assert (whole / "choices.csv").read_text().count("\n") == 1 + steps
 
 
 @pytest.mark.parametrize("algorithm", ["MAML", "MAMLENAS"])

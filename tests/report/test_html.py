@@ -10,7 +10,8 @@ import pytest
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.report import compare_runs, load_run, write_report
-from few_shot_nas.report.tables import paired_differences, percent, points, score
+from few_shot_nas.report.pairing import paired_differences
+from few_shot_nas.report.tables import percent, points, score
 
 MakeRun = Callable[..., Path]
 VOID = {"meta", "link", "img", "br", "hr", "input"}

@@ -10,7 +10,8 @@ from rich.console import Console
 from scipy import stats
 
 from few_shot_nas.report import load_run, results_table
-from few_shot_nas.report.tables import duration, modes, names, paired_differences, percent, quantity, score, tabulate
+from few_shot_nas.report.pairing import paired_differences
+from few_shot_nas.report.tables import duration, modes, names, percent, quantity, score, tabulate
 
 MakeRun = Callable[..., Path]
 
@@ -86,7 +87,7 @@ def test_flags_of_the_data_part_runs_only_where_they_change_the_tasks(
     class Letters:
         def __init__(self, data_dir: str = "data", image_size: int = 28, rotations: str = "none") -> None: ...
 
-    monkeypatch.setattr("few_shot_nas.report.tables.SOURCES", {"Letters": Letters})
+    monkeypatch.setattr("few_shot_nas.report.pairing.SOURCES", {"Letters": Letters})
     letters = {"data_class": "Letters"}
     runs = [load_run(make_run(str(value), config={flag: value}, results=letters)) for value in values]
     assert bool(paired_differences(runs, "transductive")) == paired

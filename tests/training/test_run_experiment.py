@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from few_shot_nas.data.source import Source
-from training import assemble, class_tables, evaluate, report, run_experiment
+from training import assemble, class_tables, compare, evaluate, report, run_experiment
 from training.class_tables import Tables
 
 TINY = (
@@ -340,6 +340,7 @@ def test_evaluating_again_gives_the_same_numbers_and_changes_nothing(fails: Call
     assert evaluate.main(["--run_dir=a", "--output=again"]) == 0
     assert read("again", "episodes.csv") == read("a", "episodes.csv")
     assert evaluate.main(["--run_dir=a", "--episodes=7", "--test_split=val", "--checkpoint=last", "--output=more"]) == 0
+    assert compare.main(["a", "again", "--resamples=20"]) == 0
     more = json.loads(read("more", "results.json"))
     assert (more["split"], more["test"]["support"]["episodes"], more["meta_steps"]) == ("val", 7, 4)
     assert "--checkpoint=gone: gone does not exist" in fails("--run_dir=a", "--checkpoint=gone", main=evaluate.main)

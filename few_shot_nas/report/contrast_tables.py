@@ -1,0 +1,127 @@
+"""A comparison of arms as a table for the terminal, as Markdown and as JSON."""
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from few_shot_nas.report.contrasts import Comparison, Contrast
+
+MINUS = "−"
+HEAD = ("difference ± t", "bootstrap", "p", "p Wilcoxon", "p equivalent", "verdict")
+
+
+def signed(value: float) -> str:
+    """Return ``+1.25`` with a true minus sign."""
+    return f"{value:+.2f}".replace("-", MINUS)
+
+
+def p_text(value: float) -> str:
+    """Return a p-value with three decimals, or that it is below 0.001."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def cells(contrast: Contrast) -> tuple[str, ...]:
+    """Return what stands below :data:`HEAD`; p-values are the corrected ones."""
+    return (
+        f"{signed(contrast.difference.mean)} ± {contrast.difference.ci95:.2f}",
+        f"{signed(contrast.low)} to {signed(contrast.high)}",
+        p_text(contrast.corrected.bootstrap),
+        p_text(contrast.corrected.wilcoxon),
+        p_text(contrast.corrected.equivalence),
+        contrast.verdict,
+    )
+
+
+def title(comparison: Comparison) -> str:
+    """Return the heading of the differences."""
+    return f"Accuracy minus that of {comparison.arms[0]}, percentage points"
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """Return how the numbers are to be read, one sentence each."""
+    over = "tasks" if len(comparison.seeds) == 1 else f"the means of {len(comparison.seeds)} seeds"
+    return [
+        f"± is the half-width of the 95 % t-interval over {over}.",
+        f"Bootstrap: 95 % percentiles of {comparison.resamples:,} resamples of seeds and, jointly, of tasks; "
+        "p is its p-value.",
+        f"Equivalent: within ± {comparison.margin:g} points by two one-sided t-tests over {over}.",
+        f"All p-values are Holm-corrected for {len(comparison.contrasts)} "
+        f"{'contrast' if len(comparison.contrasts) == 1 else 'contrasts'}; the intervals are not. "
+        "Better or worse needs the t-test and the bootstrap below 0.05.",
+    ]
+
+
+def header(comparison: Comparison) -> list[str]:
+    """Return the protocol in lines of ``what: value``, and the reward calls of each arm."""
+    calls = zip(comparison.arms, comparison.reward_calls, strict=True)
+    spent = ("reward calls", "; ".join(f"{arm}: {text}" for arm, text in calls))
+    return [f"{what}: {value}" for what, value in (*comparison.protocol, spent)]
+
+
+def arm_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Return one row per arm, the reference first: name, accuracy in per cent, and the cells of its contrast."""
+    accuracies = [f"{100 * accuracy:.2f}" for accuracy in comparison.accuracies]
+    differences = [("reference", *[""] * (len(HEAD) - 1)), *map(cells, comparison.contrasts)]
+    together = zip(comparison.arms, accuracies, differences, strict=True)
+    return [(arm, accuracy, *found) for arm, accuracy, found in together]
+
+
+def contrast_table(comparison: Comparison) -> Table:
+    """Return the table for the terminal."""
+    table = Table(title=title(comparison), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("arm", overflow="fold", min_width=12)
+    for column in ("accuracy %", *HEAD):
+        table.add_column(column.replace(" ", "\n", 1), justify="right", no_wrap=True)
+    for row in arm_rows(comparison):
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("\\", "\\\\").replace("|", "\\|")
+
+
+def markdown(comparison: Comparison) -> str:
+    """Return the comparison as a Markdown page."""
+    head = ("arm", "accuracy %", *HEAD)
+    lines = [f"# {_escaped(title(comparison))}", ""]
+    lines += [f"**Warning**: {_escaped(warning)}.\n" for warning in comparison.warnings]
+    lines += [f"- {_escaped(line)}" for line in header(comparison)]
+    lines += ["", f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 2)}---|"]
+    lines += [f"| {' | '.join(map(_escaped, row))} |" for row in arm_rows(comparison)]
+    return "\n".join([*lines, "", *notes(comparison)]) + "\n"
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """Return the comparison with every number unrounded; differences, intervals and margin in percentage points."""
+    arms = zip(comparison.arms, comparison.paths, comparison.accuracies, comparison.reward_calls, strict=True)
+    return {
+        "reference": comparison.arms[0],
+        "unit": "percentage points",
+        "protocol": dict(comparison.protocol),
+        "seeds": list(comparison.seeds),
+        "tasks_per_seed": comparison.tasks,
+        "bn_mode": comparison.bn_mode,
+        "margin": comparison.margin,
+        "resamples": comparison.resamples,
+        "warnings": list(comparison.warnings),
+        "arms": [
+            {"name": name, "path": path, "accuracy_percent": 100 * accuracy, "reward_calls": calls}
+            for name, path, accuracy, calls in arms
+        ],
+        "contrasts": [
+            {
+                "arm": found.arm,
+                "difference": found.difference.mean,
+                "t_half_width": found.difference.ci95,
+                "t_observations": found.difference.n,
+                "bootstrap": [found.low, found.high],
+                "p": found.p._asdict(),
+                "p_holm": found.corrected._asdict(),
+                "verdict": found.verdict,
+            }
+            for found in comparison.contrasts
+        ],
+    }

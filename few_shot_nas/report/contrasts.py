@@ -1,0 +1,225 @@
+"""Contrasts between arms and a reference: paired differences in percentage points with intervals and tests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from few_shot_nas.errors import InputError
+from few_shot_nas.meta.paired import hierarchical_bootstrap, holm, t_test, tost, units, wilcoxon
+from few_shot_nas.meta.statistics import MeanCI, mean_ci
+from few_shot_nas.report.arms import Arm, common_mode, differences, load_arm, require_same_tasks
+from few_shot_nas.report.pairing import task_settings
+from few_shot_nas.report.tables import short_names, task
+from few_shot_nas.seeding import derived_seed
+
+#: Fewer seeds than this do not show their spread.
+FEW_SEEDS = 5
+ALPHA = 0.05
+# Task settings that the header names in words of its own.
+_NAMED = {"data_class", "n_way", "k_shot", "n_query", "seed", "split"}
+
+
+class PValues(NamedTuple):
+    """P-values of one contrast.
+
+    Attributes:
+        t: paired t-test, over tasks for one seed and over the means of the seeds for several.
+        bootstrap: hierarchical bootstrap over (seed, task).
+        wilcoxon: signed-rank test over all tasks.
+        equivalence: two one-sided t-tests with the margin.
+    """
+
+    t: float
+    bootstrap: float
+    wilcoxon: float
+    equivalence: float
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One arm minus the reference, in percentage points.
+
+    Attributes:
+        arm: name of the arm.
+        difference: mean with its 95 % t-interval, over tasks for one seed and over the means of the seeds for several.
+        low: lower end of the bootstrap's 95 % interval.
+        high: its upper end.
+        p: p-values as they are.
+        corrected: the same after Holm's correction over all contrasts, each kind of test by itself.
+    """
+
+    arm: str
+    difference: MeanCI
+    low: float
+    high: float
+    p: PValues
+    corrected: PValues
+
+    @property
+    def verdict(self) -> str:
+        """What the corrected tests allow to say; a difference needs the t-test and the bootstrap to agree."""
+        found = []
+        if max(self.corrected.t, self.corrected.bootstrap) < ALPHA:
+            found.append("better" if self.difference.mean > 0 else "worse")
+        if self.corrected.equivalence < ALPHA:
+            found.append("equivalent")
+        return ", ".join(found) or "undecided"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All contrasts with what they rest on.
+
+    Attributes:
+        arms: name of each arm, the reference first.
+        paths: what the user named each arm by.
+        protocol: what all runs share, as (what, value).
+        reward_calls: of each arm, as text.
+        accuracies: of each arm in ``bn_mode`` over seeds and tasks, as a fraction.
+        seeds: the seeds of every arm.
+        tasks: test tasks per seed.
+        bn_mode: of all scores.
+        contrasts: one per arm but the reference.
+        margin: of the equivalence test, in percentage points.
+        resamples: of the bootstrap.
+        warnings: what the reader must know before believing a number.
+    """
+
+    arms: tuple[str, ...]
+    paths: tuple[str, ...]
+    protocol: tuple[tuple[str, str], ...]
+    reward_calls: tuple[str, ...]
+    accuracies: tuple[float, ...]
+    seeds: tuple[int, ...]
+    tasks: int
+    bn_mode: str
+    contrasts: tuple[Contrast, ...]
+    margin: float
+    resamples: int
+    warnings: tuple[str, ...]
+
+
+def compare_arms(
+    paths: Sequence[str],
+    *,
+    reference: str | None = None,
+    bn_mode: str | None = None,
+    margin: float = 0.5,
+    resamples: int = 10_000,
+) -> Comparison:
+    """Compare arms with a reference on their common test tasks.
+
+    Args:
+        paths: run directories, folders of run directories, or globs; the first is the reference.
+        reference: the path of another arm to be the reference.
+        bn_mode: of the scores; None takes the first that all runs were tested in, transductive before support.
+        margin: of the equivalence test, in percentage points.
+        resamples: replicates of the bootstrap.
+
+    Raises:
+        InputError: if there are fewer than two arms, a number is not positive, an arm cannot be read, or the test tasks
+            differ.
+    """
+    for flag, value in (("margin", margin), ("resamples", resamples)):
+        if not value > 0:
+            raise InputError(f"compare: --{flag}={value} given, it must be positive")
+    arms = _reference_first([load_arm(path) for path in paths], reference)
+    mode = common_mode(arms, bn_mode)
+    require_same_tasks(arms, mode)
+    labels = short_names([arm.folder for arm in arms])
+    points = [differences(arm, arms[0], mode) for arm in arms[1:]]
+    return Comparison(
+        arms=tuple(labels),
+        paths=tuple(arm.path for arm in arms),
+        protocol=_protocol(arms, mode),
+        reward_calls=tuple(_calls(arm) for arm in arms),
+        accuracies=tuple(_accuracy(arm, mode) for arm in arms),
+        seeds=tuple(arms[0].runs),
+        tasks=int(arms[0].first().episodes[mode].task_id.size),
+        bn_mode=mode,
+        contrasts=contrasts(labels[1:], points, margin, resamples),
+        margin=margin,
+        resamples=resamples,
+        warnings=tuple(_warnings(arms, labels)),
+    )
+
+
+def contrasts(
+    labels: Sequence[str], points: Sequence[np.ndarray], margin: float, resamples: int
+) -> tuple[Contrast, ...]:
+    """Return the statistics of each arm's differences ``[seeds, tasks]`` from the reference, in percentage points.
+
+    All contrasts resample by the same stream: they share the seeds and tasks drawn, and another arm changes none of
+    the intervals.
+    """
+    found = []
+    for values in points:
+        observed = units(values)
+        rng = np.random.default_rng(derived_seed("compare", "bootstrap"))
+        drawn = hierarchical_bootstrap(values, rng, resamples)
+        p = PValues(t_test(observed), drawn.p_value, wilcoxon(values), tost(observed, margin))
+        found.append((mean_ci(observed), drawn, p))
+    by_test = [holm(column) for column in zip(*(p for _, _, p in found), strict=True)]
+    corrected = [PValues(*row) for row in zip(*by_test, strict=True)]
+    return tuple(
+        Contrast(label, mean, drawn.low, drawn.high, p, after)
+        for label, (mean, drawn, p), after in zip(labels, found, corrected, strict=True)
+    )
+
+
+def _reference_first(arms: list[Arm], reference: str | None) -> list[Arm]:
+    if len(arms) < 2:
+        raise InputError(f"compare: {len(arms)} arm given, at least 2 are needed; name another run directory")
+    if reference is None:
+        return arms
+    chosen = [arm for arm in arms if arm.path == reference or arm.folder.resolve() == Path(reference).resolve()]
+    if not chosen:
+        listed = ", ".join(arm.path for arm in arms)
+        raise InputError(f"compare: --reference={reference} is not one of the arms given ({listed}); name one of them")
+    return [chosen[0], *(arm for arm in arms if arm is not chosen[0])]
+
+
+def _accuracy(arm: Arm, mode: str) -> float:
+    return float(np.mean([run.episodes[mode].accuracy for run in arm.runs.values()]))
+
+
+def _calls(arm: Arm) -> str:
+    return " or ".join("none" if calls is None else f"{calls:,}" for calls in arm.reward_calls())
+
+
+def _protocol(arms: Sequence[Arm], mode: str) -> tuple[tuple[str, str], ...]:
+    run = arms[0].first()
+    ids = run.episodes[mode].task_id
+    flags = [f"{key}={value}" for key, value in task_settings(run).items() if key not in _NAMED]
+    queries = f", {run.results['n_query']} queries per class" if "n_query" in run.results else ""
+    return (
+        ("data", ", ".join([str(run.results["data_class"]), *flags])),
+        ("split", str(run.results.get("split", "not recorded"))),
+        ("task", task(run) + queries),
+        ("bn_mode", mode),
+        ("seeds", ", ".join(map(str, arms[0].runs))),
+        ("tasks", f"{ids.size} per seed, ids {ids[0]} to {ids[-1]}"),
+    )
+
+
+def _warnings(arms: Sequence[Arm], labels: Sequence[str]) -> list[str]:
+    found = []
+    if len({arm.reward_calls() for arm in arms}) > 1 or any(len(arm.reward_calls()) > 1 for arm in arms):
+        spent = "; ".join(f"{label}: {_calls(arm)}" for label, arm in zip(labels, arms, strict=True))
+        found.append(f"unequal reward budgets (reward calls of {spent}): a difference may be that of the budgets")
+    regimes = [str(arm.first().results.get("regime", "not recorded")) for arm in arms]
+    if len(set(regimes)) > 1:
+        listed = "; ".join(f"{label}: {regime}" for label, regime in zip(labels, regimes, strict=True))
+        found.append(f"weights from scratch and inherited ones are mixed ({listed})")
+    seeds = len(arms[0].runs)
+    if seeds == 1:
+        found.append("one seed: intervals and tests are over tasks and say nothing of another training seed")
+    elif seeds < FEW_SEEDS:
+        found.append(
+            f"{seeds} seeds are too few to show their spread: the bootstrap's interval tends to be too narrow, so a "
+            "difference counts only where the t-test over seeds agrees"
+        )
+    return found
