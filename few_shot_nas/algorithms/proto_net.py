@@ -23,14 +23,15 @@ class ProtoNet(FeatureModule):
     Deviations: support and query images are normalised by their own batch each, in training as in the transductive
     bn_mode; the authors' code runs both through the network as one batch in training and uses running statistics in
     the test. ``cosine`` is the paper's comparison with a factor on the cosines, which is learned, from 10. A
-    ``distance_scale`` below 1 is not in the paper: distances between untrained features of D numbers are of order D, the
-    softmax of their negatives is saturated (loss 29 instead of log 20 with Conv4-64 at 84x84 pixels), and hundreds of
-    meta-steps pass before the features have shrunk.
+    ``distance_scale`` below 1 is not in the paper: distances between untrained features of D numbers are of order D,
+    the softmax of their negatives is saturated (loss 29 instead of log 20 with Conv4-64 at 84x84 pixels), and hundreds
+    of meta-steps pass before the features have shrunk.
 
     Args:
         net: any network of MODELS; its head is not used.
         distance: what compares a query with a prototype: squared euclidean, or cosine with a learned scale.
-        distance_scale: factor on the squared euclidean distances, 1 in the paper; a few over the number of features shortens the start.
+        distance_scale: factor on the squared euclidean distances, 1 in the paper; a few over the number of features
+            shortens the start.
         outer: the outer loop.
         seed: names every random stream of the run.
     """

@@ -18,8 +18,9 @@ def trainable(net: nn.Module) -> Params:
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """Return ``x`` as float32 or wider: under mixed precision a network's output is narrower, and a softmax or a distance
-    in half precision loses what the last layers computed.
+    """Return ``x`` as float32 or wider.
+
+    Under mixed precision a network's output is narrower, and a softmax or a distance of it would lose digits.
     """
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
