@@ -69,8 +69,9 @@ def run(cache: str, out: str, name: str, variant: str) -> None:
     )  # fmt: skip
     data = data_module(algorithm.data_kind, cache)
     trainer.fit(module, datamodule=data)
-    trainer.test(module, datamodule=data, verbose=False)
+    # Before the test, whose start copies rank 0's state to every rank.
     state = {key: value.clone() for key, value in module.state_dict().items()}
+    trainer.test(module, datamodule=data, verbose=False)
     kept = {"gradients": seen, "rows": module.test_rows, "state": state, "start": start, "parts": parts}
     torch.save(kept, f"{out}/{name}-{variant}-{world()[0]}of{ranks}.pt")
 
