@@ -52,7 +52,8 @@ class Reptile(EpisodicModule):
     Deviations: Adam's epsilon is added after the bias correction; at most rounding. A task's images in training are
     its support set and, with train_pool=all, its queries, so that k_shot need not differ between training and test:
     k_shot + n_query is the authors' train_shots, and training accuracy is then that of images trained on. With several
-    ranks each carries its moments through its own tasks, and they are averaged after each meta-step.
+    ranks each carries its moments through its own tasks, and after each meta-step moments and number of updates are
+    averaged over the ranks: another sequence than one rank's. With ``sgd``, which carries nothing, both are the same.
 
     Args:
         net: any network of MODELS.

@@ -1,6 +1,6 @@
 """Run one meta-step and one uneven test of algorithms and write what came out; started by test_ddp.py on 1 or 2 ranks.
 
-Usage: run_ranks.py CACHE OUT ALGORITHM:ORDER ...
+Usage: run_ranks.py CACHE OUT ALGORITHM:VARIANT ... ; a variant is a key of INNER.
 """
 
 import importlib.util
@@ -14,6 +14,7 @@ import torch
 from few_shot_nas.algorithms import ALGORITHMS
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.data.episodic import EpisodicDataModule
+from few_shot_nas.data.flat import FlatDataModule
 from few_shot_nas.models import MODELS
 from few_shot_nas.runtime.gradients import world
 from few_shot_nas.runtime.strategy import NAME
@@ -22,38 +23,57 @@ spec = importlib.util.spec_from_file_location("contract_fixtures", Path(__file__
 fixtures = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(fixtures)
 
+INNER = {
+    "second": {"inner": InnerLoop()},
+    "first": {"inner": InnerLoop(first_order=True)},
+    "steps": {"inner": InnerLoop(inner_lr=0.1, inner_steps=2)},
+    "sgd": {"inner": InnerLoop(inner_lr=0.1, inner_steps=2, eval_inner_steps=3, first_order=True)},
+    "adam": {
+        "inner": InnerLoop(1e-2, inner_steps=2, eval_inner_steps=3, first_order=True, inner_optimizer="adam")
+    },
+    "flat": {},
+}
 
-def run(cache: str, out: str, name: str, order: str) -> None:
+
+def data_module(kind: str, cache: str) -> EpisodicDataModule:
+    """Three tasks, or seven images, in a meta-step: two ranks get unequal parts."""
+    common = {"n_way": 3, "n_query": 5, "max_meta_steps": 1, "val_episodes": 3, "test_episodes": 7}
+    if kind == "flat":
+        return FlatDataModule(fixtures.Blobs(cache), flat_batch_size=7, **common)
+    return EpisodicDataModule(fixtures.Blobs(cache), meta_batch_size=3, **common)
+
+
+def run(cache: str, out: str, name: str, variant: str) -> None:
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     torch.manual_seed(0)
     algorithm = ALGORITHMS[name]
     net = MODELS[algorithm.default_model](3, 1, 28, **fixtures.SMALL.get(algorithm.default_model, {}))
-    module = algorithm(
-        net.double(), inner=InnerLoop(first_order=order == "first"), outer=OuterLoop(max_meta_steps=1), seed=3
-    ).double()
-    seen = {}
-    check = module._check_and_clip
+    module = algorithm(net.double(), outer=OuterLoop(max_meta_steps=1), seed=3, **INNER[variant]).double()
+    seen, start, parts = {}, {}, []
+    check, task_loss = module._check_and_clip, module.task_loss
 
     def keep_gradients():
-        seen.update({key: p.grad for key, p in module.named_parameters()})
-        seen.update({key: None if g is None else g.clone() for key, g in seen.items()})
+        seen.update({key: None if p.grad is None else p.grad.clone() for key, p in module.named_parameters()})
+        start.update({key: p.detach().clone() for key, p in module.named_parameters()})
         check()
 
-    module._check_and_clip = keep_gradients
-    data = EpisodicDataModule(
-        fixtures.Blobs(cache), n_way=3, n_query=5, meta_batch_size=3, max_meta_steps=1, val_episodes=3, test_episodes=7
-    )
+    def keep_part(part):
+        parts.append(tuple(part))
+        return task_loss(part)
+
+    module._check_and_clip, module.task_loss = keep_gradients, keep_part
     trainer = pl.Trainer(
         accelerator="cpu", devices=ranks, strategy=NAME if ranks > 1 else "auto", max_epochs=-1, inference_mode=False,
         use_distributed_sampler=False, reload_dataloaders_every_n_epochs=1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, precision="64-true",
     )  # fmt: skip
+    data = data_module(algorithm.data_kind, cache)
     trainer.fit(module, datamodule=data)
-    trainer.test(module, datamodule=data, verbose=False)
+    # Before the test, whose start copies rank 0's state to every rank.
     state = {key: value.clone() for key, value in module.state_dict().items()}
-    torch.save(
-        {"gradients": seen, "rows": module.test_rows, "state": state}, f"{out}/{name}-{order}-{world()[0]}of{ranks}.pt"
-    )
+    trainer.test(module, datamodule=data, verbose=False)
+    kept = {"gradients": seen, "rows": module.test_rows, "state": state, "start": start, "parts": parts}
+    torch.save(kept, f"{out}/{name}-{variant}-{world()[0]}of{ranks}.pt")
 
 
 if __name__ == "__main__":

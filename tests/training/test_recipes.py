@@ -1,5 +1,7 @@
-"""Every recipe and what it says must be a configuration that the command line takes."""
+"""Every recipe and what it says must be a configuration that the command line takes, and train."""
 
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,30 @@ import yaml
 from training.cli import parse
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
+#: What a smoke run leaves of a recipe: enough for one meta-step, one validation and one test.
+SMALL = ["max_meta_steps=1", "val_episodes=2", "test_episodes=2", "eval_inner_steps=2"]
+#: Sources whose images a machine may lack; mini-ImageNet takes the same flags.
+STAND_IN = {"TieredImagenet": "MiniImagenet", "CIFARFS": "MiniImagenet", "FC100": "MiniImagenet"}
+
+
+#: What a recipe's file name calls its data.
+DATA = {
+    "Omniglot": "omniglot",
+    "MiniImagenet": "mini_imagenet",
+    "TieredImagenet": "tiered_imagenet",
+    "CIFARFS": "cifar_fs",
+    "FC100": "fc100",
+}
+
+
+def algorithm_in_a_name(written: dict) -> str:
+    """MAMLPlusPlus to maml_plus_plus; the first order is part of the name."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", written["algorithm"]).lower()
+    return name + "_first_order" * written.get("first_order", False)
 
 
 def test_there_are_recipes() -> None:
-    assert len(RECIPES) >= 8
+    assert len(RECIPES) >= 60
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
@@ -21,5 +43,31 @@ def test_a_recipe_is_accepted_and_means_what_it_says(recipe: Path) -> None:
     for name, value in written.items():
         found = values[name]
         assert (list(found) if isinstance(found, tuple) else found) == value, name
-    assert recipe.stem.endswith("quick") or recipe.stem.endswith(f"{written['n_way']}w{written['k_shot']}s")
     assert recipe.read_text(encoding="utf-8").startswith("# ")
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_named_after_algorithm_data_and_task_and_says_which_number_it_is_for(recipe: Path) -> None:
+    text = recipe.read_text(encoding="utf-8")
+    written = yaml.safe_load(text)
+    name = f"{algorithm_in_a_name(written)}_{DATA[written['data_class']]}"
+    task = f"{written['n_way']}w{written['k_shot']}s"
+    quick = recipe.stem.endswith("_quick")
+    assert recipe.stem == f"{name}_{task}" + "_quick" * quick
+    comment = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
+    if not quick:
+        assert re.search(rf"{written['n_way']}-way {written['k_shot']}-shot: \d\d\.\d+ (\+- \d\.\d+ )?% there", comment)
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_trains_and_is_tested(recipe: Path, tmp_path: Path) -> None:
+    from training.run_experiment import main
+
+    written = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    flags = [f"--{flag}" for flag in SMALL if flag.split("=")[0] != "eval_inner_steps" or "eval_inner_steps" in written]
+    data = STAND_IN.get(written["data_class"], written["data_class"])
+    flags += [f"--data_class={data}", f"--data_dir={os.environ['FEW_SHOT_NAS_DATA']}", f"--run_dir={tmp_path / 'run'}"]
+    assert main([f"--config={recipe}", *flags, "--accelerator=cpu"]) == 0
+    assert (tmp_path / "run" / "report.html").is_file()
