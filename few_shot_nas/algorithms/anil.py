@@ -70,7 +70,7 @@ class ANIL(GradientLearner):
 
         def query(params: Params, rest: Params, step: int) -> tuple[Tensor, Tensor]:
             logits = self.head(params, rest["query"])
-            return F.cross_entropy(logits, task.query_y), logits
+            return self.outer_loss(logits, task.query_y), logits
 
         return TaskProblem(moved, fixed, support, query)
 

@@ -104,13 +104,23 @@ class EpisodicModule(pl.LightningModule, ABC):
         """Return the optimizer of the meta-parameters; Adam unless an algorithm says otherwise."""
         return torch.optim.Adam(groups, lr=self.outer.outer_lr, weight_decay=self.outer.weight_decay)
 
+    def outer_loss(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+        """Cross-entropy of ``logits [B, N]`` against labels of which ``label_smoothing`` is spread over all N classes.
+
+        Source: Szegedy et al., CVPR 2016, arXiv:1512.00567, section 7. The inner loop and every score use hard labels.
+        """
+        return F.cross_entropy(logits, labels, reduction=reduction, label_smoothing=self.outer.label_smoothing)
+
     def schedule(self) -> float:
-        """Return the factor on every group's learning rate at ``meta_step``."""
+        """Return the factor on every group's learning rate at ``meta_step``.
+
+        From 1 at the start to ``outer_lr_min / outer_lr`` at ``max_meta_steps``.
+        """
+        done, floor = self.meta_step / self.outer.max_meta_steps, self.outer.outer_lr_min / self.outer.outer_lr
         if self.outer.outer_schedule == "constant":
             return 1.0
-        if self.outer.outer_schedule == "linear":
-            return 1.0 - self.meta_step / self.outer.max_meta_steps
-        return 0.5 * (1.0 + math.cos(math.pi * self.meta_step / self.outer.max_meta_steps))
+        left = 1.0 - done if self.outer.outer_schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+        return floor + (1.0 - floor) * left
 
     # ---- training -----------------------------------------------------------------------------------------------
 

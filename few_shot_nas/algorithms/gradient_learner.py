@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.base import EpisodicModule
@@ -81,7 +80,7 @@ class GradientLearner(EpisodicModule):
 
         def query(params: Params, rest: Params, step: int) -> tuple[Tensor, Tensor]:
             logits = query_logits(self.net, task, {**rest, **params}, step, "transductive")
-            return F.cross_entropy(logits, task.query_y), logits
+            return self.outer_loss(logits, task.query_y), logits
 
         def support(params: Params, rest: Params, step: int) -> Tensor:
             return support_loss(self.net, task, {**rest, **params}, step)
