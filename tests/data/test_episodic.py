@@ -299,6 +299,7 @@ def test_asking_for_a_test_split_that_is_not_there_is_refused(make_data, make_to
         ({"meta_batch_size": 0}, "meta_batch_size=0 must be at least 1"),
         ({"val_every": 0}, "val_every=0 must be at least 1"),
         ({"val_episodes": 0}, "val_episodes=0 must be at least 1"),
+        ({"gap_episodes": -1}, "gap_episodes=-1 must not be negative"),
         ({"test_episodes": -1}, "test_episodes=-1 must be at least 1"),
         ({"num_workers": -1}, "num_workers=-1 must not be negative"),
         ({"max_meta_steps": -1}, "max_meta_steps=-1 must not be negative"),
