@@ -184,8 +184,10 @@ class GradientLearner(EpisodicModule):
         """Query logits after adaptation; and accuracies.
 
         ``accuracy_step<s>`` is that of the queries after s updates in ``outer.bn_mode``, 0 before any, and
-        ``support_accuracy`` that of the support set after the last.
+        ``support_accuracy`` that of the support set after the last; none without ``log_inner_steps``.
         """
+        if not self.outer.log_inner_steps:
+            return super().watched_logits(task)
         problem, mode = self.problem(task), self.outer.bn_mode
         iterates = [{**problem.fixed, **moved} for moved in self.descend(problem, training=False)]
         last = max(len(iterates) - 2, 0)

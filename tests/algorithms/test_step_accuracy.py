@@ -81,6 +81,20 @@ def test_accuracies_by_inner_step_equal_a_plain_loop(learner, bn_mode):
     assert len(set(by_step)) > 2
 
 
+def test_the_passes_by_step_are_left_out_on_request():
+    module, task, passes = make(MAML), one_task(), []
+    quiet = MAML(module.net, inner=module.inner, outer=OuterLoop(log_inner_steps=False))
+    module.net.register_forward_hook(lambda *_: passes.append(1))
+    counts = []
+    with torch.no_grad():
+        for call in (quiet.task_logits, quiet.watched_logits, module.watched_logits):
+            passes.clear()
+            found = call(task)
+            counts.append(len(passes))
+    assert counts == [STEPS + 2, STEPS + 2, STEPS + 2 + STEPS + 1]
+    assert set(found[1]) and not quiet.watched_logits(task)[1]
+
+
 def test_without_adaptation_there_is_the_start_alone():
     module, task = make(MAML, eval_inner_steps=0), one_task()
     with torch.no_grad():
