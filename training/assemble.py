@@ -89,10 +89,12 @@ def identity(tables: Tables, values: Values, net: nn.Module) -> dict[str, str | 
 def load_weights(net: nn.Module, path: str) -> None:
     """Start ``net`` from a checkpoint of a run or a model.safetensors; tensors it does not have are left out.
 
-    So a derived architecture can inherit the weights of its supernet.
+    So a derived architecture can inherit the weights of its supernet. Where the head alone does not fit, as that of a
+    flat learner for all training classes, it stays at its own start and a line says so.
 
     Raises:
-        InputError: if the file is not there or unreadable, or lacks a tensor, or has it in another shape.
+        InputError: if the file is not there or unreadable, or lacks a tensor outside the head, or has it in another
+            shape.
     """
     if path.endswith(".safetensors"):
         from safetensors import SafetensorError
@@ -107,13 +109,19 @@ def load_weights(net: nn.Module, path: str) -> None:
         saved = {name.removeprefix("net."): tensor for name, tensor in state.items() if name.startswith("net.")}
     own = net.state_dict()
     wrong = [name for name in own if name not in saved or saved[name].shape != own[name].shape]
-    if wrong:
-        found = list(saved[wrong[0]].shape) if wrong[0] in saved else "nothing"
+    found = list(saved[wrong[0]].shape) if wrong and wrong[0] in saved else "nothing"
+    left = [name for name in own if wrong and name.startswith("head.")]
+    if not set(wrong) <= set(left):
         raise InputError(
             f"--init_from={path}: {len(wrong)} of {len(own)} tensors of {type(net).__name__} do not fit, for example "
             f"{wrong[0]} needs {list(own[wrong[0]].shape)} and the file has {found}; give the flags it was made with"
         )
-    net.load_state_dict({name: saved[name] for name in own})
+    if left:
+        say(
+            f"--init_from={path}: {', '.join(left)} left at their own start: {wrong[0]} needs "
+            f"{list(own[wrong[0]].shape)} and the file has {found}"
+        )
+    net.load_state_dict({name: own[name] if name in left else saved[name] for name in own})
 
 
 def resumed_meta_step(directory: RunDirectory, expected: dict[str, str | int]) -> int:

@@ -1,5 +1,7 @@
 """ANIL: adapt the head alone, on features that are computed once."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -70,22 +72,26 @@ class ANIL(GradientLearner):
 
         def query(params: Params, rest: Params, step: int) -> tuple[Tensor, Tensor]:
             logits = self.head(params, rest["query"])
-            return F.cross_entropy(logits, task.query_y), logits
+            return self.outer_loss(logits, task.query_y), logits
 
         return TaskProblem(moved, fixed, support, query)
 
-    def adapted_logits(self, task: Episode, params: Params, step: int) -> dict[str, Tensor]:
+    def adapted_logits(self, task: Episode, params: Params, step: int, modes: Sequence[str]) -> dict[str, Tensor]:
         """Query logits of the adapted head, and the NIL scores if asked for."""
-        rows = task.support_x.shape[0]
-        queries = {
-            "transductive": params["query"],
-            "support": self.features(torch.cat([task.support_x, task.query_x]), rows)[rows:],
-        }
-        if "running" in self.bn_modes:
+        rows, queries = task.support_x.shape[0], {}
+        if "transductive" in modes:
+            queries["transductive"] = params["query"]
+        if "support" in modes:
+            queries["support"] = self.features(torch.cat([task.support_x, task.query_x]), rows)[rows:]
+        if "running" in modes:
             queries["running"] = self.features(task.query_x, running=True)
         logits = {mode: self.head(params, features) for mode, features in queries.items()}
         if self.nil:
-            for mode in BN_MODES:
+            for mode in (mode for mode in BN_MODES if mode in modes):
                 n_way = logits[mode].shape[1]
                 logits[f"nil_{mode}"] = nil_logits(params["support"], task.support_y, queries[mode], n_way)
         return logits
+
+    def support_logits(self, task: Episode, params: Params, step: int) -> Tensor:
+        """Logits of the adapted head on the support features."""
+        return self.head(params, params["support"])

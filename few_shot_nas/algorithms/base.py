@@ -6,6 +6,7 @@ interval, and what a checkpoint holds.
 """
 
 import dataclasses
+import logging
 import math
 import time
 from abc import ABC, abstractmethod
@@ -24,9 +25,12 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.meta.outer_loss import bn_modes, check_bn_mode
 from few_shot_nas.meta.statistics import accuracy, mean_ci
 from few_shot_nas.runtime.checkpoint import KEY
+from few_shot_nas.runtime.early_stop import NOTHING_SEEN, Waiting
 from few_shot_nas.runtime.gradients import average_gradients, gather_rows, world
 from few_shot_nas.seeding import derived_seed, generator
 from few_shot_nas.spaces.genotype import Genotype
+
+logger = logging.getLogger(__name__)
 
 
 class EpisodicModule(pl.LightningModule, ABC):
@@ -80,6 +84,8 @@ class EpisodicModule(pl.LightningModule, ABC):
         self._rows: list[dict[str, Any]] = []
         self._window: dict[str, list[float]] = {}
         self._window_started = time.monotonic()
+        self._train_accuracy = (0.0, 0)
+        self._waiting = NOTHING_SEEN
         self.hparams.update({**dataclasses.asdict(outer), "seed": seed})
 
     # ---- what an algorithm says -------------------------------------------------------------------------------
@@ -91,6 +97,13 @@ class EpisodicModule(pl.LightningModule, ABC):
     @abstractmethod
     def task_logits(self, task: Episode) -> dict[str, Tensor]:
         """Adapt to one task and return the query logits ``[Q, N]`` for every bn_mode. Runs under ``no_grad``."""
+
+    def watched_logits(self, task: Episode) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Return :meth:`task_logits`, and scalars of the task that a validation logs as ``val/<name>``.
+
+        The names are the same for every task.
+        """
+        return self.task_logits(task), {}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return Adam's parameter groups; one group of all parameters by default."""
@@ -104,13 +117,23 @@ class EpisodicModule(pl.LightningModule, ABC):
         """Return the optimizer of the meta-parameters; Adam unless an algorithm says otherwise."""
         return torch.optim.Adam(groups, lr=self.outer.outer_lr, weight_decay=self.outer.weight_decay)
 
+    def outer_loss(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+        """Cross-entropy of ``logits [B, N]`` against labels of which ``label_smoothing`` is spread over all N classes.
+
+        Source: Szegedy et al., CVPR 2016, arXiv:1512.00567, section 7. The inner loop and every score use hard labels.
+        """
+        return F.cross_entropy(logits, labels, reduction=reduction, label_smoothing=self.outer.label_smoothing)
+
     def schedule(self) -> float:
-        """Return the factor on every group's learning rate at ``meta_step``."""
+        """Return the factor on every group's learning rate at ``meta_step``.
+
+        From 1 at the start to ``outer_lr_min / outer_lr`` at ``max_meta_steps``.
+        """
+        done, floor = self.meta_step / self.outer.max_meta_steps, self.outer.outer_lr_min / self.outer.outer_lr
         if self.outer.outer_schedule == "constant":
             return 1.0
-        if self.outer.outer_schedule == "linear":
-            return 1.0 - self.meta_step / self.outer.max_meta_steps
-        return 0.5 * (1.0 + math.cos(math.pi * self.meta_step / self.outer.max_meta_steps))
+        left = 1.0 - done if self.outer.outer_schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+        return floor + (1.0 - floor) * left
 
     # ---- training -----------------------------------------------------------------------------------------------
 
@@ -182,6 +205,8 @@ class EpisodicModule(pl.LightningModule, ABC):
         self.last_loss = means[0]
         for name, value in zip(self.logged, means, strict=True):
             self._window.setdefault(name, []).append(value)
+            if name == "train/accuracy":
+                self._train_accuracy = (self._train_accuracy[0] + value, self._train_accuracy[1] + 1)
         if self.meta_step % self.outer.log_every == 0 or self.meta_step == self.outer.max_meta_steps:
             now = time.monotonic()
             row = {name: sum(values) / len(values) for name, values in self._window.items()}
@@ -207,17 +232,18 @@ class EpisodicModule(pl.LightningModule, ABC):
     # ---- evaluation ---------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Refuse a Trainer under which the inner loop cannot work."""
+        """Refuse a Trainer under which the inner loop cannot work; do not train on after an early stop."""
         if getattr(self.trainer, "_inference_mode", False):
             raise InputError(
                 "Trainer(inference_mode=True) forbids the inner loop in evaluation; set inference_mode=False"
             )
+        self.trainer.should_stop = self._waiting.enough(self.outer.patience)
 
     def _score(self, batch: Episode) -> None:
         for task in tasks(batch):
             self._add_rows(task, self.task_logits(task))
 
-    def _add_rows(self, task: Episode, by_mode: dict[str, Tensor]) -> None:
+    def _add_rows(self, task: Episode, by_mode: dict[str, Tensor], watched: Mapping[str, float] | None = None) -> None:
         for mode, logits in by_mode.items():
             self._rows.append(
                 {
@@ -225,6 +251,7 @@ class EpisodicModule(pl.LightningModule, ABC):
                     "bn_mode": mode,
                     "accuracy": float(accuracy(logits, task.query_y)),
                     "loss": float(F.cross_entropy(logits, task.query_y)),
+                    **({"watched": dict(watched)} if watched and mode == self.outer.bn_mode else {}),
                 }
             )
 
@@ -235,10 +262,11 @@ class EpisodicModule(pl.LightningModule, ABC):
 
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
         """Score the tasks of ``batch`` in every bn_mode."""
-        self._score(batch)
+        for task in tasks(batch):
+            self._add_rows(task, *self.watched_logits(task))
 
     def on_validation_epoch_end(self) -> None:
-        """Log accuracy, CI and loss over the validation episodes of all ranks."""
+        """Log accuracy, CI and loss over the validation episodes of all ranks; stop if there is no more to wait for."""
         rows = self._take_rows()
         by_mode = {mode: [row for row in rows if row["bn_mode"] == mode] for mode in self.bn_modes}
         chosen = by_mode[self.outer.bn_mode]
@@ -248,9 +276,57 @@ class EpisodicModule(pl.LightningModule, ABC):
         metrics = {"val/accuracy": score.mean, "val/ci95": score.ci95, "val/loss": loss}
         for mode, mode_rows in by_mode.items():
             metrics[f"val/accuracy_{mode}"] = mean_ci([row["accuracy"] for row in mode_rows]).mean
+        for name in chosen[0].get("watched", ()):
+            metrics[f"val/{name}"] = mean_ci([row["watched"][name] for row in chosen]).mean
+        metrics.update(self._gap())
         self.log("val/accuracy", score.mean, logger=False)
         self.log("val/ci95", score.ci95, logger=False)
         self.log_row(metrics)
+        self._stop_if_no_better()
+
+    def _datamodule(self) -> Any:
+        """Return the data module of a fit, and None elsewhere: without a Trainer, or in its check before training."""
+        if self._trainer is None or self.trainer.state.fn != "fit" or self.trainer.sanity_checking:
+            return None
+        return getattr(self.trainer, "datamodule", None)
+
+    def _gap(self) -> dict[str, float]:
+        """Accuracy on training classes minus that of this validation, by the gap episodes where there are any.
+
+        Without them the accuracy is that of the training tasks since the last validation, which have their own numbers
+        of inner steps and queries; learners that are trained on other tasks than they are scored on have no such gap.
+        """
+        data, (total, steps) = self._datamodule(), self._train_accuracy
+        if data is None:
+            return {}
+        self._train_accuracy = (0.0, 0)
+        if getattr(data, "gap_episodes", 0):
+            rows = [row for row in self._rows_of_gap(data) if row["bn_mode"] == self.outer.bn_mode]
+            means = {name: mean_ci([row[name] for row in rows]).mean for name in ("accuracy", "loss")}
+            gap = means["accuracy"] - self.val_accuracy
+            return {"train/eval_accuracy": means["accuracy"], "train/eval_loss": means["loss"], "val/gap": gap}
+        same_task = self.data_kind == "episodes" and getattr(data, "train_way", None) in (None, data.n_way)
+        return {"val/gap": total / steps - self.val_accuracy} if same_task and steps else {}
+
+    def _rows_of_gap(self, data: Any) -> list[dict[str, Any]]:
+        plugin = self.trainer.precision_plugin
+        for batch in data.gap_loader():
+            ready = self.trainer.strategy.batch_to_device(plugin.convert_input(batch))
+            with plugin.val_step_context():
+                self._score(ready)
+        return self._take_rows()
+
+    def _stop_if_no_better(self) -> None:
+        if self._datamodule() is None:
+            return
+        self._waiting = self._waiting.after(self.val_accuracy)
+        if self._waiting.enough(self.outer.patience):
+            self.trainer.should_stop = True
+            if world()[0] == 0:
+                logger.info(
+                    "%s, meta-step %d: stopped early, no validation better than %.4f in the last %d",
+                    type(self).__name__, self.meta_step, self._waiting.best, self._waiting.since,
+                )  # fmt: skip
 
     def test_step(self, batch: Episode, batch_idx: int) -> None:
         """Score the tasks of ``batch`` in every bn_mode."""
@@ -273,6 +349,8 @@ class EpisodicModule(pl.LightningModule, ABC):
             "meta_step": self.meta_step,
             "identity": dict(self.run_identity),
             "window": {name: list(values) for name, values in self._window.items()},
+            "train_accuracy": list(self._train_accuracy),
+            "waiting": list(self._waiting),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -284,4 +362,7 @@ class EpisodicModule(pl.LightningModule, ABC):
         state = checkpoint[KEY]
         self.meta_step = state["meta_step"]
         self._window = {name: list(values) for name, values in state["window"].items()}
+        # Checkpoints of versions without these begin to count where they are continued.
+        self._train_accuracy = tuple(state.get("train_accuracy", (0.0, 0)))
+        self._waiting = Waiting(*state.get("waiting", NOTHING_SEEN))
         checkpoint.pop("loops", None)

@@ -4,7 +4,6 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from few_shot_nas.algorithms.base import EpisodicModule
@@ -41,7 +40,7 @@ class FeatureModule(EpisodicModule):
         """Mean cross-entropy of the queries; support and queries are normalised by their own batch each."""
         classify = self.classifier(support_features(self.net, task), task.support_y, task)
         logits = classify(query_features(self.net, task, "transductive"))
-        loss = F.cross_entropy(logits, task.query_y)
+        loss = self.outer_loss(logits, task.query_y)
         return loss, [loss, accuracy(logits, task.query_y)]
 
     def task_logits(self, task: Episode) -> dict[str, Tensor]:

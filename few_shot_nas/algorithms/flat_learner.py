@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.feature_learner import FeatureModule
@@ -76,7 +75,7 @@ class FlatModule(FeatureModule):
     def task_loss(self, task: Any) -> tuple[Tensor, list[Tensor]]:
         """Cross-entropy of a FlatBatch and number of right answers, summed over its images."""
         logits = full_precision(self.net(task.images))
-        loss = F.cross_entropy(logits, task.labels, reduction="sum")
+        loss = self.outer_loss(logits, task.labels, reduction="sum")
         return loss, [loss, accuracy(logits, task.labels) * len(task.labels)]
 
     def training_step(self, batch: Any, batch_idx: int) -> None:

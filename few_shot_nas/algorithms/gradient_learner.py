@@ -4,14 +4,13 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.functional import Params, trainable
+from few_shot_nas.meta.functional import Params, call, trainable
 from few_shot_nas.meta.inner_loop import adapt
 from few_shot_nas.meta.outer_loss import query_logits, support_loss, weighted_sum
 from few_shot_nas.meta.reverse_sweep import swept_loss
@@ -38,7 +37,7 @@ class GradientLearner(EpisodicModule):
     """Adapt to the support set by gradient descent and learn from the query loss of the adapted parameters.
 
     The hooks of a learner: :meth:`is_adapted`, :meth:`rate`, :meth:`step_weights`, :meth:`second_order`,
-    :meth:`problem` and :meth:`adapted_logits`. As they stand they are MAML's.
+    :meth:`problem`, :meth:`adapted_logits` and :meth:`support_logits`. As they stand they are MAML's.
 
     Args:
         net: any network of MODELS.
@@ -81,16 +80,20 @@ class GradientLearner(EpisodicModule):
 
         def query(params: Params, rest: Params, step: int) -> tuple[Tensor, Tensor]:
             logits = query_logits(self.net, task, {**rest, **params}, step, "transductive")
-            return F.cross_entropy(logits, task.query_y), logits
+            return self.outer_loss(logits, task.query_y), logits
 
         def support(params: Params, rest: Params, step: int) -> Tensor:
             return support_loss(self.net, task, {**rest, **params}, step)
 
         return TaskProblem(moved, fixed, support, query)
 
-    def adapted_logits(self, task: Episode, params: Params, step: int) -> dict[str, Tensor]:
-        """Query logits with the adapted parameters ``params`` for every bn_mode; ``step`` is the last update's."""
-        return {mode: query_logits(self.net, task, params, step, mode) for mode in self.bn_modes}
+    def adapted_logits(self, task: Episode, params: Params, step: int, modes: Sequence[str]) -> dict[str, Tensor]:
+        """Query logits with the adapted parameters ``params`` for these bn_modes; ``step`` is the last update's."""
+        return {mode: query_logits(self.net, task, params, step, mode) for mode in modes}
+
+    def support_logits(self, task: Episode, params: Params, step: int) -> Tensor:
+        """Support logits with the adapted parameters, normalised by the support set as in the inner loop."""
+        return call(self.net, params, task.support_x, step=step)
 
     # ---- learned rates ----------------------------------------------------------------------------------------------
 
@@ -175,7 +178,30 @@ class GradientLearner(EpisodicModule):
         """Query logits after adaptation, for every bn_mode."""
         problem = self.problem(task)
         params = {**problem.fixed, **self.descend(problem, training=False)[-1]}
-        return self.adapted_logits(task, params, max(self.inner.steps(training=False) - 1, 0))
+        return self.adapted_logits(task, params, max(self.inner.steps(training=False) - 1, 0), self.bn_modes)
+
+    def watched_logits(self, task: Episode) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Query logits after adaptation; and accuracies.
+
+        ``accuracy_step<s>`` is that of the queries after s updates in ``outer.bn_mode``, 0 before any, and
+        ``support_accuracy`` that of the support set after the last; none without ``log_inner_steps``.
+        """
+        if not self.outer.log_inner_steps:
+            return super().watched_logits(task)
+        problem, mode = self.problem(task), self.outer.bn_mode
+        iterates = [{**problem.fixed, **moved} for moved in self.descend(problem, training=False)]
+        last = max(len(iterates) - 2, 0)
+        logits = self.adapted_logits(task, iterates[-1], last, self.bn_modes)
+        by_step = [
+            self.adapted_logits(task, params, max(updates - 1, 0), (mode,))[mode]
+            for updates, params in enumerate(iterates[:-1])
+        ]
+        watched = {
+            f"accuracy_step{updates}": float(accuracy(scores, task.query_y))
+            for updates, scores in enumerate([*by_step, logits[mode]])
+        }
+        support = accuracy(self.support_logits(task, iterates[-1], last), task.support_y)
+        return logits, {**watched, "support_accuracy": float(support)}
 
 
 def head_names(net: nn.Module, algorithm: str) -> frozenset[str]:

@@ -21,7 +21,7 @@ from few_shot_nas.spaces.norm import make_per_step, norm_parameters, recorded_st
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What MAML++ adds to MAML. The sixth ingredient, cosine annealing, is outer_schedule=cosine.
+    """What MAML++ adds to MAML. The sixth ingredient, cosine annealing, is outer_schedule=cosine, to outer_lr_min.
 
     Attributes:
         multi_step_until: meta-steps in which the query loss after every inner step counts, annealed towards the last;
@@ -63,7 +63,8 @@ class MAMLPlusPlus(GradientLearner):
     meta-steps (theirs in epochs of 500); running statistics, which their code writes and never reads, normalise the
     queries in rows of their own named ``running``. They are gathered from the queries of training tasks, one set per
     iterate; the inner loop keeps using the support set's own statistics. Steps past inner_steps use the last rate,
-    scale and statistics. Accuracies of an ensemble are in rows named ``ensemble<members>_<bn_mode>``.
+    scale and statistics. Accuracies of an ensemble are in rows named ``ensemble<members>_<bn_mode>``. The cosine ends
+    at 1e-5, as published for Omniglot; their mini-ImageNet configuration ends where it starts, a constant rate.
 
     Args:
         net: any network of MODELS; its BatchNorm2d are replaced in place if anything is kept per step.
@@ -79,7 +80,7 @@ class MAMLPlusPlus(GradientLearner):
         *,
         inner: InnerLoop = InnerLoop(inner_lr=0.1, inner_steps=5),
         ingredients: Ingredients = PUBLISHED,
-        outer: OuterLoop = OuterLoop(outer_schedule="cosine"),
+        outer: OuterLoop = OuterLoop(outer_schedule="cosine", outer_lr_min=1e-5),
         seed: int = 0,
     ) -> None:
         statistics, affine = ingredients.per_step_statistics, ingredients.per_step_affine

@@ -89,6 +89,11 @@ class Reptile(EpisodicModule):
                 f"Reptile: first_order={inner.first_order} with engine={inner.engine}: it does not differentiate "
                 "through the inner loop; leave first_order on and engine=unroll"
             )
+        if outer.label_smoothing:
+            raise InputError(
+                f"Reptile: label_smoothing={outer.label_smoothing}: it has no outer loss whose labels could be "
+                "smoothed; leave label_smoothing at 0"
+            )
         for flag, images in (("inner_batch", inner_batch), ("eval_inner_batch", eval_inner_batch)):
             if images is not None and images < 1:
                 raise InputError(f"Reptile: {flag}={images}: must be at least 1")

@@ -73,8 +73,11 @@ class OuterLoop:
     Attributes:
         max_meta_steps: outer updates in the whole run.
         outer_lr: learning rate of Adam on the meta-parameters.
-        outer_schedule: constant, or cosine or linear from outer_lr to zero over max_meta_steps.
+        outer_schedule: constant, or cosine or linear from outer_lr to outer_lr_min over max_meta_steps.
+        outer_lr_min: where outer_schedule ends; other rates, such as controller_lr, fall by the same factor, and a
+            constant schedule takes no notice.
         weight_decay: L2 penalty of Adam.
+        label_smoothing: share of every training label that is spread evenly over all classes, in the outer loss alone.
         meta_grad_clip: largest norm of the meta-gradient; None does not clip.
         bn_mode: what normalises the queries in validation: the queries themselves (transductive), the support set, the
             support set and one query at a time (per_query; Reptile with per_query_bn) or the statistics of training
@@ -82,18 +85,30 @@ class OuterLoop:
             are.
         log_every: meta-steps between two rows of training metrics.
         log_grad_norm: order p of the norm of the meta-gradient to log; None logs none.
+        log_inner_steps: let validation of MAML and its relatives also score the queries before and after every inner step,
+            and the support set; costs a pass over the images each.
+        patience: validations without a better accuracy in bn_mode after which training stops; None never stops early.
     """
 
     max_meta_steps: int = 1000
     outer_lr: float = 2e-3
     outer_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    outer_lr_min: float = 0.0
     weight_decay: float = 0.0
+    label_smoothing: float = 0.0
     meta_grad_clip: float | None = None
     bn_mode: Literal["transductive", "support", "per_query", "running"] = "transductive"
     log_every: int = 50
     log_grad_norm: float | None = None
+    log_inner_steps: bool = True
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         require_positive(self, "max_meta_steps", "outer_lr", "meta_grad_clip", "log_every", "log_grad_norm")
+        require_positive(self, "patience")
         if self.weight_decay < 0:
             raise InputError(f"weight_decay={self.weight_decay}: must be 0 or more")
+        if not 0 <= self.outer_lr_min <= self.outer_lr:
+            raise InputError(f"outer_lr_min={self.outer_lr_min}: must lie in 0 .. outer_lr={self.outer_lr}")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"label_smoothing={self.label_smoothing}: must be at least 0 and less than 1")

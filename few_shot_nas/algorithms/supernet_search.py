@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.base import EpisodicModule
@@ -95,7 +94,7 @@ class SupernetSearch(EpisodicModule):
         """Outer loss of the shared weights through one child, and the child's query accuracy."""
         params = self.child(task, genotype, training=True, second_order=not self.inner.first_order)
         logits = self.child_logits(task, genotype, params, training=True, mode="transductive")
-        return F.cross_entropy(logits, task.query_y), accuracy(logits, task.query_y)
+        return self.outer_loss(logits, task.query_y), accuracy(logits, task.query_y)
 
     def reward(self, decisions: Decisions, task: Episode) -> float:
         """Query accuracy of a child after adaptation, a fraction; the shared weights stay as they are."""

@@ -18,6 +18,8 @@ from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 
 _DEVICE_SHARE = 0.5  # of the device's free memory that the images may take
+#: Id of the first task of training classes that is scored and never trained on: no run has so many training tasks.
+GAP_TASKS = 2**40
 
 
 class _TrainBatches:
@@ -61,7 +63,8 @@ class EpisodicDataModule(pl.LightningDataModule):
     Meta-step t trains on the tasks ``t * M .. t * M + M - 1`` of the stream (seed, train), M = meta_batch_size. Rank r
     of W gets a contiguous part of these, so that the union over ranks is the stream of a single process. Validation and
     test use the tasks ``0 .. n - 1`` of their splits, rank r the ids ``r, r + W, ...``: every model, epoch and machine
-    sees the same ones, and results can be compared in pairs.
+    sees the same ones, and results can be compared in pairs. The gap episodes are tasks of the train split, of the
+    shape of validation tasks and treated like them, with ids from 2**40 on.
 
     One Lightning epoch runs up to the next multiple of ``val_every`` meta-steps (or to ``max_meta_steps``); the Trainer
     needs ``reload_dataloaders_every_n_epochs=1`` and ``use_distributed_sampler=False``. The loader's length is the
@@ -88,6 +91,8 @@ class EpisodicDataModule(pl.LightningDataModule):
         max_meta_steps: meta-steps of the whole run.
         val_episodes: tasks per validation, over all ranks.
         test_episodes: tasks per test, over all ranks.
+        gap_episodes: tasks of the training classes, never trained on, that each validation scores too, for the gap
+            between training and validation classes under one protocol; 0 scores none.
         test_split: the split that a test draws from; ``auto`` is test where the source has it, else val.
         augment: what happens to every image of a training task, support and query, each by itself: ``crop_flip`` takes
             a random window of the image padded with black and mirrors every other one left to right;
@@ -121,6 +126,7 @@ class EpisodicDataModule(pl.LightningDataModule):
         test_episodes: int = 600,
         test_split: Literal["auto", "test", "val"] = "auto",
         augment: Augment = "none",
+        gap_episodes: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -129,7 +135,8 @@ class EpisodicDataModule(pl.LightningDataModule):
         for flag, value in {**positive, "train_way": train_way, "train_query": train_query}.items():
             if value is not None and value < 1:
                 raise InputError(f"{flag}={value} must be at least 1")
-        for flag, value in {"num_workers": num_workers, "max_meta_steps": max_meta_steps, "seed": seed}.items():
+        at_least_0 = {"num_workers": num_workers, "max_meta_steps": max_meta_steps, "gap_episodes": gap_episodes}
+        for flag, value in {**at_least_0, "seed": seed}.items():
             if value < 0:
                 raise InputError(f"{flag}={value} must not be negative")
         if test_split not in ("auto", "test", "val"):
@@ -150,6 +157,7 @@ class EpisodicDataModule(pl.LightningDataModule):
         self.val_episodes = val_episodes
         self.test_episodes = test_episodes
         self.test_split = test_split
+        self.gap_episodes = gap_episodes
         self.seed = seed
         self.done = 0
         self._on_device: dict[str, Tensor | None] = {}
@@ -187,6 +195,8 @@ class EpisodicDataModule(pl.LightningDataModule):
         world = self._rank_and_world()[1]
         if stage in (None, "fit"):
             self.check_train(world)
+            if self.gap_episodes:
+                self._check_tasks("train", scored=True)
         splits = {"fit": ("val",), "validate": ("val",), "test": (self.resolved_test_split,)}
         for name in dict.fromkeys(splits.get(stage, ()) if stage else (*splits["fit"], *splits["test"])):
             self._check_tasks(name)
@@ -209,20 +219,21 @@ class EpisodicDataModule(pl.LightningDataModule):
             )
         self._check_tasks("train")
 
-    def _check_tasks(self, name: str) -> None:
+    def _check_tasks(self, name: str, scored: bool = False) -> None:
+        trained = name == "train" and not scored
         check_task(
             self.source.split(name),
-            label=f"{self.source.name}, split {name}",
+            label=f"{self.source.name}, split {name}{' (gap_episodes)' if name == 'train' and scored else ''}",
             rotation=self.source.rotation(name),
-            way_flag="train_way" if name == "train" and self.train_way else "n_way",
-            query_flag="train_query" if name == "train" and self.train_query else "n_query",
-            **self.shape(name),
+            way_flag="train_way" if trained and self.train_way else "n_way",
+            query_flag="train_query" if trained and self.train_query else "n_query",
+            **self.shape(name, scored),
         )
 
-    def shape(self, split_name: str) -> dict[str, int]:
-        """Return n_way, k_shot and n_query of the tasks of a split."""
+    def shape(self, split_name: str, scored: bool = False) -> dict[str, int]:
+        """Return n_way, k_shot and n_query of the tasks of a split; tasks of train that are ``scored`` have val's."""
         shape = {"n_way": self.n_way, "k_shot": self.k_shot, "n_query": self.n_query}
-        if split_name == "train":
+        if split_name == "train" and not scored:
             shape["n_way"] = self.train_way or self.n_way
             shape["n_query"] = self.train_query or self.n_query
         return shape
@@ -261,9 +272,20 @@ class EpisodicDataModule(pl.LightningDataModule):
         """Return a DataLoader over this rank's parts of the meta-batches of these meta-steps, for iterating once."""
         return self.loader("train", self.train_ids(steps))
 
-    def loader(self, split_name: str, ids: Sequence[np.ndarray]) -> DataLoader:
-        """Return a DataLoader over meta-batches with these task ids, for iterating once."""
-        dataset = self._meta_batches(split_name, ids, planned=self._device_images(split_name) is not None)
+    def gap_loader(self) -> DataLoader:
+        """Return a DataLoader over this rank's gap episodes, the same in every validation, for iterating once."""
+        return self.loader("train", [part + GAP_TASKS for part in self.eval_ids(self.gap_episodes)], scored=True)
+
+    def loader(self, split_name: str, ids: Sequence[np.ndarray], scored: bool = False) -> DataLoader:
+        """Return a DataLoader over meta-batches with these task ids, for iterating once.
+
+        Args:
+            split_name: the split.
+            ids: task ids of each meta-batch.
+            scored: treat tasks of the train split as those of validation; the other splits' always are.
+        """
+        planned = self._device_images(split_name) is not None
+        dataset = self._meta_batches(split_name, ids, planned=planned, scored=scored)
         return task_loader(dataset, min(self.num_workers, len(ids)), pin_memory=self._device().type == "cuda")
 
     def episode(self, split_name: str, task_ids: Sequence[int]) -> Episode:
@@ -294,8 +316,10 @@ class EpisodicDataModule(pl.LightningDataModule):
         """Set the cursor; loaders made from now on continue there."""
         self.done = int(state_dict["done"])
 
-    def _meta_batches(self, split_name: str, ids: Sequence[np.ndarray], planned: bool) -> MetaBatches:
-        shape, training = {"seed": self.seed, **self.shape(split_name)}, split_name == "train"
+    def _meta_batches(
+        self, split_name: str, ids: Sequence[np.ndarray], planned: bool, scored: bool = False
+    ) -> MetaBatches:
+        shape, training = {"seed": self.seed, **self.shape(split_name, scored)}, split_name == "train" and not scored
         return MetaBatches(
             self.source, split_name, ids, shape, augment=self.augment if training else "none", planned=planned,
             support_copies=0 if training else self.support_copies,

@@ -137,6 +137,8 @@ class FlatDataModule(EpisodicDataModule):
         max_meta_steps: meta-steps of the whole run.
         val_episodes: tasks per validation, over all ranks.
         test_episodes: tasks per test, over all ranks.
+        gap_episodes: tasks of the training classes that each validation scores too, for the gap between training and
+            validation classes under one protocol; 0 scores none.
         test_split: the split that a test draws from; ``auto`` is test where the source has it, else val.
         seed: of all streams.
 
@@ -164,12 +166,13 @@ class FlatDataModule(EpisodicDataModule):
         val_episodes: int = 100,
         test_episodes: int = 600,
         test_split: Literal["auto", "test", "val"] = "auto",
+        gap_episodes: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__(
             source, n_way=n_way, k_shot=k_shot, n_query=n_query, meta_batch_size=meta_batch_size,
             num_workers=num_workers, val_every=val_every, max_meta_steps=max_meta_steps, val_episodes=val_episodes,
-            test_episodes=test_episodes, test_split=test_split, augment=augment, seed=seed,
+            test_episodes=test_episodes, test_split=test_split, augment=augment, gap_episodes=gap_episodes, seed=seed,
         )  # fmt: skip
         if flat_batch_size < 1:
             raise InputError(f"flat_batch_size={flat_batch_size} must be at least 1")

@@ -10,15 +10,17 @@ from few_shot_nas.spaces.layout import channels_last
 from few_shot_nas.spaces.norm import BatchNorm2d
 
 BLOCKS = 4
+SLOPE = 0.01  # of leaky_relu below zero, in the network of MAML++
 
 
 class Conv4(nn.Module):
-    """Four blocks of 3x3 convolution (with bias), BN, ReLU, each halving the image; then a linear head.
+    """Four blocks of 3x3 convolution (with bias), BN, activation, each halving the image; then a linear head.
 
     The two networks of MAML (Finn et al. 2017, appendix A.1): ``pool`` halves by a 2x2 max-pool and flattens (theirs
     for mini-ImageNet, width 32), ``stride`` halves by the convolution's stride and averages over the pixels (theirs
     for Omniglot, width 64). Deviations: strided convolutions are padded by one pixel on every side, where TensorFlow
     pads bottom and right only; the head starts Xavier-uniform in both (theirs on Omniglot: normal with deviation 1).
+    With ``pool`` and ``leaky_relu`` it is the network of MAML++ (width 48 on mini-ImageNet, 64 on Omniglot).
     Weights: Xavier-uniform, biases 0.
 
     Args:
@@ -27,12 +29,13 @@ class Conv4(nn.Module):
         image_size: height and width of the images.
         width: channels of every block.
         downsample: how a block halves the image: ``pool`` or ``stride``.
+        activation: ``relu``, or ``leaky_relu`` with slope 0.01 as in MAML++.
 
     Attributes:
         feature_dim: length of the feature vectors.
 
     Raises:
-        InputError: for another ``downsample``, or images too small to be halved four times.
+        InputError: for another ``downsample`` or ``activation``, or images too small to be halved four times.
     """
 
     def __init__(
@@ -42,17 +45,21 @@ class Conv4(nn.Module):
         image_size: int,
         width: int = 32,
         downsample: Literal["pool", "stride"] = "pool",
+        activation: Literal["relu", "leaky_relu"] = "relu",
     ) -> None:
         super().__init__()
         if downsample not in ("pool", "stride"):
             raise InputError(f"Conv4: downsample={downsample} given, it must be pool or stride")
+        if activation not in ("relu", "leaky_relu"):
+            raise InputError(f"Conv4: activation={activation} given, it must be relu or leaky_relu")
         if image_size < 2**BLOCKS:
             raise InputError(f"Conv4: image_size={image_size} given, four halvings need at least {2**BLOCKS}")
         pooled = downsample == "pool"
         layers: list[nn.Module] = []
         for block in range(BLOCKS):
             channels = width if block else in_channels
-            layers += [nn.Conv2d(channels, width, 3, 1 if pooled else 2, padding=1), BatchNorm2d(width), nn.ReLU()]
+            layers += [nn.Conv2d(channels, width, 3, 1 if pooled else 2, padding=1), BatchNorm2d(width)]
+            layers += [nn.ReLU() if activation == "relu" else nn.LeakyReLU(SLOPE)]
             layers += [nn.MaxPool2d(2)] if pooled else []
         self.body = nn.Sequential(*layers)
         self.pooled = pooled

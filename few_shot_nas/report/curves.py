@@ -178,6 +178,53 @@ def accuracy_curves(run: Run) -> Markup | None:
         return to_svg(figure, "Accuracy over meta-steps")
 
 
+def gap_curves(run: Run) -> Markup | None:
+    """Accuracy on training and validation classes with the gap between them, or None if no gap was recorded.
+
+    Where a run scored no gap episodes, the gap alone, in percentage points: its training accuracy has other numbers of
+    inner steps and queries.
+    """
+    with style():
+        figure, axes = panel()
+        if _curve(axes, run, "train/eval_accuracy", "training classes", BLUE):
+            _curve(axes, run, "val/accuracy", "validation classes", ORANGE)
+            steps, upper = run.series("train/eval_accuracy")
+            at, lower = run.series("val/accuracy")
+            shared, first, second = np.intersect1d(steps, at, return_indices=True)
+            axes.fill_between(*thin(shared, upper[first]), thin(shared, lower[second])[1], color=INK, alpha=0.08, lw=0)
+            _chance(axes, run)
+            _finish(axes, "query accuracy, same protocol", percent=True)
+        elif _curve(axes, run, "val/gap", "gap", VIOLET):
+            axes.axhline(0, color=INK, linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.6)
+            _finish(axes, "train − validation accuracy", percent=True, legend=False)
+        else:
+            return None
+        return to_svg(figure, "Gap to the training classes")
+
+
+def inner_step_curve(run: Run) -> Markup | None:
+    """Accuracy of the queries after every inner step at the last validation, or None if none was recorded."""
+    found: dict[int, float] = {}
+    for column in run.metrics:
+        prefix, _, number = column.partition("val/accuracy_step")
+        if not prefix and number.isdigit() and run.series(column)[1].size:
+            found[int(number)] = float(run.series(column)[1][-1])
+    if not found:
+        return None
+    with style():
+        figure, axes = panel()
+        steps = sorted(found)
+        values = [found[step] for step in steps]
+        axes.plot(steps, values, color=ORANGE, linewidth=1.6, marker="o", markersize=4, label="queries")
+        support = run.series("val/support_accuracy")[1]
+        if support.size:
+            axes.plot(steps[-1:], support[-1:], color=BLUE, linewidth=0, marker="D", markersize=5, label="support set")
+        _chance(axes, run)
+        _finish(axes, "validation accuracy", percent=True)
+        axes.set_xlabel("inner steps")
+        return to_svg(figure, "Accuracy by inner step")
+
+
 def _chance(axes: Axes, run: Run) -> None:
     axes.axhline(1 / run.results["n_way"], color=INK, linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.6, label="chance")
 

@@ -116,6 +116,8 @@ def _one_run(run: Run) -> dict[str, Any]:
     learning = [
         ("Mean cross-entropy of the queries after adaptation.", curves.loss_curves(run)),
         ("Share of right queries after adaptation.", curves.accuracy_curves(run)),
+        ("What training classes gain over validation classes: overfitting, if it grows.", curves.gap_curves(run)),
+        ("Accuracy by inner step at the last validation; 0 is before adaptation.", curves.inner_step_curve(run)),
     ]
     return {
         "title": f"{run.results['algorithm']} on {run.results['data_class']}, {task(run)}",

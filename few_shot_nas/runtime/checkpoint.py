@@ -63,7 +63,9 @@ class MetaCheckpoint(Checkpoint):
 
     Lightning's own ModelCheckpoint counts optimizer steps, which under manual optimisation are not outer updates, and
     ignores its time trigger there. This one counts ``meta_step``. A file is written beside its target and renamed, so
-    a process killed at any moment leaves the previous checkpoint whole.
+    a process killed at any moment leaves the previous checkpoint whole. Where a validation follows the meta-step,
+    ``last.ckpt`` is written after it: a run that continues there does not repeat the validation, so its outcome has to
+    be in the file.
 
     Args:
         dirpath: folder for the two files.
@@ -81,6 +83,7 @@ class MetaCheckpoint(Checkpoint):
         self.save_seconds = 60.0 * save_minutes
         self.best_accuracy = float("-inf")
         self._written_at = time.monotonic()
+        self._owes_last = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best validation accuracy so far."""
@@ -93,22 +96,30 @@ class MetaCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write ``last.ckpt`` if it is time."""
+        """Write ``last.ckpt`` if it is time, or leave it to the end of the validation that follows."""
         meta_step: int = pl_module.meta_step  # type: ignore[assignment]
         if meta_step % self.save_every == 0 or self._clock_says_so(trainer, meta_step):
-            self._write(trainer, self.last_path)
-            self._written_at = time.monotonic()
+            self._owes_last = bool(trainer.is_last_batch and trainer.enable_validation)
+            if not self._owes_last:
+                self._write_last(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write ``best.ckpt`` if the validation accuracy is higher than ever before."""
+        """Write ``best.ckpt`` if the validation accuracy is higher than ever before, and ``last.ckpt`` if it is due."""
         accuracy = trainer.callback_metrics.get("val/accuracy")
         if trainer.state.fn == "fit" and accuracy is not None and float(accuracy) > self.best_accuracy:
             self.best_accuracy = float(accuracy)
             self._write(trainer, self.best_path)
+        if self._owes_last:
+            self._write_last(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write ``last.ckpt`` of the finished run."""
         self._write(trainer, self.last_path)
+
+    def _write_last(self, trainer: pl.Trainer) -> None:
+        self._write(trainer, self.last_path)
+        self._written_at = time.monotonic()
+        self._owes_last = False
 
     def _clock_says_so(self, trainer: pl.Trainer, meta_step: int) -> bool:
         due = time.monotonic() - self._written_at > self.save_seconds

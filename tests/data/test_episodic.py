@@ -98,6 +98,37 @@ def test_the_ranks_together_evaluate_every_task_once_even_where_they_are_uneven(
         assert sorted(every) == list(range(count))
 
 
+def test_gap_episodes_are_unseen_tasks_of_training_classes_in_the_shape_of_validation(make_data, make_toy):
+    settings = {"train_way": 4, "train_query": 6, "gap_episodes": 5}
+    data = make_data(**settings)
+    first = list(data.gap_loader())
+    assert ids(first) == [[2**40, 2**40 + 1, 2**40 + 2], [2**40 + 3, 2**40 + 4]]
+    trained = whole_run(data)
+    assert_same(list(data.gap_loader()), first)
+    assert_same(trained, whole_run(make_data(**{**settings, "gap_episodes": 0})))
+    val = next(iter(data.val_dataloader()))
+    for episode in first:
+        check_episode(episode, 3)
+        assert episode.support_x.shape[1:] == val.support_x.shape[1:]
+        assert episode.query_x.shape[1:] == val.query_x.shape[1:]
+    # A plan knows the rows of its split's images; those of training are drawn by the same function with other ids.
+    plain = EpisodicDataModule(data.source, **SHAPE, seed=3).episode("train", range(2**40, 2**40 + 3))
+    assert_same([plain], first[:1])
+
+
+@pytest.mark.parametrize("world", [2, 3, 8])
+def test_the_ranks_together_score_every_gap_episode_once(make_data, world):
+    ranks = [make_data(rank, world, meta_batch_size=8, gap_episodes=5) for rank in range(world)]
+    every = [task for data in ranks for batch in ids(data.gap_loader()) for task in batch]
+    assert sorted(every) == [2**40 + task for task in range(5)]
+
+
+def test_training_classes_without_enough_images_for_gap_episodes_are_refused(make_data):
+    settings = {"train_query": 4, "n_query": 19, "val_episodes": 1}
+    with pytest.raises(InputError, match="class .*-0 has 20 images, k_shot=2 and n_query=19 need 21"):
+        make_data(**settings)
+
+
 def test_every_pass_over_val_and_test_gives_the_same_episodes_whatever_was_trained(make_data):
     data = make_data()
     val, test = data.val_dataloader(), data.test_dataloader()
@@ -299,6 +330,7 @@ def test_asking_for_a_test_split_that_is_not_there_is_refused(make_data, make_to
         ({"meta_batch_size": 0}, "meta_batch_size=0 must be at least 1"),
         ({"val_every": 0}, "val_every=0 must be at least 1"),
         ({"val_episodes": 0}, "val_episodes=0 must be at least 1"),
+        ({"gap_episodes": -1}, "gap_episodes=-1 must not be negative"),
         ({"test_episodes": -1}, "test_episodes=-1 must be at least 1"),
         ({"num_workers": -1}, "num_workers=-1 must not be negative"),
         ({"max_meta_steps": -1}, "max_meta_steps=-1 must not be negative"),

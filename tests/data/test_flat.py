@@ -202,6 +202,25 @@ def test_support_copies_stand_for_the_support_images_and_leave_the_queries_alone
     assert torch.equal(alone.support_x[0], copied.support_x[2])
 
 
+def test_gap_episodes_get_support_copies_and_no_augmentation_as_validation_does(make_flat, colours):
+    settings = {"source": colours, "n_query": 2, "gap_episodes": 3}
+    plain, copied = (next(iter(make_flat(support_copies=n, **settings).gap_loader())) for n in (0, 3))
+    assert copied.support_x.shape == (3, 18, 3, 40, 40) and torch.equal(copied.query_x, plain.query_x)
+    assert not torch.equal(copied.support_x[:, :6], plain.support_x)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (colours.mean, colours.std))
+    pixels = 255 * (plain.query_x * std + mean)
+    torch.testing.assert_close(pixels, pixels.round(), rtol=0, atol=1e-3)
+
+
+def test_training_classes_too_small_for_gap_episodes_are_refused(make_flat, make_toy):
+    def source():
+        return make_toy(classes={"train": 2, "val": 5, "test": 5})
+
+    make_flat(source=source()).setup("fit")
+    with pytest.raises(InputError, match=r"Toy, split train \(gap_episodes\): n_way=3 but there are 2 classes"):
+        make_flat(source=source(), gap_episodes=1).setup("fit")
+
+
 def test_batches_gathered_after_the_transfer_equal_those_gathered_by_the_workers(make_flat, colours, monkeypatch):
     settings = {"source": colours, "max_meta_steps": 5, "n_query": 2, "support_copies": 2}
     gathered = make_flat(**settings)

@@ -23,10 +23,11 @@ def test_feature_length_follows_from_image_size(image_size, downsample, feature_
     assert net.features(torch.randn(2, 1, image_size, image_size)).shape == (2, net.feature_dim) == (2, feature_dim)
 
 
+@pytest.mark.parametrize(("activation", "slope"), [("relu", 0.0), ("leaky_relu", 0.01)])
 @pytest.mark.parametrize("downsample", ["pool", "stride"])
-def test_logits_equal_the_blocks_written_out(downsample):
+def test_logits_equal_the_blocks_written_out(downsample, activation, slope):
     torch.manual_seed(0)
-    net = Conv4(5, 3, 28, width=6, downsample=downsample).double()
+    net = Conv4(5, 3, 28, width=6, downsample=downsample, activation=activation).double()
     x = torch.randn(4, 3, 28, 28, dtype=torch.double)
     weights = list(net.parameters())
     out = x
@@ -35,14 +36,17 @@ def test_logits_equal_the_blocks_written_out(downsample):
         out = F.conv2d(out, kernel, bias, stride=1 if downsample == "pool" else 2, padding=1)
         variance, mean = torch.var_mean(out, dim=(0, 2, 3), correction=0, keepdim=True)
         out = (out - mean) / (variance + 1e-5).sqrt()
-        out = (out * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)).clamp(min=0)
+        out = (out * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1))
+        out = torch.where(out > 0, out, slope * out)
         out = F.max_pool2d(out, 2) if downsample == "pool" else out
     out = out.reshape(4, -1) if downsample == "pool" else out.mean(dim=(2, 3))
     assert torch.allclose(net(x), out @ weights[-2].T + weights[-1], atol=1e-10)
 
 
-def test_too_small_images_and_another_downsampling_are_refused():
+def test_too_small_images_and_other_choices_are_refused():
     with pytest.raises(InputError, match="image_size=15"):
         Conv4(5, 1, 15)
     with pytest.raises(InputError, match="downsample=blur"):
         Conv4(5, 1, 28, downsample="blur")
+    with pytest.raises(InputError, match="activation=gelu"):
+        Conv4(5, 1, 28, activation="gelu")

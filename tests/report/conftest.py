@@ -35,10 +35,11 @@ GENOTYPE = {
 }
 
 
-def _metrics(rng: np.random.Generator, steps: int, controller: bool) -> str:
+def _metrics(rng: np.random.Generator, steps: int, controller: bool, watched: tuple[str, ...]) -> str:
     columns = ["meta_step", "train/loss", "train/accuracy", "val/accuracy", "val/ci95", "val/loss"]
     if controller:
         columns += ["controller/reward", "controller/baseline", "controller/entropy", "controller/entropy_fraction"]
+    columns += watched
     lines = [",".join(columns)]
     for step in range(10, steps + 1, 10):
         progress = 1 - math.exp(-step / (0.3 * steps))
@@ -50,6 +51,10 @@ def _metrics(rng: np.random.Generator, steps: int, controller: bool) -> str:
             reward = 0.2 + 0.5 * progress + 0.05 * rng.normal()
             fraction = 1 - 0.6 * progress
             cells += [f"{reward:.6f}", f"{0.18 + 0.5 * progress:.6f}", f"{29.1 * fraction:.6f}", f"{fraction:.6f}"]
+        values = {"train/eval_accuracy": 0.2 + 0.7 * progress, "val/gap": 0.2 * progress, "val/support_accuracy": 0.97}
+        for name in watched:
+            value = values[name] if name in values else 0.2 + 0.5 * progress * int(name[-1]) / 3
+            cells.append(f"{value:.6f}" if validated else "")
         lines.append(",".join(cells))
     return "\n".join(lines) + "\n"
 
@@ -59,7 +64,8 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes a run directory and gives its path.
 
     ``accuracy`` is the mean over episodes; the difficulty of each task is the same for every run with the same
-    ``seed``, so that pairing runs makes sense. ``omit`` names files to leave out, ``results`` overrides fields.
+    ``seed``, so that pairing runs makes sense. ``omit`` names files to leave out, ``results`` overrides fields, and
+    ``watched`` names further columns of the validations.
     """
 
     def make(
@@ -72,6 +78,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         config: dict[str, Any] | None = None,
         results: dict[str, Any] | None = None,
         omit: tuple[str, ...] = (),
+        watched: tuple[str, ...] = (),
     ) -> Path:
         path = tmp_path / name
         path.mkdir(parents=True)
@@ -99,7 +106,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         flags = {"algorithm": content["algorithm"], "data_class": "Glyphs", "n_way": 5, "inner_lr": 0.4}
         files = {
             "config.yaml": "".join(f"{key}: {value}\n" for key, value in (flags | (config or {})).items()),
-            "metrics.csv": _metrics(rng, steps, search),
+            "metrics.csv": _metrics(rng, steps, search, watched),
             "episodes.csv": "\n".join(rows) + "\n",
             "results.json": json.dumps(content | (results or {}), indent=2),
         }

@@ -120,6 +120,29 @@ def test_a_run_that_validated_once_has_curves(make_run: MakeRun) -> None:
     assert "Accuracy over meta-steps" in page.titles and "Loss over meta-steps" not in page.titles
 
 
+STEPS = tuple(f"val/accuracy_step{step}" for step in range(4))
+
+
+@pytest.mark.parametrize(
+    ("watched", "titles", "words"),
+    [
+        (("val/gap",), {"Gap to the training classes"}, ["train − validation accuracy"]),
+        (("val/gap", "train/eval_accuracy"), {"Gap to the training classes"}, ["training classes", "same protocol"]),
+        (STEPS, {"Accuracy by inner step"}, ["inner steps"]),
+        ((*STEPS, "val/support_accuracy"), {"Accuracy by inner step"}, ["support set"]),
+    ],
+)
+def test_what_validations_watched_is_drawn_where_it_was_recorded(
+    make_run: MakeRun, watched: tuple[str, ...], titles: set[str], words: list[str]
+) -> None:
+    plain = read(write_report(make_run("plain", search=False)))
+    written = write_report(make_run("watched", search=False, watched=watched))
+    check_self_contained(written)
+    page = read(written)
+    assert set(page.titles) - set(plain.titles) == titles
+    assert all(text in page.words and text not in plain.words for text in words)
+
+
 def test_a_long_run_does_not_make_a_large_page(make_run: MakeRun) -> None:
     assert write_report(make_run(steps=200_000)).stat().st_size < 500_000
 

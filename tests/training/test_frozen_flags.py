@@ -14,14 +14,17 @@ SHELL = (
 ).split()
 DATA = (
     "data_dir cache_dir image_size meta_batch_size num_workers val_every val_episodes test_episodes test_split "
-    "train_way train_query augment"
+    "train_way train_query augment gap_episodes"
 ).split()
 TRAINER = (
     "accelerator strategy devices num_nodes precision fast_dev_run max_time limit_train_batches limit_val_batches "
     "limit_test_batches limit_predict_batches overfit_batches num_sanity_val_steps enable_checkpointing "
     "enable_progress_bar enable_model_summary deterministic benchmark profiler detect_anomaly enable_autolog_hparams"
 ).split()
-OUTER = "max_meta_steps outer_lr outer_schedule weight_decay meta_grad_clip bn_mode log_every log_grad_norm".split()
+OUTER = (
+    "max_meta_steps outer_lr outer_schedule outer_lr_min weight_decay label_smoothing meta_grad_clip bn_mode log_every "
+    "log_grad_norm log_inner_steps patience"
+).split()
 INNER = "inner_lr inner_steps eval_inner_steps first_order engine inner_optimizer".split()
 DERIVE = "derive_candidates derive_episodes".split()
 SPACE = "space channels cells nodes".split()
@@ -36,7 +39,7 @@ FLAGS = {
     "RandomSearch": INNER + OUTER + DERIVE + ["random_archs", "rewards_per_task"] + SPACE,
 }
 MODELS = {
-    "Conv4": ["width", "downsample"],
+    "Conv4": ["width", "downsample", "activation"],
     "GenotypeNetwork": ["genotype"],
     "Supernet": SPACE,
 }
