@@ -85,8 +85,8 @@ class OuterLoop:
             are.
         log_every: meta-steps between two rows of training metrics.
         log_grad_norm: order p of the norm of the meta-gradient to log; None logs none.
-        log_inner_steps: let validation of MAML and its relatives also score the queries before and after every inner step,
-            and the support set; costs a pass over the images each.
+        log_inner_steps: let validation of MAML and its relatives also score the queries before and after every inner
+            step, and the support set; costs a pass over the images each.
         patience: validations without a better accuracy in bn_mode after which training stops; None never stops early.
     """
 
