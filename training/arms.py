@@ -214,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--controller_lr", type=float, default=3e-3, help="rate of Adam")
     add("--inner_reward", help="accuracy, loss, loo_accuracy or loo_loss; default loo_loss if the tables have it")
     add("--outer_reward", default="accuracy", help="accuracy or loss")
-    add("--outer_baseline", default="leave_one_out", help="none, moving_average, per_task, leave_one_out, self_critical")
+    add("--outer_baseline", default="leave_one_out", help="of the outer samples, as in MAMLENAS")
     add("--outer_archs", type=int, default=4, help="outer samples per task of F and G")
     add("--meta_batch_size", type=int, default=8, help="tasks per meta-step")
     own = parser.parse_args(words)

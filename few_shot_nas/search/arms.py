@@ -114,13 +114,13 @@ def uniform_arm(setting: Setting) -> Outcome:
 
 
 def fixed_arm(setting: Setting) -> Outcome:
-    """B: the best architecture on the train table, all compared on as many of the same tasks as the budget allows."""
+    """B: the best on the train table; all architectures meet the same replicates, as many as the budget allows."""
     env, stream = setting.train, generator(setting.seed, "arm B")
     every = torch.cartesian_prod(*[torch.arange(n) for n in env.sizes]).view(-1, len(env.sizes))
     tried = every[torch.randperm(len(every), generator=stream)[: setting.budget]]
-    count = min(max(setting.budget // len(tried), 1), env.tasks)
-    tasks = torch.randperm(env.tasks, generator=stream)[:count]
-    replicates = torch.randint(env.replicates, (count, 1), generator=stream).expand(-1, len(tried))
+    pairs = torch.randperm(env.tasks * env.replicates, generator=stream)[: max(setting.budget // len(tried), 1)]
+    count, tasks = len(pairs), pairs // env.replicates
+    replicates = (pairs % env.replicates).unsqueeze(1).expand(-1, len(tried))
     rewards = env.rewards(setting.loop.outer_reward, tried.expand(count, -1, -1), tasks, replicates)
     best = tried[rewards.double().mean(0).argmax()]
     return _constant(setting, best, count * len(tried))
@@ -285,7 +285,9 @@ def all_arms(setting: Setting, ks: tuple[int, ...], estimators: tuple[str, ...])
         "J_hand_made": partial(hand_made_arm, setting),
     }
     for k in ks:
-        inner = replace(loop, inner_archs=k)
+        # One sample has no others to be compared with.
+        baseline = loop.inner_baseline if k > 1 or loop.inner_baseline != "leave_one_out" else "moving_average"
+        inner = replace(loop, inner_archs=k, inner_baseline=baseline)
         if loop.inner_reward in LABEL_FREE:
             arms[f"C_random_{loop.inner_reward}_K{k}"] = partial(random_search_arm, setting, k, loop.inner_reward)
         arms[f"C_random_ORACLE_K{k}"] = partial(random_search_arm, setting, k, "accuracy")
