@@ -237,15 +237,27 @@ def _draw_replicates(environment: Environment, loop: SimulatedLoop, stream: torc
     return ((outer + offset) % environment.replicates).expand(-1, loop.inner_archs), outer
 
 
-def meta_step(
+class _Rewarded(NamedTuple):
+    """Architectures of one meta-batch and what the estimator needs of their rewards, each with a leading axis B."""
+
+    context: Tensor | None
+    tried: Tensor
+    advantages: Tensor
+    prior_value: Tensor
+    chosen: Tensor
+    outer: Tensor
+    outer_value: Tensor
+
+
+def _draw_and_reward(
     rows: ControllerRows,
     loop: SimulatedLoop,
     environment: Environment,
     state: _State,
     scale: tuple[Tensor, Tensor],
     stream: torch.Generator,
-) -> Tensor:
-    """Return the outer loss of a meta-batch, differentiable in ``state.params``; write what is logged to ``state``."""
+) -> _Rewarded:
+    """Draw tasks, the architectures tried and those of the clones, and look up their rewards; move the averages."""
     estimator, (inner_baseline, outer_baseline) = ESTIMATORS[loop.estimator], loop.baselines()
     tasks = torch.randint(environment.tasks, (loop.tasks,), generator=stream)
     inner_replicate, outer_replicate = _draw_replicates(environment, loop, stream)
@@ -258,53 +270,62 @@ def meta_step(
     def sample(own: Tensor | None, params: Params, chance: Tensor) -> Tensor:
         return run_rows(rows, params, own, uniforms=chance).decisions
 
-    def greedy(baseline: Baseline, params: Params, kind: Reward, replicate: Tensor) -> Tensor | None:
-        if not baseline.greedy:
-            return None
-        likeliest = over_tasks(lambda own, p: run_rows(rows, p, own).decisions, context, params)
-        return environment.rewards(kind, likeliest, tasks, replicate)
+    def value(baseline: Baseline, kind: int, rewards: Tensor, inner: Tensor, params: Params, where: Tensor) -> Tensor:
+        likeliest = None
+        if baseline.greedy:
+            archs = over_tasks(lambda own, p: run_rows(rows, p, own).decisions, context, params)
+            likeliest = environment.rewards((loop.inner_reward, loop.outer_reward)[kind], archs, tasks, where)
+        return subtracted(baseline, rewards, inner, state.averages[kind], likeliest)
 
     clones, tried = many, first.long()
     inner = prior = advantages = prior_value = first.sum(2)  # [B, 0] without an inner step
     if loop.inner_archs:
         tried = over_tasks(sample, context, many, first)
         inner = environment.rewards(loop.inner_reward, tried, tasks, inner_replicate)
-        likeliest = greedy(inner_baseline, many, loop.inner_reward, inner_replicate[:, :1])
-        advantages = inner - subtracted(inner_baseline, inner, inner, state.averages[0], likeliest)
+        advantages = inner - value(inner_baseline, 0, inner, inner, many, inner_replicate[:, :1])
         # What is subtracted from outer rewards is of their kind: the same children, scored as the outer step does.
         prior = environment.rewards(loop.outer_reward, tried, tasks, inner_replicate)
-        likeliest = greedy(inner_baseline, many, loop.outer_reward, inner_replicate[:, :1])
-        prior_value = subtracted(inner_baseline, prior, prior, state.averages[1], likeliest)
+        prior_value = value(inner_baseline, 1, prior, prior, many, inner_replicate[:, :1])
         clones = adapted(rows, estimator, start, context, tried, advantages, state.inner_lr)
     chosen = over_tasks(sample, context, clones, second)
-    scored = outer_replicate.expand(-1, loop.outer_archs)
-    outer = environment.rewards(loop.outer_reward, chosen, tasks, scored)
-    likeliest = greedy(outer_baseline, clones, loop.outer_reward, outer_replicate)
-    outer_value = subtracted(outer_baseline, outer, prior, state.averages[1], likeliest)
+    outer = environment.rewards(loop.outer_reward, chosen, tasks, outer_replicate.expand(-1, loop.outer_archs))
+    outer_value = value(outer_baseline, 1, outer, prior, clones, outer_replicate)
     means = (inner.mean(), prior.mean()) if loop.inner_archs else (outer.mean(), outer.mean())
     updated = [old.updated(float(new), loop.baseline_decay) for old, new in zip(state.averages, means, strict=True)]
     state.averages = updated[0], updated[1]
+    return _Rewarded(context, tried, advantages, prior_value, chosen, outer, outer_value)
+
+
+def meta_step(
+    rows: ControllerRows,
+    loop: SimulatedLoop,
+    environment: Environment,
+    state: _State,
+    scale: tuple[Tensor, Tensor],
+    stream: torch.Generator,
+) -> Tensor:
+    """Return the outer loss of a meta-batch, differentiable in ``state.params``; write what is logged to ``state``."""
+    estimator = ESTIMATORS[loop.estimator if loop.inner_archs else "fomaml"]
+    rewarded = _draw_and_reward(rows, loop, environment, state, scale, stream)
 
     def terms(own: Tensor | None, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
-        archs, advantage, value, picked, reward, taken_off = given
+        tried, advantages, prior_value, chosen, outer, outer_value = given
 
         def policy(params: Params, which: Any) -> Tensor:
             return run_rows(rows, params, own, decisions=which).log_probs
 
         clone, before = state.params, None
         if loop.inner_archs:
-            clone = estimator.adapt(policy, state.params, archs, advantage, lr=state.inner_lr)
-            before = policy(state.params, archs) if estimator.corrected else None
-        rolled = run_rows(rows, clone, own, decisions=picked)
-        used = estimator if loop.inner_archs else ESTIMATORS["fomaml"]
-        loss = used.loss(rolled.log_probs, reward, taken_off, before, value)
+            clone = estimator.adapt(policy, state.params, tried, advantages, lr=state.inner_lr)
+            before = policy(state.params, tried) if estimator.corrected else None
+        rolled = run_rows(rows, clone, own, decisions=chosen)
+        loss = estimator.loss(rolled.log_probs, outer, outer_value, before, prior_value)
         bonus = entropy_bonus(rolled.log_probs, rolled.entropies, "direct")
-        moved = kl_estimate(rolled.log_probs, policy(state.params, picked))
+        moved = kl_estimate(rolled.log_probs, policy(state.params, chosen))
         return loss - loop.entropy_weight * bonus, bonus, moved
 
-    given = (tried, advantages, prior_value, chosen, outer, outer_value)
-    loss, entropy, kl = over_tasks(terms, context, *given)
-    state.logged.append((kl.mean().item(), entropy.mean().item(), outer.mean().item()))
+    loss, entropy, kl = over_tasks(terms, *rewarded)
+    state.logged.append((kl.mean().item(), entropy.mean().item(), rewarded.outer.mean().item()))
     total: Tensor = loss.mean()
     return total
 

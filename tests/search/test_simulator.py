@@ -64,7 +64,9 @@ class _Draws:
         self.uniforms = torch.rand(shape, generator=stream)
 
 
-def plain_loss(rows: ControllerRows, params: dict, loop: SimulatedLoop, table: RewardTable, draws: _Draws) -> torch.Tensor:
+def plain_loss(
+    rows: ControllerRows, params: dict, loop: SimulatedLoop, table: RewardTable, draws: _Draws
+) -> torch.Tensor:
     """One meta-batch, task by task, through the estimator's own ``task_loss``."""
     losses = []
     for place, task in enumerate(draws.tasks):
