@@ -65,13 +65,14 @@ def quiet_lightning() -> None:
         warnings.filterwarnings("ignore", message=pattern)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return seconds as 1:05 or 2:01:05."""
     whole = int(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class _Pace:
+class Pace:
     """Says when the next line is due: every few seconds, later ever more rarely, so that logs stay short."""
 
     #: A line may come after this fraction of the time since the start, even if that is longer than ``every``.
@@ -82,6 +83,7 @@ class _Pace:
         self.started = self.last = time.monotonic()
 
     def due(self) -> bool:
+        """Return whether to write a line now; a yes starts the wait for the next."""
         now = time.monotonic()
         if now - self.last < max(self.every, self.SHARE * (now - self.started)):
             return False
@@ -109,8 +111,8 @@ class EpisodeProgress(Callback):
         self._enabled = True
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._pace = _Pace(every_seconds)
-        self._validations = _Pace(every_seconds)
+        self._pace = Pace(every_seconds)
+        self._validations = Pace(every_seconds)
         self._rate = 0.0
         self._seen = (0, time.monotonic())
         self._phase_started = time.monotonic()
@@ -125,7 +127,7 @@ class EpisodeProgress(Callback):
         if accuracy:
             parts.append(f"val {accuracy}")
         if self._rate > 0:
-            parts.append(f"ETA {_clock((total - step) / self._rate)}")
+            parts.append(f"ETA {clock((total - step) / self._rate)}")
         return " | ".join(parts)
 
     @staticmethod
@@ -178,7 +180,7 @@ class EpisodeProgress(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Start the clock, at the meta-step that a resumed run begins with."""
         self._seen = (int(pl_module.meta_step), time.monotonic())
-        self._pace, self._validations = _Pace(self.every_seconds), _Pace(0.0)
+        self._pace, self._validations = Pace(self.every_seconds), Pace(0.0)
         self._start_bar(int(pl_module.hparams["max_meta_steps"]), int(pl_module.meta_step))
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
@@ -221,7 +223,7 @@ class EpisodeProgress(Callback):
     def on_test_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Start the clock of the test."""
         self._phase_started = time.monotonic()
-        self._pace = _Pace(self.every_seconds)
+        self._pace = Pace(self.every_seconds)
         self._start_bar(self._test_batches(trainer))
 
     @staticmethod

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.spaces.genotype import Edge, Genotype
+from few_shot_nas.spaces.layered import LayeredBody
 from few_shot_nas.spaces.layout import channels_last
 from few_shot_nas.spaces.norm import BatchNorm2d
 from few_shot_nas.spaces.ops import OPS
@@ -29,7 +30,7 @@ class ChainLayer(nn.Module):
         return F.max_pool2d(F.relu(self.norm(self.ops[op](x))), 2)
 
 
-class ChainBody(Body):
+class ChainBody(LayeredBody):
     """Conv4 with every block but the first searched: a 3x3 stem block, then the layers, flattened.
 
     Args:
@@ -61,12 +62,13 @@ class ChainBody(Body):
         self.layers = nn.ModuleList(ChainLayer(channels, ops) for ops in layers.values())
         self.feature_dim = channels * size**2
 
-    def forward(self, x: Tensor, genotype: Genotype) -> Tensor:
-        """Run only the genotype's path: ``[B, C, H, W]`` to features ``[B, feature_dim]``."""
-        x = self.stem(channels_last(x))
-        for layer, edge in zip(self.layers, genotype.edges[0][1], strict=True):
-            x = layer(x, edge.op)
-        return x.flatten(1)
+    def begin(self, x: Tensor) -> Tensor:
+        """Run the stem: ``[B, C, H, W]`` to ``[B, channels, H // 2, W // 2]``."""
+        return self.stem(channels_last(x))
+
+    def layer(self, index: int, x: Tensor, op: str) -> Tensor:
+        """Run one layer through ``op``; it halves the image."""
+        return self.layers[index](x, op)
 
     def owned_ops(self) -> Iterator[tuple[str, str, Edge]]:
         """Yield, for each op module held, its name prefix (with the dot), cell type and edge."""

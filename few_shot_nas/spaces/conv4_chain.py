@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.spaces.chain import Chain
-from few_shot_nas.spaces.genotype import Edge, Genotype
+from few_shot_nas.spaces.genotype import Edge
+from few_shot_nas.spaces.layered import LayeredBody
 from few_shot_nas.spaces.layout import channels_last
 from few_shot_nas.spaces.norm import BatchNorm2d
 from few_shot_nas.spaces.ops import OPS
@@ -39,7 +40,7 @@ class Block(nn.Module):
         return F.max_pool2d(F.relu(self.norm(self.ops[op](x))), 2)
 
 
-class Conv4ChainBody(Body):
+class Conv4ChainBody(LayeredBody):
     """Blocks that halve the image, then flatten, as Conv4 does; no stem.
 
     Args:
@@ -67,12 +68,13 @@ class Conv4ChainBody(Body):
         )
         self.feature_dim = channels * size**2
 
-    def forward(self, x: Tensor, genotype: Genotype) -> Tensor:
-        """Run only the genotype's path: ``[B, C, H, W]`` to features ``[B, feature_dim]``."""
-        x = channels_last(x)
-        for block, edge in zip(self.blocks, genotype.edges[0][1], strict=True):
-            x = block(x, edge.op)
-        return x.flatten(1)
+    def begin(self, x: Tensor) -> Tensor:
+        """Return the images: the first block is searched."""
+        return channels_last(x)
+
+    def layer(self, index: int, x: Tensor, op: str) -> Tensor:
+        """Run one block through ``op``; it halves the image."""
+        return self.blocks[index](x, op)
 
     def owned_ops(self) -> Iterator[tuple[str, str, Edge]]:
         """Yield, for each op module held, its name prefix (with the dot), cell type and edge."""

@@ -1,0 +1,327 @@
+"""Arms of the comparison on a reward table: what is chosen for each test task, at which price. Pure.
+
+Every arm is scored alike: query accuracy on a replicate of the task that its adaptation did not see, the mean over all
+replicates. Shapes: A architectures, T test tasks, R replicates, K reward calls per test task.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from few_shot_nas.controllers.rows import ControllerRows
+from few_shot_nas.errors import InputError
+from few_shot_nas.meta.entropy import kl_estimate
+from few_shot_nas.meta.estimators import ESTIMATORS
+from few_shot_nas.meta.functional import Params, trainable
+from few_shot_nas.search.simulator import (
+    Environment,
+    Reward,
+    SimulatedLoop,
+    Trained,
+    adapted,
+    new_controller,
+    over_tasks,
+    run_rows,
+    subtracted,
+    train,
+)
+from few_shot_nas.seeding import generator
+
+#: Test tasks that are adapted at once.
+_CHUNK = 250
+LABEL_FREE: tuple[Reward, ...] = ("loo_accuracy", "loo_loss")
+
+
+class Setting(NamedTuple):
+    """What all arms share.
+
+    Attributes:
+        train: the table on which arms learn.
+        test: the table on which they are scored.
+        loop: settings of every controller.
+        budget: reward calls on the train table.
+        seed: of all draws.
+        hand_made: the architecture of arm J, as decisions.
+    """
+
+    train: Environment
+    test: Environment
+    loop: SimulatedLoop
+    budget: int
+    seed: int
+    hand_made: tuple[int, ...]
+
+
+class Outcome(NamedTuple):
+    """What an arm did.
+
+    Attributes:
+        accuracy: per test task, ``[T]`` float64.
+        loss: cross-entropy per test task, ``[T]`` float64.
+        train_calls: reward calls on the train table.
+        task_calls: reward calls per test task.
+        facts: what else is known: kl_adapt, entropy_fraction, grad_snr, label_free and so on.
+    """
+
+    accuracy: Tensor
+    loss: Tensor
+    train_calls: int
+    task_calls: int
+    facts: dict[str, float | bool | str | None]
+
+
+class _Scores(NamedTuple):
+    accuracy: Tensor
+    loss: Tensor
+
+
+def _score(setting: Setting, choices: Callable[[Tensor, int], Tensor]) -> _Scores:
+    """Score ``choices(tasks, replicate) [T, L]``, made on each replicate, on the next one."""
+    env = setting.test
+    tasks = torch.arange(env.tasks)
+    totals = [torch.zeros(env.tasks, dtype=torch.float64) for _ in range(2)]
+    for replicate in range(env.replicates):
+        decisions = torch.cat([choices(part, replicate) for part in tasks.split(_CHUNK)]).unsqueeze(1)
+        other = torch.full((env.tasks, 1), (replicate + 1) % env.replicates)
+        totals[0] += env.rewards("accuracy", decisions, tasks, other)[:, 0].double()
+        totals[1] += env.rewards("loss", decisions, tasks, other)[:, 0].double()
+    return _Scores(totals[0] / env.replicates, -totals[1] / env.replicates)
+
+
+def _uniform(setting: Setting, count: int, stream: torch.Generator) -> Tensor:
+    """Draw architectures uniformly, ``[count, L]``."""
+    return torch.stack([torch.randint(n, (count,), generator=stream) for n in setting.test.sizes], dim=1)
+
+
+def _best_of(env: Environment, kind: Reward, archs: Tensor, tasks: Tensor, replicate: int) -> Tensor:
+    """Return the best of ``archs [T, K, L]`` by the reward on one replicate, the first of equals: ``[T, L]``."""
+    rewards = env.rewards(kind, archs, tasks, torch.full(archs.shape[:2], replicate))
+    return archs[torch.arange(len(archs)), rewards.argmax(1)]
+
+
+# ---- arms without a controller --------------------------------------------------------------------------------------
+
+
+def uniform_arm(setting: Setting) -> Outcome:
+    """A: a uniformly drawn architecture for each task."""
+    stream = generator(setting.seed, "arm A")
+    scores = _score(setting, lambda tasks, replicate: _uniform(setting, len(tasks), stream))
+    return Outcome(*scores, 0, 0, {"entropy_fraction": 1.0})
+
+
+def fixed_arm(setting: Setting) -> Outcome:
+    """B: the best on the train table; all architectures meet the same replicates, as many as the budget allows."""
+    env, stream = setting.train, generator(setting.seed, "arm B")
+    every = torch.cartesian_prod(*[torch.arange(n) for n in env.sizes]).view(-1, len(env.sizes))
+    tried = every[torch.randperm(len(every), generator=stream)[: setting.budget]]
+    pairs = torch.randperm(env.tasks * env.replicates, generator=stream)[: max(setting.budget // len(tried), 1)]
+    count, tasks = len(pairs), pairs // env.replicates
+    replicates = (pairs % env.replicates).unsqueeze(1).expand(-1, len(tried))
+    rewards = env.rewards(setting.loop.outer_reward, tried.expand(count, -1, -1), tasks, replicates)
+    best = tried[rewards.double().mean(0).argmax()]
+    return _constant(setting, best, count * len(tried))
+
+
+def hand_made_arm(setting: Setting) -> Outcome:
+    """J: the hand-made architecture."""
+    return _constant(setting, torch.tensor(setting.hand_made), 0)
+
+
+def _constant(setting: Setting, decisions: Tensor, train_calls: int) -> Outcome:
+    scores = _score(setting, lambda tasks, replicate: decisions.expand(len(tasks), -1))
+    facts: dict[str, float | bool | str | None] = {"decisions": " ".join(map(str, decisions.tolist()))}
+    return Outcome(*scores, train_calls, 0, facts)
+
+
+def random_search_arm(setting: Setting, calls: int, kind: Reward) -> Outcome:
+    """C: the best of K random architectures for each task by ``kind`` on the replicate that is not scored."""
+    stream = generator(setting.seed, "arm C", calls)
+
+    def choices(tasks: Tensor, replicate: int) -> Tensor:
+        archs = _uniform(setting, len(tasks) * calls, stream).view(len(tasks), calls, -1)
+        return _best_of(setting.test, kind, archs, tasks, replicate)
+
+    return Outcome(*_score(setting, choices), 0, calls, {"label_free": kind in LABEL_FREE})
+
+
+# ---- arms with a controller -----------------------------------------------------------------------------------------
+
+
+def controller_arm(setting: Setting, loop: SimulatedLoop) -> Outcome:
+    """D, F, G: a controller trained on the train table; per test task its greedy architecture after the inner step."""
+    learned = train(loop, setting.train, reward_calls=setting.budget, seed=setting.seed)
+    stream = generator(setting.seed, "adapt")
+    moved: list[Tensor] = []
+    scores = _score(setting, lambda tasks, replicate: _adapt(setting, learned, tasks, replicate, stream, moved))
+    facts: dict[str, float | bool | str | None] = dict(learned.facts)
+    if loop.inner_archs:
+        facts |= {"kl_adapt": float(torch.cat(moved).mean()), "label_free": loop.inner_reward in LABEL_FREE}
+    greedy = loop.inner_archs if not loop.baselines()[0].greedy else loop.inner_archs + 1
+    return Outcome(*scores, learned.reward_calls, greedy if loop.inner_archs else 0, facts)
+
+
+def _adapt(
+    setting: Setting, learned: Trained, tasks: Tensor, replicate: int, stream: torch.Generator, moved: list[Tensor]
+) -> Tensor:
+    """Return the greedy architectures of the clones of test tasks, ``[T, L]``; add their KL to ``moved``."""
+    env, loop, rows = setting.test, learned.loop, learned.rows
+    context = learned.context(env, tasks)
+    many = {name: value.expand(len(tasks), *value.shape) for name, value in learned.params.items()}
+    clones: Params = many
+    if loop.inner_archs:
+        uniforms = torch.rand(len(tasks), loop.inner_archs, len(env.sizes), generator=stream)
+        tried = _sampled(rows, context, many, uniforms)
+        rewards = env.rewards(loop.inner_reward, tried, tasks, torch.full(tried.shape[:2], replicate))
+        baseline = loop.baselines()[0]
+        likeliest = None
+        if baseline.greedy:
+            own = _greedy(rows, context, many).unsqueeze(1)
+            likeliest = env.rewards(loop.inner_reward, own, tasks, torch.full((len(tasks), 1), replicate))
+        value = subtracted(baseline, rewards, rewards, learned.average, likeliest)
+        estimator = ESTIMATORS[loop.estimator]
+        clones = adapted(rows, estimator, learned.params, context, tried, rewards - value, learned.inner_lr)
+        with torch.no_grad():
+            moved.append(over_tasks(_moved(rows), context, clones, many, uniforms))
+    return _greedy(rows, context, clones)
+
+
+def _moved(rows: ControllerRows) -> Callable[..., Tensor]:
+    def kl(own: Tensor | None, clone: Params, before: Params, uniforms: Tensor) -> Tensor:
+        drawn = run_rows(rows, clone, own, uniforms=uniforms)
+        return kl_estimate(drawn.log_probs, run_rows(rows, before, own, decisions=drawn.decisions).log_probs)
+
+    return kl
+
+
+def _sampled(rows: ControllerRows, context: Tensor | None, params: Params, uniforms: Tensor) -> Tensor:
+    with torch.no_grad():
+        drawn: Tensor = over_tasks(
+            lambda own, p, u: run_rows(rows, p, own, uniforms=u).decisions, context, params, uniforms
+        )
+    return drawn
+
+
+def _greedy(rows: ControllerRows, context: Tensor | None, params: Params) -> Tensor:
+    with torch.no_grad():
+        likeliest: Tensor = over_tasks(lambda own, p: run_rows(rows, p, own).decisions[0], context, params)
+    return likeliest
+
+
+def scratch_arm(setting: Setting, calls: int) -> Outcome:
+    """E: REINFORCE from scratch for each task: K draws one after the other, a step after each.
+
+    The baseline is the mean of the rewards before; the first draw gives none and only starts it. The step size is the
+    one of 1, 10, 100 times ``controller_inner_lr`` that is best on the train table, whose calls are counted.
+    """
+    base = replace(setting.loop, conditioned=False, inner_archs=calls)
+    rows = new_controller(base, setting.train, setting.seed)
+    start = {name: value.detach() for name, value in trainable(rows).items()}
+
+    def learned(env: Environment, tasks: Tensor, replicate: int, lr: float, stream: torch.Generator) -> Tensor:
+        params = {name: value.expand(len(tasks), *value.shape) for name, value in start.items()}
+        total = torch.zeros(len(tasks), 1)
+        for call in range(calls):
+            archs = _sampled(rows, None, params, torch.rand(len(tasks), 1, len(env.sizes), generator=stream))
+            reward = env.rewards(base.inner_reward, archs, tasks, torch.full((len(tasks), 1), replicate))
+            if call:
+                params = _reinforced(rows, params, archs, reward - total / call, lr)
+            total = total + reward
+        return _greedy(rows, None, params)
+
+    train_tasks, best = torch.arange(min(setting.train.tasks, _CHUNK)), (float("-inf"), 0.0)
+    for factor in (1.0, 10.0, 100.0):
+        lr = factor * base.controller_inner_lr
+        chosen = learned(setting.train, train_tasks, 0, lr, generator(setting.seed, "arm E", "rate"))
+        other = torch.ones(len(train_tasks), 1, dtype=torch.int64)
+        value = float(setting.train.rewards("accuracy", chosen.unsqueeze(1), train_tasks, other).mean())
+        best = max(best, (value, lr))
+    stream = generator(setting.seed, "arm E", calls)
+    scores = _score(setting, lambda tasks, replicate: learned(setting.test, tasks, replicate, best[1], stream))
+    facts: dict[str, float | bool | str | None] = {"inner_lr": best[1], "label_free": base.inner_reward in LABEL_FREE}
+    return Outcome(*scores, 3 * len(train_tasks) * (calls + 1), calls, facts)
+
+
+def _reinforced(rows: ControllerRows, params: Params, archs: Tensor, advantages: Tensor, lr: float) -> Params:
+    """Return the parameters of each task after a step of REINFORCE on its own architectures."""
+    estimator = ESTIMATORS["fomaml"]
+
+    def step(own: Tensor | None, start: Params, which: Any, advantage: Tensor) -> Params:
+        return estimator.adapt(
+            lambda p, a: run_rows(rows, p, None, decisions=a).log_probs, start, which, advantage, lr=lr
+        )
+
+    with torch.no_grad():
+        stepped: Params = over_tasks(step, None, params, archs, advantages)
+    return stepped
+
+
+# ---- the table of arms ----------------------------------------------------------------------------------------------
+
+
+def all_arms(setting: Setting, ks: tuple[int, ...], estimators: tuple[str, ...]) -> Mapping[str, Callable[[], Outcome]]:
+    """Return every arm by name, its letter first; each K and estimator is an arm of its own.
+
+    Args:
+        setting: what they share.
+        ks: reward calls per test task of C, E, F and G.
+        estimators: of F; G takes the first.
+
+    Raises:
+        InputError: if a K is below 1.
+    """
+    if min(ks, default=0) < 1:
+        raise InputError(f"ks={','.join(map(str, ks))}: each must be at least 1")
+    loop = setting.loop
+    plain = replace(loop, inner_archs=0, outer_archs=max(ks) + loop.outer_archs, outer_baseline="leave_one_out")
+    arms: dict[str, Callable[[], Outcome]] = {
+        "A_uniform": partial(uniform_arm, setting),
+        "B_best_fixed": partial(fixed_arm, setting),
+        "D_no_adaptation": partial(controller_arm, setting, plain),
+        "G_conditioned": partial(controller_arm, setting, replace(plain, conditioned=True)),
+        "J_hand_made": partial(hand_made_arm, setting),
+    }
+    for k in ks:
+        # One sample has no others to be compared with.
+        baseline = loop.inner_baseline if k > 1 or loop.inner_baseline != "leave_one_out" else "moving_average"
+        inner = replace(loop, inner_archs=k, inner_baseline=baseline)
+        if loop.inner_reward in LABEL_FREE:
+            arms[f"C_random_{loop.inner_reward}_K{k}"] = partial(random_search_arm, setting, k, loop.inner_reward)
+        arms[f"C_random_ORACLE_K{k}"] = partial(random_search_arm, setting, k, "accuracy")
+        arms[f"E_scratch_K{k}"] = partial(scratch_arm, setting, k)
+        for name in estimators:
+            arms[f"F_{name}_K{k}"] = partial(controller_arm, setting, replace(inner, estimator=name))
+        both = replace(inner, estimator=estimators[0], conditioned=True)
+        arms[f"G_conditioned_inner_K{k}"] = partial(controller_arm, setting, both)
+    return dict(sorted(arms.items()))
+
+
+def ladder(setting: Setting) -> Mapping[str, Callable[[], Outcome]]:
+    """Return the failure-attribution ladder: from one sample without baseline, one switch added at a time.
+
+    Without label-free rewards or a third replicate the switches that need them are left out.
+    """
+    has_loo = setting.loop.inner_reward in LABEL_FREE
+    loop = replace(
+        setting.loop, estimator="naive", inner_archs=1, outer_archs=1, inner_baseline="none", outer_baseline="none",
+        inner_reward="accuracy", outer_reward="accuracy", kl_target=None, common=setting.train.replicates < 3,
+    )  # fmt: skip
+    switches: list[tuple[str, dict[str, Any]]] = [
+        ("seed", {}),
+        ("baseline", {"inner_baseline": "moving_average", "outer_baseline": "moving_average"}),
+        ("K4_loo", {"inner_archs": 4, "inner_baseline": "leave_one_out", "outer_baseline": "per_task"}),
+        *([] if loop.common else [("crn", dict[str, Any](common=True))]),
+        ("ce_reward", {"inner_reward": "loss", "outer_reward": "loss"}),
+        ("emaml", {"estimator": "emaml"}),
+        ("kl_tuned", {"kl_target": 0.05}),
+        *([("label_free", dict[str, Any](inner_reward=setting.loop.inner_reward))] if has_loo else []),
+        ("conditioned", {"conditioned": True}),
+    ]
+    arms: dict[str, Callable[[], Outcome]] = {}
+    for place, (name, change) in enumerate(switches):
+        loop = replace(loop, **change)
+        arms[f"L{place}_{name}"] = partial(controller_arm, setting, loop)
+    return arms

@@ -1,0 +1,68 @@
+"""Features of every architecture of a small space, each shared first layer run once."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from few_shot_nas.meta.functional import full_precision
+from few_shot_nas.search.derive import Decisions
+from few_shot_nas.spaces.layered import LayeredBody
+from few_shot_nas.spaces.supernet import Supernet
+
+
+class Leaf(NamedTuple):
+    """One architecture and the features ``[B, D]`` that it gives, float32 or wider."""
+
+    decisions: Decisions
+    features: Tensor
+
+
+def every_architecture(supernet: Supernet, x: Tensor) -> Iterator[Leaf]:
+    """Run all architectures of the space on one batch, in the order of ``space.enumerate()``.
+
+    Bodies of layers are walked depth first: with L layers of n ops, ``n + n^2 + .. + n^L`` layers are run instead of
+    ``L n^L``, and at most L activations are kept. Other bodies run one forward pass per architecture.
+
+    Args:
+        supernet: the shared weights.
+        x: images ``[B, C, H, W]``; the forward context that holds while an item is taken applies to it.
+
+    Raises:
+        InputError: if the space is too large to be enumerated.
+    """
+    choices = supernet.space.enumerate()
+    if not isinstance(supernet.body, LayeredBody):
+        for decisions in choices:
+            genotype = supernet.space.decode(decisions)
+            yield Leaf(decisions, full_precision(supernet.features(x, genotype)))
+        return
+    path: list[Tensor] = [supernet.body.begin(x)]
+    before: tuple[int, ...] = ()
+    for decisions in choices:
+        shared = next((i for i, (a, b) in enumerate(zip(before, decisions, strict=False)) if a != b), len(before))
+        del path[shared + 1 :]
+        ops = [edge.op for edge in supernet.space.decode(decisions).edges[0][1]]
+        for index in range(shared, len(ops)):
+            path.append(supernet.body.layer(index, path[-1], ops[index]))
+        before = decisions
+        yield Leaf(decisions, full_precision(path[-1].flatten(1)))
+
+
+def task_embedding(supernet: Supernet, support_x: Tensor) -> Tensor:
+    """Describe a task by its support images ``[S, C, H, W]`` without their labels, as a vector ``[D]``.
+
+    Per channel of the images: mean, standard deviation, and root mean square of the difference between horizontal
+    neighbours. A body of layers with a stem adds mean and standard deviation of every channel of the stem's output.
+    """
+    parts = [
+        support_x.mean((0, 2, 3)),
+        support_x.std((0, 2, 3), correction=0),
+        support_x.diff(dim=3).pow(2).mean((0, 2, 3)).sqrt(),
+    ]
+    if isinstance(supernet.body, LayeredBody):
+        stem = full_precision(supernet.body.begin(support_x))
+        if stem.shape != support_x.shape:
+            parts += [stem.mean((0, 2, 3)), stem.std((0, 2, 3), correction=0)]
+    return torch.cat([part.to(support_x.dtype) for part in parts])

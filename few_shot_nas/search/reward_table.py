@@ -1,0 +1,103 @@
+"""Rewards of every architecture of a small space on fixed tasks, and the file that holds them.
+
+Shapes: A architectures, T tasks, R replicates of each task, L decisions, D length of the task embedding.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from few_shot_nas.errors import InputError
+
+#: Largest space whose table is filled.
+MAX_ARCHITECTURES = 1000
+#: The entries of an architecture on one replicate of a task.
+SCORES = ("accuracy", "loss", "loo_accuracy", "loo_loss")
+
+
+@dataclass(frozen=True)
+class RewardTable:
+    """What every architecture scores on every replicate of every task.
+
+    Attributes:
+        decisions: the architectures as choices, ``[A, L]`` int64, in the order of ``space.enumerate()``.
+        accuracy: query accuracy, a fraction, ``[A, T, R]`` float32.
+        loss: query cross-entropy in nats, ``[A, T, R]``.
+        loo_accuracy: leave-one-out accuracy on the support set, ``[A, T, R]``; nan with one shot.
+        loo_loss: leave-one-out cross-entropy on the support set, ``[A, T, R]``; nan with one shot.
+        embedding: description of the support images of each task's first replicate, ``[T, D]``.
+        source: which part of the data each task is from, ``[T]`` int64; 0 where there are no parts.
+        done: how many tasks have been filled; the others are nan.
+        facts: what the table was made of: run, split, seed, head and so on.
+    """
+
+    decisions: np.ndarray
+    accuracy: np.ndarray
+    loss: np.ndarray
+    loo_accuracy: np.ndarray
+    loo_loss: np.ndarray
+    embedding: np.ndarray
+    source: np.ndarray
+    done: int
+    facts: Mapping[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of architectures, tasks and replicates."""
+        architectures, tasks, replicates = self.accuracy.shape
+        return architectures, tasks, replicates
+
+    def save(self, path: Path) -> None:
+        """Write the table, whole or not at all."""
+        part = path.with_name(path.name + ".part")
+        with part.open("wb") as file:
+            content: dict[str, Any] = {**self.__dict__, "facts": np.array(json.dumps(self.facts))}
+            np.savez(file, **content)
+        os.replace(part, path)
+
+
+def empty_table(
+    decisions: np.ndarray, tasks: int, replicates: int, embedding_dim: int, facts: Mapping[str, Any]
+) -> RewardTable:
+    """Return a table of which nothing has been filled."""
+    nothing = {name: np.full((len(decisions), tasks, replicates), np.nan, np.float32) for name in SCORES}
+    embedding = np.full((tasks, embedding_dim), np.nan, np.float32)
+    source = np.zeros(tasks, np.int64)
+    return RewardTable(decisions=decisions, embedding=embedding, source=source, done=0, facts=facts, **nothing)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"table {path} does not exist; training/stage0.py makes one") from error
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise InputError(f"table {path} cannot be read: {error}; make it again with training/stage0.py") from error
+
+
+def load_table(path: Path, *, complete: bool = True) -> RewardTable:
+    """Read a table.
+
+    Args:
+        path: a file that :meth:`RewardTable.save` wrote.
+        complete: refuse one that is not filled to the end.
+
+    Raises:
+        InputError: if there is no such file, or it is damaged or incomplete.
+    """
+    with _readable(path), np.load(path, allow_pickle=False) as content:
+        found = {field.name: content[field.name] for field in fields(RewardTable)}
+        facts = json.loads(str(found.pop("facts")))
+    table = RewardTable(**{**found, "done": int(found["done"]), "facts": facts})
+    tasks = table.shape[1]
+    if complete and table.done < tasks:
+        raise InputError(f"table {path}: {table.done} of {tasks} tasks are filled; run training/stage0.py to its end")
+    return table

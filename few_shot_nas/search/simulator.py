@@ -1,0 +1,371 @@
+"""A reward table as an environment: meta-learn a controller in milliseconds per step, without a network.
+
+Tasks are drawn from the table, rewards are looked up. The inner step sees one replicate of a task, the outer reward
+comes from another one. Estimators, baselines and controllers are those of the real search.
+
+Shapes: B tasks, K inner and M outer architectures of each, L decisions, D length of the task embedding.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from few_shot_nas.controllers import CONTROLLERS
+from few_shot_nas.controllers.rows import ControllerRows, Rows
+from few_shot_nas.errors import InputError
+from few_shot_nas.meta.baselines import Baseline, Evidence, MovingAverage, legal_baseline
+from few_shot_nas.meta.entropy import entropy_bonus, kl_estimate
+from few_shot_nas.meta.estimators import ESTIMATORS, Estimator
+from few_shot_nas.meta.functional import Params, trainable
+from few_shot_nas.meta.gradient_signal import GradientWindow
+from few_shot_nas.registry import lookup
+from few_shot_nas.search.reward_table import SCORES, RewardTable
+from few_shot_nas.seeding import derived_seed, generator
+
+Reward = Literal["accuracy", "loss", "loo_accuracy", "loo_loss"]
+
+
+@dataclass(frozen=True)
+class SimulatedLoop:
+    """How a controller is adapted and updated on a table; the names are those of MAMLENAS's flags.
+
+    Attributes:
+        controller: LSTM or Factorised.
+        estimator: how the meta-gradient is estimated.
+        inner_archs: K; 0 leaves the adaptation out, and the outer samples then train the controller alone.
+        outer_archs: M.
+        controller_inner_lr: step size of the inner step.
+        kl_target: if set, the inner step size is moved towards this KL(clone || controller) in nats while training.
+        controller_lr: rate of Adam.
+        inner_baseline: subtracted from the inner rewards.
+        outer_baseline: subtracted from the outer rewards.
+        baseline_decay: of the moving average.
+        entropy_weight: weight of the entropy in the outer objective.
+        inner_reward: what the inner step sees; loo_accuracy and loo_loss need no query labels.
+        outer_reward: what the outer step sees.
+        common: whether the K rewards of a task share one replicate (common random numbers); without, each is of its own
+            draw among those that the outer reward does not use, which takes three replicates.
+        conditioned: whether the controller gets the task embedding.
+        tasks: tasks per meta-step B.
+    """
+
+    controller: str = "LSTM"
+    estimator: str = "naive"
+    inner_archs: int = 4
+    outer_archs: int = 1
+    controller_inner_lr: float = 10.0
+    kl_target: float | None = None
+    controller_lr: float = 3e-3
+    inner_baseline: str = "leave_one_out"
+    outer_baseline: str = "per_task"
+    baseline_decay: float = 0.99
+    entropy_weight: float = 1e-4
+    inner_reward: Reward = "loo_loss"
+    outer_reward: Reward = "accuracy"
+    common: bool = True
+    conditioned: bool = False
+    tasks: int = 8
+
+    def __post_init__(self) -> None:
+        lookup(ESTIMATORS, self.estimator, "estimator")
+        self.baselines()
+        for name in ("inner_reward", "outer_reward"):
+            if getattr(self, name) not in SCORES:
+                raise InputError(f"{name}={getattr(self, name)}: unknown. Choices: {', '.join(SCORES)}")
+        if self.inner_archs < 0 or self.outer_archs < 1 or self.tasks < 1:
+            raise InputError(
+                f"inner_archs={self.inner_archs}, outer_archs={self.outer_archs}, tasks={self.tasks}: needed are at "
+                "least 0, 1 and 1"
+            )
+
+    def baselines(self) -> tuple[Baseline, Baseline]:
+        """Return the inner and the outer baseline, each legal where it is used."""
+        legal_baseline(self.inner_baseline, "correction", "inner_baseline")
+        inner = legal_baseline(self.inner_baseline, "inner", "inner_baseline")
+        return inner, legal_baseline(self.outer_baseline, "outer", "outer_baseline")
+
+    def calls_per_step(self) -> int:
+        """Return the reward calls of one meta-step."""
+        inner, outer = self.baselines()
+        greedy = (inner.greedy if self.inner_archs else 0) + outer.greedy
+        return self.tasks * (self.inner_archs + self.outer_archs + greedy)
+
+
+class Environment:
+    """Rewards of a table by looking them up.
+
+    Args:
+        table: the table.
+        sizes: number of choices of each decision.
+
+    Raises:
+        InputError: if the table has a single replicate.
+    """
+
+    def __init__(self, table: RewardTable) -> None:
+        if table.shape[2] < 2:
+            raise InputError("reward table with 1 replicate: adaptation and score need different ones; fill 2 or more")
+        self.architectures, self.tasks, self.replicates = table.shape
+        self.sizes = tuple((table.decisions.max(0) + 1).tolist())
+        if int(np.prod(self.sizes)) != self.architectures:
+            raise InputError(f"reward table of {self.architectures} architectures: is not the whole space {self.sizes}")
+        signs = {"accuracy": 1, "loss": -1, "loo_accuracy": 1, "loo_loss": -1}
+        self._rewards = {name: torch.from_numpy(sign * getattr(table, name)) for name, sign in signs.items()}
+        strides = np.cumprod((1, *self.sizes[:0:-1]))[::-1].copy()
+        self._strides = torch.from_numpy(strides)
+        self.embedding = torch.from_numpy(table.embedding).float()
+
+    def rewards(self, kind: Reward, decisions: Tensor, tasks: Tensor, replicates: Tensor) -> Tensor:
+        """Return the rewards of architectures ``[B, n, L]`` on tasks ``[B]`` and replicates ``[B, n]``: ``[B, n]``.
+
+        Raises:
+            InputError: if the table does not have that kind.
+        """
+        rewards = self._rewards[kind]
+        if not bool(torch.isfinite(rewards[0, 0, 0])):
+            raise InputError(f"reward {kind}: the table has none; leave-one-out needs k_shot >= 2")
+        return rewards[(decisions * self._strides).sum(-1), tasks.unsqueeze(1), replicates]
+
+
+class Trained(NamedTuple):
+    """A controller after training on a table.
+
+    Attributes:
+        loop: how it was trained.
+        rows: the controller.
+        params: its parameters.
+        inner_lr: the step size at the end.
+        reward_calls: rewards that were looked up.
+        average: moving average of the inner rewards.
+        facts: kl_adapt, entropy_fraction and reward over the last fifth of the steps, grad_snr (None if unknown).
+        scale: shift and scale of the task embedding.
+    """
+
+    loop: SimulatedLoop
+    rows: ControllerRows
+    params: Params
+    inner_lr: float
+    reward_calls: int
+    average: MovingAverage
+    facts: dict[str, float | None]
+    scale: tuple[Tensor, Tensor]
+
+    def context(self, environment: Environment, tasks: Tensor) -> Tensor | None:
+        """Return the standardised embeddings of tasks, ``[B, D]``; None for a controller without them."""
+        if not self.loop.conditioned:
+            return None
+        return (environment.embedding[tasks] - self.scale[0]) / self.scale[1]
+
+
+@dataclass
+class _State:
+    """What changes while a controller is trained."""
+
+    params: Params
+    inner_lr: float
+    averages: tuple[MovingAverage, MovingAverage] = (MovingAverage(), MovingAverage())  # inner and outer reward
+    window: GradientWindow = field(default_factory=GradientWindow)
+    logged: list[tuple[float, float, float]] = field(default_factory=list)
+
+
+def new_controller(loop: SimulatedLoop, environment: Environment, seed: int) -> ControllerRows:
+    """Return a controller as it starts; its initial parameters depend on the seed alone."""
+    kinds = ["op"] * len(environment.sizes)
+    dim = environment.embedding.shape[1] if loop.conditioned else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, "controller"))
+        made = lookup(CONTROLLERS, loop.controller, "controller")(environment.sizes, kinds, embedding_dim=dim)
+    return ControllerRows(made)
+
+
+def run_rows(rows: ControllerRows, params: Params, context: Tensor | None, **inputs: Any) -> Rows:
+    """Run a controller with ``params`` in place of its own."""
+    found: Rows = functional_call(rows, params, (), {**inputs, "context": context})
+    return found
+
+
+def over_tasks(function: Callable[..., Any], context: Tensor | None, *batched: Tensor | Params) -> Any:
+    """Map ``function(context, *batched)`` over the leading axis of everything that is given."""
+    return vmap(function, in_dims=(None if context is None else 0, *[0] * len(batched)), randomness="error")(
+        context, *batched
+    )
+
+
+def adapted(
+    rows: ControllerRows,
+    estimator: Estimator,
+    params: Params,
+    context: Tensor | None,
+    tried: Tensor,
+    advantages: Tensor,
+    lr: float,
+) -> Params:
+    """Return the clones of B tasks, every tensor with a leading axis B."""
+
+    def clone(own: Tensor | None, archs: Any, advantage: Tensor) -> Params:
+        return estimator.adapt(
+            lambda p, a: run_rows(rows, p, own, decisions=a).log_probs, params, archs, advantage, lr=lr
+        )
+
+    with torch.no_grad():
+        clones: Params = over_tasks(clone, context, tried, advantages)
+    return clones
+
+
+def subtracted(
+    baseline: Baseline, rewards: Tensor, inner: Tensor, average: MovingAverage, greedy: Tensor | None
+) -> Tensor:
+    """Return the baseline of every sample of B tasks, ``[B, n]``."""
+    likeliest = [None] * len(rewards) if greedy is None else greedy.flatten().tolist()
+    return torch.stack(
+        [baseline.value(Evidence(r, i, average, g)) for r, i, g in zip(rewards, inner, likeliest, strict=True)]
+    )
+
+
+def _draw_replicates(environment: Environment, loop: SimulatedLoop, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return the inner replicates ``[B, K]`` and the outer one ``[B, 1]``, never the same."""
+    outer = torch.randint(environment.replicates, (loop.tasks, 1), generator=stream)
+    width = 1 if loop.common else loop.inner_archs
+    if not loop.common and environment.replicates < 3:
+        raise InputError("common=False: needs a table with 3 replicates or more, two for the inner rewards")
+    offset = torch.randint(1, environment.replicates, (loop.tasks, width), generator=stream)
+    return ((outer + offset) % environment.replicates).expand(-1, loop.inner_archs), outer
+
+
+class _Rewarded(NamedTuple):
+    """Architectures of one meta-batch and what the estimator needs of their rewards, each with a leading axis B."""
+
+    context: Tensor | None
+    tried: Tensor
+    advantages: Tensor
+    prior_value: Tensor
+    chosen: Tensor
+    outer: Tensor
+    outer_value: Tensor
+
+
+def _draw_and_reward(
+    rows: ControllerRows,
+    loop: SimulatedLoop,
+    environment: Environment,
+    state: _State,
+    scale: tuple[Tensor, Tensor],
+    stream: torch.Generator,
+) -> _Rewarded:
+    """Draw tasks, the architectures tried and those of the clones, and look up their rewards; move the averages."""
+    estimator, (inner_baseline, outer_baseline) = ESTIMATORS[loop.estimator], loop.baselines()
+    tasks = torch.randint(environment.tasks, (loop.tasks,), generator=stream)
+    inner_replicate, outer_replicate = _draw_replicates(environment, loop, stream)
+    uniforms = torch.rand(loop.tasks, loop.inner_archs + loop.outer_archs, len(environment.sizes), generator=stream)
+    first, second = uniforms.split((loop.inner_archs, loop.outer_archs), dim=1)
+    context = (environment.embedding[tasks] - scale[0]) / scale[1] if loop.conditioned else None
+    start = {name: value.detach() for name, value in state.params.items()}
+    many = {name: value.expand(loop.tasks, *value.shape) for name, value in start.items()}
+
+    def sample(own: Tensor | None, params: Params, chance: Tensor) -> Tensor:
+        return run_rows(rows, params, own, uniforms=chance).decisions
+
+    def value(baseline: Baseline, kind: int, rewards: Tensor, inner: Tensor, params: Params, where: Tensor) -> Tensor:
+        likeliest = None
+        if baseline.greedy:
+            archs = over_tasks(lambda own, p: run_rows(rows, p, own).decisions, context, params)
+            likeliest = environment.rewards((loop.inner_reward, loop.outer_reward)[kind], archs, tasks, where)
+        return subtracted(baseline, rewards, inner, state.averages[kind], likeliest)
+
+    clones, tried = many, first.long()
+    inner = prior = advantages = prior_value = first.sum(2)  # [B, 0] without an inner step
+    if loop.inner_archs:
+        tried = over_tasks(sample, context, many, first)
+        inner = environment.rewards(loop.inner_reward, tried, tasks, inner_replicate)
+        advantages = inner - value(inner_baseline, 0, inner, inner, many, inner_replicate[:, :1])
+        # What is subtracted from outer rewards is of their kind: the same children, scored as the outer step does.
+        prior = environment.rewards(loop.outer_reward, tried, tasks, inner_replicate)
+        prior_value = value(inner_baseline, 1, prior, prior, many, inner_replicate[:, :1])
+        clones = adapted(rows, estimator, start, context, tried, advantages, state.inner_lr)
+    chosen = over_tasks(sample, context, clones, second)
+    outer = environment.rewards(loop.outer_reward, chosen, tasks, outer_replicate.expand(-1, loop.outer_archs))
+    outer_value = value(outer_baseline, 1, outer, prior, clones, outer_replicate)
+    means = (inner.mean(), prior.mean()) if loop.inner_archs else (outer.mean(), outer.mean())
+    updated = [old.updated(float(new), loop.baseline_decay) for old, new in zip(state.averages, means, strict=True)]
+    state.averages = updated[0], updated[1]
+    return _Rewarded(context, tried, advantages, prior_value, chosen, outer, outer_value)
+
+
+def meta_step(
+    rows: ControllerRows,
+    loop: SimulatedLoop,
+    environment: Environment,
+    state: _State,
+    scale: tuple[Tensor, Tensor],
+    stream: torch.Generator,
+) -> Tensor:
+    """Return the outer loss of a meta-batch, differentiable in ``state.params``; write what is logged to ``state``."""
+    estimator = ESTIMATORS[loop.estimator if loop.inner_archs else "fomaml"]
+    rewarded = _draw_and_reward(rows, loop, environment, state, scale, stream)
+
+    def terms(own: Tensor | None, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+        tried, advantages, prior_value, chosen, outer, outer_value = given
+
+        def policy(params: Params, which: Any) -> Tensor:
+            return run_rows(rows, params, own, decisions=which).log_probs
+
+        clone, before = state.params, None
+        if loop.inner_archs:
+            clone = estimator.adapt(policy, state.params, tried, advantages, lr=state.inner_lr)
+            before = policy(state.params, tried) if estimator.corrected else None
+        rolled = run_rows(rows, clone, own, decisions=chosen)
+        loss = estimator.loss(rolled.log_probs, outer, outer_value, before, prior_value)
+        bonus = entropy_bonus(rolled.log_probs, rolled.entropies, "direct")
+        moved = kl_estimate(rolled.log_probs, policy(state.params, chosen))
+        return loss - loop.entropy_weight * bonus, bonus, moved
+
+    loss, entropy, kl = over_tasks(terms, *rewarded)
+    state.logged.append((kl.mean().item(), entropy.mean().item(), rewarded.outer.mean().item()))
+    total: Tensor = loss.mean()
+    return total
+
+
+def train(loop: SimulatedLoop, environment: Environment, *, reward_calls: int, seed: int) -> Trained:
+    """Meta-learn a controller with a budget of reward calls.
+
+    Args:
+        loop: the settings.
+        environment: the table to draw tasks from.
+        reward_calls: the budget; as many whole meta-steps as it allows are taken.
+        seed: of the controller's start and of all draws.
+    """
+    rows = new_controller(loop, environment, seed)
+    state = _State(trainable(rows), loop.controller_inner_lr)
+    spread = environment.embedding.std(0, correction=0)
+    scale = environment.embedding.mean(0), torch.where(spread > 1e-6, spread, torch.ones_like(spread))
+    optimizer = torch.optim.Adam(state.params.values(), lr=loop.controller_lr)
+    stream = generator(seed, "simulator")
+    steps = reward_calls // loop.calls_per_step()
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss = meta_step(rows, loop, environment, state, scale, stream)
+        torch.autograd.backward(loss)
+        if step >= steps // 2:
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in state.params.values()]
+            state.window = state.window.add(torch.cat([g.flatten() for g in gradients]))
+        optimizer.step()
+        if loop.kl_target is not None and loop.inner_archs:
+            # The KL grows with the square of the step; a damped step towards the target.
+            ratio = loop.kl_target / max(state.logged[-1][0], 1e-8)
+            state.inner_lr *= float(np.clip(ratio**0.1, 0.9, 1.1))
+    recent = np.array(state.logged[-max(steps // 5, 1) :] or [(0.0, 0.0, 0.0)]).mean(0)
+    facts: dict[str, float | None] = {
+        "kl_adapt_train": float(recent[0]),
+        "entropy_fraction": float(recent[1] / max(rows.max_entropy(), 1e-12)) if steps else None,
+        "train_reward": float(recent[2]) if steps else None,
+        "grad_snr": state.window.snr(),
+        "inner_lr": state.inner_lr,
+        "meta_steps": steps,
+    }
+    params = {name: value.detach() for name, value in state.params.items()}
+    return Trained(loop, rows, params, state.inner_lr, steps * loop.calls_per_step(), state.averages[0], facts, scale)

@@ -1,0 +1,211 @@
+"""Is there anything to learn per task? Variance components, headroom and oracles of a reward table. Pure.
+
+Shapes: A architectures, T tasks, R replicates. Rewards are float ``[A, T, R]``, higher is better; the replicates of a
+task share their images over the architectures (common random numbers).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from few_shot_nas.errors import InputError
+from few_shot_nas.meta.statistics import MeanCI, mean_ci
+
+#: The sources of variance, in the order of the model.
+COMPONENTS = ("architecture", "task", "draw", "interaction", "noise")
+
+
+class Interval(NamedTuple):
+    """A number and its two-sided 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class _Sums(NamedTuple):
+    """What the mean squares need of each task: see :func:`variance_components`."""
+
+    mean: np.ndarray  # [T]
+    deviation: np.ndarray  # of each architecture from the task's mean, [A, T]
+    draw: np.ndarray  # sum of squares of replicates around the task, [T]
+    noise: np.ndarray  # residual sum of squares, [T]
+
+
+def check_rewards(rewards: np.ndarray, *, replicates: int = 2) -> np.ndarray:
+    """Return rewards in float64.
+
+    Raises:
+        InputError: if there are fewer than two architectures or tasks, too few replicates, or entries that are nan.
+    """
+    rewards = np.asarray(rewards, np.float64)
+    if rewards.ndim != 3 or min(rewards.shape[:2]) < 2 or rewards.shape[2] < replicates:
+        raise InputError(
+            f"reward table of {' x '.join(map(str, rewards.shape))} architectures x tasks x replicates: needed are at "
+            f"least 2 x 2 x {replicates}; fill it with more --tasks and --replicates"
+        )
+    if not np.isfinite(rewards).all():
+        raise InputError("reward table: this score has entries that are not numbers; leave-one-out needs k_shot >= 2")
+    return rewards
+
+
+def _sums(rewards: np.ndarray) -> _Sums:
+    cells, draws = rewards.mean(2), rewards.mean(0)  # [A, T], [T, R]
+    mean = cells.mean(0)
+    draw = ((draws - mean[:, None]) ** 2).sum(1)
+    residual = rewards - cells[:, :, None] - draws + mean[:, None]
+    return _Sums(mean, cells - mean, draw, (residual**2).sum((0, 2)))
+
+
+def _components(sums: _Sums, weights: np.ndarray, replicates: int) -> np.ndarray:
+    """Return the components ``[B, 5]`` of tasks that count ``weights [B, T]`` times."""
+    count, (a, t), r = weights.sum(1), sums.deviation.shape, replicates
+    effect = weights @ sums.deviation.T / count[:, None]  # of each architecture, [B, A]
+    grand = weights @ sums.mean / count
+    ms_a = t * r * (effect**2).sum(1) / (a - 1)
+    ms_t = a * r * (weights @ sums.mean**2 - count * grand**2) / (t - 1)
+    ms_at = r * (weights @ (sums.deviation**2).sum(0) - count * (effect**2).sum(1)) / ((a - 1) * (t - 1))
+    ms_d = a * (weights @ sums.draw) / (t * (r - 1))
+    ms_e = weights @ sums.noise / ((a - 1) * t * (r - 1))
+    parts = (
+        (ms_a - ms_at) / (t * r),
+        (ms_t - ms_d - ms_at + ms_e) / (a * r),
+        (ms_d - ms_e) / a,
+        (ms_at - ms_e) / r,
+        ms_e,
+    )
+    return np.stack(parts, axis=1)
+
+
+def variance_components(rewards: np.ndarray, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, Interval]:
+    """Decompose rewards by the method of moments.
+
+    The model is ``y_atr = mu + architecture_a + task_t + draw_tr + interaction_at + noise_atr``, all random. ``draw``
+    is what a replicate's images do to all architectures alike: since they share the images, leaving it out would count
+    it as noise and bias the interaction down. Estimates solve the expected mean squares and may be negative.
+
+    Args:
+        rewards: ``[A, T, R]``, R >= 2.
+        bootstrap: resamples of the tasks for the percentile intervals.
+        seed: of the resampling.
+
+    Raises:
+        InputError: for a table that is too small or has entries that are not numbers.
+    """
+    rewards = check_rewards(rewards)
+    tasks, replicates = rewards.shape[1:]
+    sums = _sums(rewards)
+    estimate = _components(sums, np.ones((1, tasks)), replicates)[0]
+    weights = np.random.default_rng(seed).multinomial(tasks, np.full(tasks, 1 / tasks), bootstrap).astype(np.float64)
+    low, high = np.percentile(_components(sums, weights, replicates), (2.5, 97.5), axis=0)
+    return {
+        name: Interval(float(estimate[i]), float(low[i]), float(high[i])) for i, name in enumerate(COMPONENTS)
+    }
+
+
+def signal_to_noise(components: Mapping[str, Interval]) -> dict[str, float]:
+    """Return how much of one reward call says which architecture is better.
+
+    ``task``: interaction over noise, what one call says of the best architecture *for its task*. ``fixed``:
+    architecture over interaction plus noise, what it says of the best architecture for all.
+    """
+    value = {name: max(interval.value, 0.0) for name, interval in components.items()}
+    tiny = np.finfo(np.float64).tiny
+    return {
+        "task": value["interaction"] / max(value["noise"], tiny),
+        "fixed": value["architecture"] / max(value["interaction"] + value["noise"], tiny),
+    }
+
+
+def _halves(tasks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the even and the odd tasks."""
+    return np.arange(0, tasks, 2), np.arange(1, tasks, 2)
+
+
+def _best_of_other_half(choose: np.ndarray) -> np.ndarray:
+    """Return, for each task, the architecture with the highest mean over the *other* half of the tasks, ``[T]``."""
+    best = np.empty(choose.shape[1], np.int64)
+    first, second = _halves(choose.shape[1])
+    for own, other in ((first, second), (second, first)):
+        best[own] = choose[:, other].mean((1, 2)).argmax()
+    return best
+
+
+def headroom(rewards: np.ndarray) -> MeanCI:
+    """Gain of the best fixed architecture over the mean one, chosen on one half of the tasks, scored on the other.
+
+    Args:
+        rewards: ``[A, T, R]``.
+    """
+    rewards = check_rewards(rewards, replicates=1)
+    best = _best_of_other_half(rewards)
+    cells = rewards.mean(2)
+    return mean_ci(cells[best, np.arange(len(best))] - cells.mean(0))
+
+
+def oracle(choose: np.ndarray, score: np.ndarray, *, shrinkage: float | None = None) -> MeanCI:
+    """Gain of choosing an architecture for each task, cross-fitted, over the best fixed architecture of other tasks.
+
+    The choice uses one replicate, the score another one, over all ordered pairs. Ties give the mean of the tied.
+
+    Args:
+        choose: rewards that choose, ``[A, T, R]``.
+        score: rewards that count, ``[A, T, R]``.
+        shrinkage: None chooses by the replicate alone. Else by the mean over the other half of the tasks plus this
+            share of the replicate's deviation from it: with interaction / (interaction + noise) the best linear guess.
+
+    Returns:
+        Mean over tasks. Without interaction it is at most 0, apart from chance: a choice by noise cannot beat the best.
+    """
+    choose, score = check_rewards(choose), check_rewards(score)
+    tasks, replicates = choose.shape[1:]
+    fixed = _best_of_other_half(score)
+    gains = np.zeros(tasks)
+    centred = choose - choose.mean(0)
+    prior = np.empty(choose.shape[:2])
+    first, second = _halves(tasks)
+    for own, other in ((first, second), (second, first)):
+        prior[:, own] = centred[:, other].mean((1, 2))[:, None]
+    pairs = [(a, b) for a in range(replicates) for b in range(replicates) if a != b]
+    for a, b in pairs:
+        guess = centred[:, :, a]
+        if shrinkage is not None:
+            guess = prior + shrinkage * (guess - prior)
+        gains += choice_value(guess, score[:, :, b]) - score[fixed, np.arange(tasks), b]
+    return mean_ci(gains / len(pairs))
+
+
+def choice_value(guess: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Return the score of the architecture with the highest guess in each task, the mean over ties: ``[T]``.
+
+    Args:
+        guess: ``[A, T]``.
+        score: ``[A, T]``.
+    """
+    best = guess >= guess.max(0) - 1e-9 * np.maximum(1, np.abs(guess.max(0)))
+    return (best * score).sum(0) / best.sum(0)
+
+
+def rank_correlation(
+    shared: Sequence[float], alone: Sequence[float], *, bootstrap: int = 1000, seed: int = 0
+) -> Interval:
+    """Kendall's tau-b of scores with shared weights and stand-alone scores, with a bootstrap over architectures.
+
+    Args:
+        shared: mean reward of each architecture in the table.
+        alone: its score when trained by itself, in the same order.
+        bootstrap: number of resamples.
+        seed: of the resampling.
+
+    Raises:
+        InputError: for fewer than three architectures.
+    """
+    if len(shared) < 3:
+        raise InputError(f"rank correlation of {len(shared)} architectures: at least 3 stand-alone runs are needed")
+    x, y = np.asarray(shared, np.float64), np.asarray(alone, np.float64)
+    rows = np.random.default_rng(seed).integers(len(x), size=(bootstrap, len(x)))
+    taus = [float(stats.kendalltau(x[row], y[row]).statistic) for row in rows]
+    low, high = np.nanpercentile(taus, (2.5, 97.5))
+    return Interval(float(stats.kendalltau(x, y).statistic), float(low), float(high))

@@ -1,0 +1,73 @@
+"""What one column of a reward table holds: the scores of every architecture on one replicate of a task."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from few_shot_nas.episode import Episode
+from few_shot_nas.forward_context import forward_context
+from few_shot_nas.meta.prototype_scores import Scores, leave_one_out_scores, query_scores
+from few_shot_nas.search.prefix_tree import every_architecture
+from few_shot_nas.spaces.supernet import Supernet
+
+#: Numbers of features that are scored at once; more only takes memory.
+_ELEMENTS = 2**23
+
+
+class Entries(NamedTuple):
+    """Scores of A architectures on one task: queries, and the support set by leave-one-out (None with one shot)."""
+
+    query: Scores
+    support: Scores | None
+
+
+def prototype_entries(supernet: Supernet, task: Episode, bn_mode: str, n_way: int) -> Entries:
+    """Score every architecture of the space under a prototype head, with the shared weights as they are.
+
+    Args:
+        supernet: the shared weights.
+        task: one task, without the meta-batch axis.
+        bn_mode: ``transductive`` normalises support and queries each by themselves, ``support`` both by the support.
+        n_way: number of classes.
+    """
+    has_pairs = int(torch.bincount(task.support_y, minlength=n_way).min()) >= 2
+    query: list[Scores] = []
+    support: list[Scores] = []
+    size = max(1, _ELEMENTS // ((len(task.support_y) + len(task.query_y)) * supernet.feature_dim))
+    rows = len(task.support_y) if bn_mode == "support" else None
+    with torch.no_grad(), forward_context(stat_rows=rows):
+        for support_x, query_x in _batches(_features(supernet, task, bn_mode), size):
+            query.append(query_scores(support_x, task.support_y, query_x, task.query_y, n_way))
+            if has_pairs:
+                support.append(leave_one_out_scores(support_x, task.support_y, n_way))
+    return Entries(_joined(query), _joined(support) if has_pairs else None)
+
+
+def _features(supernet: Supernet, task: Episode, bn_mode: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the support and query features of each architecture."""
+    if bn_mode == "support":
+        rows = len(task.support_y)
+        for leaf in every_architecture(supernet, torch.cat([task.support_x, task.query_x])):
+            yield leaf.features[:rows], leaf.features[rows:]
+        return
+    walks = (every_architecture(supernet, x) for x in (task.support_x, task.query_x))
+    for first, second in zip(*walks, strict=True):
+        yield first.features, second.features
+
+
+def _batches(pairs: Iterator[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Stack up to ``size`` pairs of features."""
+    held: list[tuple[Tensor, Tensor]] = []
+    for pair in pairs:
+        held.append(pair)
+        if len(held) == size:
+            yield torch.stack([s for s, _ in held]), torch.stack([q for _, q in held])
+            held = []
+    if held:
+        yield torch.stack([s for s, _ in held]), torch.stack([q for _, q in held])
+
+
+def _joined(parts: list[Scores]) -> Scores:
+    return Scores(torch.cat([p.accuracy for p in parts]), torch.cat([p.loss for p in parts]))

@@ -1,0 +1,132 @@
+"""Arms on tables whose answers are known: what each may see, what it costs, and what it scores."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from few_shot_nas.errors import InputError
+from few_shot_nas.search import arms
+from few_shot_nas.search.arms import Setting, all_arms, ladder
+from few_shot_nas.search.reward_table import RewardTable, empty_table
+from few_shot_nas.search.simulator import Environment, SimulatedLoop
+
+DECISIONS = torch.cartesian_prod(torch.arange(3), torch.arange(2)).numpy()
+ESTIMATORS = ("fomaml", "emaml")
+
+
+def make_table(tasks: int = 20, replicates: int = 2, seed: int = 0) -> RewardTable:
+    rng = np.random.default_rng(seed)
+    table = empty_table(DECISIONS, tasks, replicates, 2, {})
+    for name in ("accuracy", "loss", "loo_accuracy", "loo_loss"):
+        getattr(table, name)[:] = rng.random(table.shape)
+    table.embedding[:] = rng.normal(size=(tasks, 2))
+    return table
+
+
+def setting(train: RewardTable, test: RewardTable, budget: int = 240, **loop: object) -> Setting:
+    own = replace(SimulatedLoop("Factorised", inner_archs=2, outer_archs=2, tasks=4), **loop)  # type: ignore[arg-type]
+    return Setting(Environment(train), Environment(test), own, budget, 0, (0, 0))
+
+
+def test_every_arm_scores_every_task_at_its_price() -> None:
+    own = setting(make_table(), make_table(seed=1))
+    table = all_arms(own, (1, 3), ESTIMATORS)
+    assert [name[0] for name in table] == list("ABCCCCDEEFFFFGGGJ")
+    for name, arm in table.items():
+        outcome = arm()
+        assert outcome.accuracy.shape == (20,) and bool(outcome.accuracy.isfinite().all()), name
+        assert outcome.task_calls == (int(name[-1]) if name[0] in "CEF" or "inner" in name else 0), name
+        if name[0] in "BDFG":
+            assert 0.8 * own.budget < outcome.train_calls <= own.budget, name
+
+
+def test_the_best_fixed_architecture_is_found_and_scored_on_the_test_table() -> None:
+    train, test = make_table(), make_table(seed=1)
+    train.accuracy[4] += 2
+    outcome = all_arms(setting(train, test), (1,), ESTIMATORS)["B_best_fixed"]()
+    np.testing.assert_allclose(outcome.accuracy.numpy(), test.accuracy[4].mean(1), rtol=1e-6)
+    np.testing.assert_allclose(outcome.loss.numpy(), test.loss[4].mean(1), rtol=1e-6)
+    assert outcome.facts["decisions"] == "2 0"
+
+
+def test_the_hand_made_architecture_is_that_of_the_setting() -> None:
+    test = make_table(seed=1)
+    outcome = all_arms(setting(make_table(), test), (1,), ESTIMATORS)["J_hand_made"]()
+    np.testing.assert_allclose(outcome.accuracy.numpy(), test.accuracy[0].mean(1), rtol=1e-6)
+
+
+def test_random_search_takes_the_best_by_its_reward_on_the_other_replicate() -> None:
+    test = make_table(tasks=300, seed=2)
+    # Which architecture is best by leave-one-out swaps between the replicates, and so shows which one was looked at.
+    test.loo_loss[:] = 1.0
+    test.loo_loss[1, :, 0] = test.loo_loss[2, :, 1] = 0.0
+    test.accuracy[:] = 0.0
+    test.accuracy[1, :, 1], test.accuracy[2, :, 0] = 0.25, 0.75
+    test.accuracy[1, :, 0] = test.accuracy[2, :, 1] = -100.0  # what must never be scored after that choice
+    own = setting(make_table(), test)
+    free = all_arms(own, (64,), ESTIMATORS)["C_random_loo_loss_K64"]()
+    assert free.facts["label_free"] is True
+    np.testing.assert_allclose(free.accuracy.numpy(), 0.5)
+    test.accuracy[:] = np.random.default_rng(0).random(test.shape)
+    oracle = all_arms(setting(make_table(), test), (64,), ESTIMATORS)["C_random_ORACLE_K64"]()
+    seen = test.accuracy.argmax(0)
+    tasks = np.arange(300)
+    expected = (test.accuracy[seen[:, 0], tasks, 1] + test.accuracy[seen[:, 1], tasks, 0]) / 2
+    np.testing.assert_allclose(oracle.accuracy.numpy(), expected, rtol=1e-6)
+    assert oracle.facts["label_free"] is False
+
+
+def clear_families(tasks: int, seed: int) -> RewardTable:
+    """Each task has one of two best architectures; all rewards say so on both replicates."""
+    table = make_table(tasks, seed=seed)
+    kind = np.random.default_rng(seed).integers(2, size=tasks)
+    table.accuracy[:] = 0.2
+    table.accuracy[0, kind == 0] = table.accuracy[5, kind == 1] = 0.9
+    table.loss[:] = table.loo_loss[:] = -table.accuracy
+    table.embedding[:, 0] = kind
+    return table
+
+
+def test_adaptation_pays_where_tasks_differ_and_the_reward_says_how() -> None:
+    own = setting(
+        clear_families(60, 0), clear_families(80, 1), budget=7_000, controller_lr=0.1, kl_target=2.0,
+        controller_inner_lr=20.0, outer_baseline="leave_one_out", outer_archs=4,
+    )  # fmt: skip
+    table = all_arms(own, (8,), ESTIMATORS)
+    fixed, adapted = table["B_best_fixed"]().accuracy.mean(), table["F_emaml_K8"]()
+    conditioned = table["G_conditioned"]().accuracy.mean()
+    scratch = table["E_scratch_K8"]().accuracy.mean()
+    assert fixed < 0.65 and conditioned > 0.89
+    assert adapted.accuracy.mean() > fixed + 0.1 and scratch > 0.2
+    assert adapted.facts["kl_adapt"] > 0.1  # type: ignore[operator]
+
+
+def test_the_ladder_adds_one_switch_at_a_time_from_the_published_start() -> None:
+    loops: dict[str, SimulatedLoop] = {}
+    own = setting(make_table(replicates=3), make_table(replicates=3, seed=1))
+    for name, arm in ladder(own).items():
+        loops[name] = arm.args[1]  # type: ignore[attr-defined]
+    first, *others = loops.values()
+    assert (first.inner_archs, first.outer_archs, first.estimator, first.common) == (1, 1, "naive", False)
+    assert (first.inner_baseline, first.outer_baseline, first.kl_target) == ("none", "none", None)
+    assert [name.split("_", 1)[1] for name in loops] == [
+        "seed", "baseline", "K4_loo", "crn", "ce_reward", "emaml", "kl_tuned", "label_free", "conditioned",
+    ]  # fmt: skip
+    assert len({tuple(vars(loop).values()) for loop in loops.values()}) == len(loops)
+    assert "L3_crn" not in ladder(setting(make_table(), make_table()))
+    outcome = ladder(own)["L8_conditioned"]()
+    assert outcome.accuracy.shape == (20,)
+
+
+def test_a_k_below_one_is_refused() -> None:
+    with pytest.raises(InputError, match="ks=0,4: each must be at least 1"):
+        all_arms(setting(make_table(), make_table()), (0, 4), ESTIMATORS)
+
+
+def test_scores_of_chunks_are_those_of_all_tasks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = setting(make_table(), make_table(seed=1))
+    whole = all_arms(own, (1,), ESTIMATORS)["J_hand_made"]().accuracy
+    monkeypatch.setattr(arms, "_CHUNK", 3)
+    assert torch.equal(all_arms(own, (1,), ESTIMATORS)["J_hand_made"]().accuracy, whole)

@@ -1,0 +1,136 @@
+"""The commands on tables: analysis and arms, from files to files."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from few_shot_nas.report import load_run
+from few_shot_nas.search.reward_table import RewardTable, empty_table
+from few_shot_nas.spaces.chain import Chain
+from training import analyse_table, arms
+
+SPACE = Chain(channels=2, cells=2)
+FACTS: dict[str, Any] = {
+    "run": "s", "split": "val", "data_class": "Glyphs", "space": "chain", "channels": 2, "cells": 2, "nodes": 1,
+    "architectures": 25, "tasks": 30, "n_way": 5, "k_shot": 2, "n_query": 5, "head": "prototype",
+    "bn_mode": "transductive", "weights": "abc", "checkpoint": "last",
+}  # fmt: skip
+QUICK = "--controller=Factorised --budget=160 --ks=2 --estimators=fomaml --seeds=0,3 --output=out".split()
+
+
+def make_table(seed: int, **facts: object) -> RewardTable:
+    rng = np.random.default_rng(seed)
+    table = empty_table(np.array(list(SPACE.enumerate())), 30, 2, 3, {**FACTS, **facts})
+    effect = np.linspace(0, 0.3, 25)[:, None, None]
+    for name, sign in (("accuracy", 1), ("loss", -1), ("loo_accuracy", 1), ("loo_loss", -1)):
+        getattr(table, name)[:] = 0.5 + sign * effect + 0.01 * rng.random(table.shape)
+    table.embedding[:] = rng.normal(size=(30, 3))
+    return RewardTable(**{**vars(table), "done": 30})
+
+
+@pytest.fixture(autouse=True)
+def tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two tables in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    make_table(0).save(Path("val.npz"))
+    make_table(1, split="test").save(Path("test.npz"))
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return a function that runs a command, expects exit code 2 and one line, and returns the line."""
+
+    def check(main: Callable[..., int], *argv: str) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(argv)
+        assert ended.value.code == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+        assert len(lines) == 1
+        return lines[0]
+
+    return check
+
+
+def run(*argv: str) -> None:
+    assert arms.main(["--train_table=val.npz", "--test_table=test.npz", *QUICK, *argv]) == 0
+
+
+def test_each_arm_and_seed_leaves_a_run_that_reports_can_read(capsys: pytest.CaptureFixture[str]) -> None:
+    run("--arms=A,B,F,C_random_ORACLE_K2")
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "A_uniform", "B_best_fixed", "C_random_ORACLE_K2", "F_fomaml_K2",
+    ]  # fmt: skip
+    best = load_run("out/B_best_fixed/seed3")
+    expected = make_table(1).accuracy[24].mean(1)
+    np.testing.assert_allclose(best.episodes["transductive"].accuracy, expected, rtol=1e-6)
+    assert best.results["search"] == {
+        "reward_calls": 150, "reward_calls_search": 150, "reward_calls_per_task": 0,
+    }  # fmt: skip
+    adapted = load_run("out/F_fomaml_K2/seed0").results
+    assert adapted["search"]["reward_calls"] == adapted["search"]["reward_calls_search"] + 30 * 2
+    assert {"kl_adapt", "entropy_fraction", "grad_snr", "label_free"} <= set(adapted["arm"])
+    assert (adapted["split"], adapted["seed"], adapted["k_shot"]) == ("test", 0, 2)
+    printed = capsys.readouterr().out
+    assert "F_fomaml_K2" in printed and "ORACLE" in printed
+
+
+def test_the_same_command_gives_the_same_episodes() -> None:
+    run("--arms=F,E")
+    before = {path: path.read_bytes() for path in Path("out").rglob("episodes.csv")}
+    run("--arms=F,E")
+    assert len(before) == 4 and all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_the_ladder_starts_at_one_sample_without_baseline() -> None:
+    run("--ladder", "--seeds=0")
+    names = sorted(path.name for path in Path("out").iterdir())
+    assert names[0] == "L0_seed" and len(names) == 8
+
+
+def test_arms_that_cannot_run_are_one_line(fails: Callable[..., str]) -> None:
+    both = ["--train_table=val.npz", "--test_table=test.npz", *QUICK]
+    assert "H is no arm. Choices: A_uniform" in fails(arms.main, *both, "--arms=A,H")
+    assert "--seeds=a: needed are whole numbers" in fails(arms.main, *both, "--seeds=a")
+    make_table(2, weights="def").save(Path("other.npz"))
+    message = fails(arms.main, *both, "--test_table=other.npz")
+    assert "weights=abc and def; make both from one supernet" in message
+    assert "gone.npz does not exist" in fails(arms.main, *both, "--train_table=gone.npz")
+    assert "estimator=best" in fails(arms.main, *both, "--estimators=best")
+
+
+def test_a_table_is_analysed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert analyse_table.main(["--table=val.npz"]) == 0
+    content = json.loads(Path("analysis_val.json").read_text(encoding="utf-8"))
+    table = make_table(0)
+    assert content["best"]["decisions"] == [4, 4]
+    assert content["mean_accuracy"] == pytest.approx(float(table.accuracy.mean()), rel=1e-6)
+    assert content["headroom"]["mean"] == pytest.approx(0.15, abs=0.02)
+    spread = np.linspace(0, 0.3, 25).var(ddof=1)
+    assert content["components"]["accuracy"]["architecture"]["value"] == pytest.approx(spread, rel=0.1)
+    assert set(content["chosen_per_task"]) == {"accuracy", "loss", "loo_accuracy", "loo_loss"}
+    assert "best fixed over mean architecture" in capsys.readouterr().out
+
+
+def standalone(folder: str, decisions: tuple[int, int], accuracy: float, cells: int = 2) -> str:
+    Path(folder).mkdir()
+    genotype = Chain(channels=8, cells=cells).decode(decisions[:cells])
+    Path(folder, "genotype.json").write_text(genotype.to_json(), encoding="utf-8")
+    content = {"test": {"transductive": {"accuracy": accuracy}}}
+    Path(folder, "results.json").write_text(json.dumps(content), encoding="utf-8")
+    return f"{folder}/results.json"
+
+
+def test_ranks_are_compared_with_stand_alone_runs(fails: Callable[..., str]) -> None:
+    files = [standalone(f"r{a}", (a, a), 0.5 + (a if a < 4 else 2.5) / 10) for a in range(5)]
+    assert analyse_table.main(["--table=val.npz", "--standalone", *files]) == 0
+    found = json.loads(Path("analysis_val.json").read_text(encoding="utf-8"))["rank_correlation"]
+    assert found["value"] == pytest.approx(0.8) and found["architectures"] == 5  # 1 of 10 pairs is swapped
+    other = standalone("other", (0, 0), 0.5, cells=1)
+    message = fails(analyse_table.main, "--table=val.npz", "--standalone", *files, other)
+    assert "is of space chain with cells=1" in message
+    assert "needs results.json and genotype.json" in fails(analyse_table.main, "--table=val.npz", "--standalone", "x/r")

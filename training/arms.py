@@ -1,0 +1,226 @@
+"""Compare ways to choose an architecture per task on reward tables, without a network.
+
+``python training/arms.py --train_table=val.npz --test_table=test.npz --output=runs/arms --arms=A,B,C,D,E,F,G,J``. Arms
+are named by letter or in full; each writes ``<output>/<arm>/seed<k>``, as training/compare.py reads it. docs/stage0.md
+says what they are.
+"""
+
+import dataclasses
+import shlex
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from few_shot_nas.errors import InputError
+from training.exits import OneLineParser, guarded
+
+if TYPE_CHECKING:
+    from few_shot_nas.search.arms import Outcome, Setting
+    from few_shot_nas.search.reward_table import RewardTable
+
+#: Facts that the two tables must share.
+SAME = ("space", "cells", "n_way", "k_shot", "n_query", "head", "bn_mode", "weights")
+#: Facts of a controller that are printed.
+LOGGED = ("kl_adapt", "entropy_fraction", "grad_snr")
+#: The op that every layer of the hand-made network has.
+HAND_MADE_OP = "conv_k3"
+
+
+def numbers(text: str, flag: str) -> tuple[int, ...]:
+    """Return the whole numbers of a flag such as 1,4,8.
+
+    Raises:
+        InputError: if one is not a whole number.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdigit() for part in parts):
+        raise InputError(f"{flag}={text}: needed are whole numbers separated by commas, such as 0,1,2")
+    return tuple(int(part) for part in parts)
+
+
+def load_tables(train: Path, test: Path) -> "tuple[RewardTable, RewardTable]":
+    """Return both tables.
+
+    Raises:
+        InputError: if one cannot be used, or they differ in more than the tasks.
+    """
+    from few_shot_nas.search.reward_table import load_table
+
+    found = load_table(train), load_table(test)
+    first, second = (table.facts for table in found)
+    other = [f"{key}={first[key]} and {second[key]}" for key in SAME if first.get(key) != second.get(key)]
+    if other:
+        raise InputError(f"--train_table and --test_table differ: {'; '.join(other)}; make both from one supernet")
+    return found
+
+
+def hand_made(facts: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the decisions of the network whose layers all have a 3x3 convolution.
+
+    Raises:
+        InputError: if a decision of the space does not offer it.
+    """
+    from few_shot_nas.spaces import SPACES
+
+    space = SPACES[facts["space"]](facts["channels"], facts["cells"], facts["nodes"])
+    if any(HAND_MADE_OP not in decision.choices for decision in space.decisions):
+        raise InputError(f"arm J: space {space.name} has a decision without {HAND_MADE_OP}; leave J out of --arms")
+    return tuple(decision.choices.index(HAND_MADE_OP) for decision in space.decisions)
+
+
+def chosen_arms(wanted: str, table: Mapping[str, Any]) -> list[str]:
+    """Return the names that letters, prefixes or names ask for.
+
+    Raises:
+        InputError: if one is not an arm.
+    """
+    found: list[str] = []
+    for word in (part.strip() for part in wanted.split(",") if part.strip()):
+        fits = [name for name in table if name == word or name.startswith(f"{word}_")]
+        if not fits:
+            raise InputError(f"--arms={wanted}: {word} is no arm. Choices: {', '.join(table)}")
+        found += fits
+    return list(dict.fromkeys(found))
+
+
+def settings(own: Namespace, tables: "tuple[RewardTable, RewardTable]", seed: int) -> "Setting":
+    """Return what all arms of one seed share."""
+    import numpy as np
+
+    from few_shot_nas.search.arms import Setting
+    from few_shot_nas.search.simulator import Environment, SimulatedLoop
+
+    has_loo = all(np.isfinite(table.loo_loss).all() for table in tables)
+    loop = SimulatedLoop(
+        controller=own.controller,
+        controller_inner_lr=own.controller_inner_lr,
+        kl_target=own.kl_target or None,
+        controller_lr=own.controller_lr,
+        inner_reward=own.inner_reward or ("loo_loss" if has_loo else "loss"),
+        outer_reward=own.outer_reward,
+        outer_archs=own.outer_archs,
+        outer_baseline=own.outer_baseline,
+        tasks=own.meta_batch_size,
+    )
+    train, test = (Environment(table) for table in tables)
+    return Setting(train, test, loop, own.budget, seed, hand_made(tables[0].facts))
+
+
+def write_arm(
+    run_dir: Path, name: str, outcome: "Outcome", facts: Mapping[str, Any], config: Mapping[str, Any]
+) -> None:
+    """Write results.json, episodes.csv and config.yaml as a run does."""
+    import yaml
+
+    from training import results
+    from training.run_directory import write_text
+
+    mode = facts["bn_mode"]
+    rows = [
+        {"task_id": task, "bn_mode": mode, "accuracy": accuracy, "loss": loss}
+        for task, (accuracy, loss) in enumerate(zip(outcome.accuracy.tolist(), outcome.loss.tolist(), strict=True))
+    ]
+    calls = {"reward_calls": outcome.train_calls + outcome.task_calls * len(rows),
+             "reward_calls_search": outcome.train_calls, "reward_calls_per_task": outcome.task_calls}  # fmt: skip
+    shared = {key: facts[key] for key in ("data_class", "n_way", "k_shot", "n_query", "split")}
+    content = {
+        "algorithm": name, "model_class": "Supernet", **shared, "seed": config["seed"],
+        "meta_steps": outcome.facts.get("meta_steps", 0), "wall_seconds": config["wall_seconds"],
+        "regime": "inherited", "checkpoint": facts["checkpoint"], "test": results.scores(rows),
+        "versions": results.versions(), "command": config["command"], "search": calls, "arm": dict(outcome.facts),
+    }  # fmt: skip
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_text(run_dir / "config.yaml", yaml.safe_dump({**shared, **config}, sort_keys=False))
+    results.write_episodes(run_dir / "episodes.csv", rows)
+    results.write_json(run_dir / "results.json", content)
+
+
+def show(rows: Sequence[tuple[str, "Outcome"]]) -> None:
+    """Print one line per arm: the mean over seeds and tasks, and what the controller did."""
+    import numpy as np
+    from rich.table import Table
+
+    from few_shot_nas.meta.statistics import mean_ci
+    from training.results import console
+
+    table = Table(title="accuracy on the test table, % (95 % interval over tasks, seeds averaged)")
+    for head in ("arm", "accuracy", "calls before", "calls per task", "label-free", "KL", "entropy", "grad SNR"):
+        table.add_column(head, justify="left" if head == "arm" else "right")
+    for name in dict.fromkeys(name for name, _ in rows):
+        own = [outcome for other, outcome in rows if other == name]
+        score = mean_ci(np.mean([outcome.accuracy.numpy() for outcome in own], axis=0))
+        known = [[o.facts[key] for o in own if o.facts.get(key) is not None] for key in LOGGED]
+        facts = [f"{np.mean(np.array(values, float)):.3g}" if values else "-" for values in known]
+        free = {None: "-", True: "yes", False: "ORACLE"}[own[0].facts.get("label_free")]  # type: ignore[index]
+        calls = (str(own[0].train_calls), str(own[0].task_calls))
+        table.add_row(name, f"{100 * score.mean:.2f} +- {100 * score.ci95:.2f}", *calls, free, *facts)
+    console().print(table)
+
+
+def compare_arms(own: Namespace, command: str) -> None:
+    """Run the arms of all seeds, write and print them.
+
+    Raises:
+        InputError: if a table, an arm or a flag cannot be used.
+    """
+    from few_shot_nas.runtime.count_progress import CountProgress
+    from few_shot_nas.search.arms import all_arms, ladder
+
+    tables = load_tables(own.train_table, own.test_table)
+    ks, seeds = numbers(own.ks, "--ks"), numbers(own.seeds, "--seeds")
+    estimators = tuple(own.estimators.split(","))
+    work: list[tuple[str, int, Setting, Callable[[], Outcome]]] = []
+    for seed in seeds:
+        setting = settings(own, tables, seed)
+        arms = ladder(setting) if own.ladder else all_arms(setting, ks, estimators)
+        names = list(arms) if own.ladder else chosen_arms(own.arms, arms)
+        work += [(name, seed, setting, arms[name]) for name in names]
+    rows: list[tuple[str, Outcome]] = []
+    with CountProgress("arms", len(work)) as progress:
+        for name, seed, setting, arm in work:
+            started = time.monotonic()
+            outcome = arm()
+            rows.append((name, outcome))
+            config = {
+                **dataclasses.asdict(setting.loop), "budget": own.budget, "seed": seed, "command": command,
+                "train_table": str(own.train_table), "test_table": str(own.test_table),
+                "wall_seconds": time.monotonic() - started,
+            }  # fmt: skip
+            write_arm(own.output / name / f"seed{seed}", name, outcome, tables[1].facts, config)
+            progress.update(len(rows))
+    show(rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; 0, or SystemExit with code 2 after one line for a mistake of the user."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = OneLineParser(prog="arms.py", description=__doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add("--train_table", type=Path, required=True, help="table that arms learn on")
+    add("--test_table", type=Path, required=True, help="table of the same supernet that they are scored on")
+    add("--output", type=Path, required=True, help="folder for one run directory per arm and seed")
+    add("--arms", default="A,B,C,D,E,F,G,J", help="letters, or names such as F_emaml_K4")
+    add("--ladder", action="store_true", help="add one remedy at a time to K = 1 without baseline instead")
+    add("--seeds", default="0,1,2", help="a repetition each")
+    add("--ks", default="1,4,8", help="reward calls per test task of C, E, F and G")
+    add("--estimators", default="fomaml,naive,emaml,lvc", help="of F; the first one is that of G")
+    add("--budget", type=int, default=20_000, help="reward calls on the train table")
+    add("--controller", default="LSTM", help="LSTM or Factorised")
+    add("--controller_inner_lr", type=float, default=10.0, help="step size of the inner step at the start")
+    add("--kl_target", type=float, default=0.05, help="KL of the adaptation that sets the inner rate; 0 keeps it")
+    add("--controller_lr", type=float, default=3e-3, help="rate of Adam")
+    add("--inner_reward", help="accuracy, loss, loo_accuracy or loo_loss; default loo_loss if the tables have it")
+    add("--outer_reward", default="accuracy", help="accuracy or loss")
+    add("--outer_baseline", default="leave_one_out", help="of the outer samples, as in MAMLENAS")
+    add("--outer_archs", type=int, default=4, help="outer samples per task of F and G")
+    add("--meta_batch_size", type=int, default=8, help="tasks per meta-step")
+    own = parser.parse_args(words)
+    command = shlex.join(["python", "training/arms.py", *words])
+    return guarded(lambda: compare_arms(own, command))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

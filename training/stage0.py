@@ -1,0 +1,270 @@
+"""Fill the table of rewards of every architecture of a small space with the frozen weights of a finished search.
+
+``python training/stage0.py --run_dir=runs/SUPERNET --split=val --tasks=1000 --replicates=2``. A killed command
+continues where it stopped. Flags of run_experiment.py, such as --data_dir or --n_query, replace the run's own.
+"""
+
+import contextlib
+import hashlib
+import shlex
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from few_shot_nas.errors import InputError
+from training.evaluate import build, checkpoint_file, flags_of_run
+from training.exits import OneLineParser, guarded
+
+if TYPE_CHECKING:
+    from few_shot_nas.episode import Episode
+    from few_shot_nas.search.reward_table import RewardTable
+    from few_shot_nas.search.table_entries import Entries
+
+#: Tasks between two writes of the table.
+CHUNK = 20
+
+
+def checked_supernet(net: Any) -> Any:
+    """Return ``net`` if its architectures can be tabulated.
+
+    Raises:
+        InputError: if it is not a supernet, or of too large a space.
+    """
+    from few_shot_nas.search.reward_table import MAX_ARCHITECTURES
+    from few_shot_nas.spaces.supernet import Supernet
+
+    if not isinstance(net, Supernet):
+        raise InputError(f"--run_dir: the run trained a {type(net).__name__}; give a search with model_class=Supernet")
+    if net.space.size() > MAX_ARCHITECTURES:
+        raise InputError(
+            f"--run_dir: space {net.space.name} with cells={net.space.cells} has {net.space.size()} architectures, a "
+            f"table holds at most {MAX_ARCHITECTURES}; train a supernet of space chain or conv4_chain"
+        )
+    return net
+
+
+def facts_of(own: Namespace, parts: Any, checkpoint: Path, values: Any) -> dict[str, Any]:
+    """Return what decides the bits of the table."""
+    from few_shot_nas.runtime.checkpoint import KEY, load_checkpoint
+
+    space, data = parts.net.space, parts.datamodule
+    digest = hashlib.sha256()
+    for name, tensor in sorted(parts.net.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    return {
+        "run": own.run_dir.name,
+        "algorithm": values["algorithm"],
+        "data_class": values["data_class"],
+        "split": own.split,
+        "seed": data.seed,
+        "head": own.head,
+        "bn_mode": own.bn_mode,
+        "precision": "bf16" if own.bf16 else "32",
+        "device": own.device,
+        "tasks": own.tasks,
+        "replicates": own.replicates,
+        "n_way": data.n_way,
+        "k_shot": data.k_shot,
+        "n_query": data.n_query,
+        "space": space.name,
+        "channels": space.channels,
+        "cells": space.cells,
+        "nodes": space.nodes,
+        "architectures": space.size(),
+        "checkpoint": checkpoint.stem,
+        "meta_steps": load_checkpoint(checkpoint)[KEY]["meta_step"],
+        "weights": digest.hexdigest()[:12],
+    }
+
+
+def begin(path: Path, facts: dict[str, Any], supernet: Any, embedding_dim: int) -> "RewardTable":
+    """Return the table of a killed run of the same command, or an empty one.
+
+    Raises:
+        InputError: if the file holds another table.
+    """
+    import numpy as np
+
+    from few_shot_nas.search.reward_table import empty_table, load_table
+
+    if not path.is_file():
+        decisions = np.array(list(supernet.space.enumerate()), np.int64)
+        return empty_table(decisions, facts["tasks"], facts["replicates"], embedding_dim, facts)
+    table = load_table(path, complete=False)
+    there = table.facts
+    other = [f"{key}={there.get(key)} there, {facts[key]} here" for key in facts if there.get(key) != facts[key]]
+    if other:
+        raise InputError(f"{path} holds another table ({'; '.join(other)}); delete it or give another --output")
+    return table
+
+
+def linear_entries(module: Any, task: "Episode", bn_mode: str) -> "Entries":
+    """Score every architecture by the run's own inner loop and linear head: one child per architecture, slow."""
+    import torch
+    import torch.nn.functional as F
+
+    from few_shot_nas.meta.statistics import accuracy
+    from few_shot_nas.search.table_entries import Entries, Scores
+
+    found, losses = [], []
+    for decisions in module.supernet.space.enumerate():
+        genotype = module.supernet.space.decode(decisions)
+        with torch.no_grad():
+            params = module.child(task, genotype, training=False, second_order=False)
+            logits = module.child_logits(task, genotype, params, training=False, mode=bn_mode)
+        found.append(accuracy(logits, task.query_y))
+        losses.append(F.cross_entropy(logits, task.query_y))
+    return Entries(Scores(torch.stack(found), torch.stack(losses)), None)
+
+
+class Filler:
+    """What fills the columns of a table: the tasks of one split, and the weights that score them.
+
+    Args:
+        own: the command's own flags.
+        parts: source, supernet, algorithm and DataModule of the run, with the weights of the checkpoint.
+
+    Raises:
+        InputError: if the network is not a supernet of a small space, or the split has too few images.
+    """
+
+    def __init__(self, own: Namespace, parts: Any) -> None:
+        from few_shot_nas.data.replicates import check_replicates
+        from few_shot_nas.data.sampler import image_tensor
+
+        data = parts.datamodule
+        self.own, self.source = own, parts.source
+        self.supernet = checked_supernet(parts.net)
+        self.shape = {
+            "n_way": data.n_way, "k_shot": data.k_shot, "n_query": data.n_query, "replicates": own.replicates,
+        }  # fmt: skip
+        self.seed = data.seed
+        check_replicates(self.source, own.split, **self.shape)
+        self.module = parts.module.to(own.device).eval()
+        self.images = image_tensor(self.source.split(own.split)).to(own.device)
+
+    def episode(self, task_id: int) -> tuple["Episode", int]:
+        """Return the replicates of a task as a meta-batch, and the part of the data it is from."""
+        from few_shot_nas.data.replicates import draw_replicates
+        from few_shot_nas.data.sampler import group_of, materialise, stack
+
+        plans = draw_replicates(self.source, self.own.split, seed=self.seed, task_id=task_id, **self.shape)
+        plan = stack(plans)
+        moved = {name: getattr(plan, name).to(self.own.device) for name in ("index", "label", "rotation")}
+        episode = materialise(plan._replace(**moved), self.images, self.source.mean, self.source.std)
+        return episode, group_of(self.source.split(self.own.split), plans[0])
+
+    def entries(self, task: "Episode") -> "Entries":
+        """Return the scores of every architecture on one replicate."""
+        import torch
+
+        from few_shot_nas.search.table_entries import prototype_entries
+
+        with torch.autocast(self.own.device, torch.bfloat16) if self.own.bf16 else contextlib.nullcontext():
+            if self.own.head == "linear":
+                return linear_entries(self.module, task, self.own.bn_mode)
+            return prototype_entries(self.supernet, task, self.own.bn_mode, self.shape["n_way"])
+
+    def embedding(self, task: "Episode") -> Any:
+        """Return the description of a replicate's support images, ``[D]``."""
+        import torch
+
+        from few_shot_nas.search.prefix_tree import task_embedding
+
+        with torch.no_grad():
+            return task_embedding(self.supernet, task.support_x).float().cpu().numpy()
+
+
+def fill(table: "RewardTable", path: Path, filler: Filler) -> "RewardTable":
+    """Fill what is missing of a table, saving it every few tasks.
+
+    Args:
+        table: the table so far; its arrays are written.
+        path: where it is saved.
+        filler: what fills its columns.
+    """
+    import dataclasses
+
+    from few_shot_nas.episode import tasks
+    from few_shot_nas.runtime.count_progress import CountProgress
+
+    total = table.shape[1]
+    with CountProgress("tasks", total, table.done) as progress:
+        for task_id in range(table.done, total):
+            episode, table.source[task_id] = filler.episode(task_id)
+            for replicate, task in enumerate(tasks(episode)):
+                query, support = filler.entries(task)
+                if replicate == 0:
+                    table.embedding[task_id] = filler.embedding(task)
+                table.accuracy[:, task_id, replicate] = query.accuracy.float().cpu().numpy()
+                table.loss[:, task_id, replicate] = query.loss.float().cpu().numpy()
+                if support is not None:
+                    table.loo_accuracy[:, task_id, replicate] = support.accuracy.float().cpu().numpy()
+                    table.loo_loss[:, task_id, replicate] = support.loss.float().cpu().numpy()
+            if (task_id + 1) % CHUNK == 0 or task_id + 1 == total:
+                table = dataclasses.replace(table, done=task_id + 1)
+                table.save(path)
+            progress.update(task_id + 1)
+    return table
+
+
+def stage0(own: Namespace, overrides: Sequence[str], command: str) -> None:
+    """Fill the table and write what it is beside it.
+
+    Raises:
+        InputError: if the run, the space, the split or a flag does not fit.
+    """
+    for flag in ("tasks", "replicates"):
+        if getattr(own, flag) < 1:
+            raise InputError(f"--{flag}={getattr(own, flag)}: must be at least 1")
+    flags = flags_of_run(own.run_dir, overrides)
+    checkpoint = checkpoint_file(own.run_dir, own.checkpoint)
+
+    import torch
+
+    from few_shot_nas.episode import tasks
+    from few_shot_nas.runtime.progress import quiet_lightning
+    from training import assemble, results
+
+    quiet_lightning()
+    own.device = ("cuda" if torch.cuda.is_available() else "cpu") if own.device == "auto" else own.device
+    parts = build(own.run_dir, checkpoint, flags)
+    assemble.load_weights(checked_supernet(parts.net), str(checkpoint))
+    filler = Filler(own, parts)
+    facts = facts_of(own, parts, checkpoint, flags.values)
+    path = (own.output or own.run_dir / "stage0") / f"table_{own.split}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first = next(tasks(filler.episode(0)[0]))
+    table = begin(path, facts, filler.supernet, len(filler.embedding(first)))
+    started = time.monotonic()
+    table = fill(table, path, filler)
+    spent = time.monotonic() - started
+    summary = {**facts, "wall_seconds": spent, "versions": results.versions(), "command": command}
+    results.write_json(path.with_name(f"stage0_{own.split}.json"), summary)
+    print(f"table: {path} ({' x '.join(map(str, table.shape))} architectures x tasks x replicates, {spent:.0f} s)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; 0, or SystemExit with code 2 after one line for a mistake of the user."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = OneLineParser(prog="stage0.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--run_dir", type=Path, required=True, help="folder of a finished search of a small space")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="split of the tasks")
+    parser.add_argument("--tasks", type=int, default=1000, help="number of tasks")
+    parser.add_argument("--replicates", type=int, default=2, help="disjoint draws of images for each task")
+    parser.add_argument("--head", choices=("prototype", "linear"), default="prototype", help="what classifies features")
+    parser.add_argument("--bn_mode", choices=("transductive", "support"), default="transductive", help="as in the runs")
+    parser.add_argument("--bf16", action="store_true", help="run the network in bfloat16")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
+    parser.add_argument("--checkpoint", default="last", help="best, last or a path; default last")
+    parser.add_argument("--output", type=Path, help="folder of the table; default RUN_DIR/stage0")
+    own, rest = parser.parse_known_args(words)
+    command = shlex.join(["python", "training/stage0.py", *words])
+    return guarded(lambda: stage0(own, rest, command))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
