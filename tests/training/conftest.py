@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from few_shot_nas.data.source import Source, Split, SplitPlan
+from training import assemble, class_tables
 from training.class_tables import Tables
 
 
@@ -173,3 +174,14 @@ class Dots(Source):
 def dots() -> type[Source]:
     """The smallest source there is."""
     return Dots
+
+
+@pytest.fixture
+def workplace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dots: type[Source]) -> None:
+    """An empty working directory, and dots under the name of the default data."""
+    real = class_tables.load_tables()
+    tables = Tables(real.algorithms, real.models, {**real.sources, "Glyphs": dots}, real.datamodules)
+    monkeypatch.setattr(class_tables, "load_tables", lambda: tables)
+    # TensorBoard's import takes seconds and is tested once.
+    monkeypatch.setattr(assemble, "tensorboard_is_installed", lambda: False)
+    monkeypatch.chdir(tmp_path)

@@ -11,9 +11,7 @@ import pytest
 import torch
 import yaml
 
-from few_shot_nas.data.source import Source
-from training import assemble, class_tables, compare, evaluate, report, run_experiment
-from training.class_tables import Tables
+from training import assemble, compare, evaluate, report, run_experiment
 
 TINY = (
     "--width=4 --n_way=3 --n_query=4 --meta_batch_size=2 --max_meta_steps=4 --val_every=2 --val_episodes=3 "
@@ -25,17 +23,7 @@ SEARCH = (
     "--rewards_per_task=1"
 ).split()
 Main = Callable[..., int]
-
-
-@pytest.fixture(autouse=True)
-def workplace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dots: type[Source]) -> None:
-    """An empty working directory, and dots under the name of the default data."""
-    real = class_tables.load_tables()
-    tables = Tables(real.algorithms, real.models, {**real.sources, "Glyphs": dots}, real.datamodules)
-    monkeypatch.setattr(class_tables, "load_tables", lambda: tables)
-    # TensorBoard's import takes seconds and is tested once.
-    monkeypatch.setattr(assemble, "tensorboard_is_installed", lambda: False)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("workplace")
 
 
 @pytest.fixture
@@ -166,44 +154,6 @@ def test_weights_can_be_inherited_at_meta_step_zero(monkeypatch: pytest.MonkeyPa
     assert torch.equal(started[0], last)
     assert torch.equal(started[1], last)
     assert json.loads(read("b", "results.json"))["regime"] == "inherited"
-
-
-@pytest.mark.parametrize("flat", ["RFS", "BaselinePlusPlus"])
-def test_a_learner_of_episodes_starts_from_the_body_of_a_flat_one(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flat: str
-) -> None:
-    flags = [f"--algorithm={flat}", "--augment=none", "--flat_batch_size=8", "--test_episodes=0"]
-    run(*TINY, *flags, "--max_meta_steps=2", "--run_dir=a", "--bn_mode=support")
-    started: dict[str, torch.Tensor] = {}
-    load = assemble.load_weights
-
-    def watch(net: Any, path: str) -> None:
-        own = {name: value.clone() for name, value in net.head.state_dict(prefix="head.").items()}
-        load(net, path)
-        started.update({name: value.clone() for name, value in net.state_dict().items()})
-        assert all(torch.equal(value, started[name]) for name, value in own.items())
-
-    monkeypatch.setattr(assemble, "load_weights", watch)
-    capsys.readouterr()
-    run(*TINY, "--max_meta_steps=1", "--run_dir=b", "--algorithm=ANIL", "--init_from=a/checkpoints/last.ckpt")
-    saved = torch.load("a/checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    body = [name for name in started if not name.startswith("head.")]
-    assert body and all(torch.equal(started[name], saved[f"net.{name}"]) for name in body)
-    lines = [line for line in capsys.readouterr().err.splitlines() if "--init_from" in line]
-    there = "[6, 4]" if flat == "RFS" else "nothing"
-    expected = "head.weight, head.bias left at their own start: head.weight needs [3, 4] and the file has"
-    assert len(lines) == 1 and f"{expected} {there}" in lines[0]
-
-
-def test_early_stopping_and_the_gap_are_flags_and_in_the_files_of_a_run() -> None:
-    run(*TINY, "--max_meta_steps=40", "--run_dir=a", "--patience=1", "--gap_episodes=2", "--outer_lr=1e-12")
-    results, rows = json.loads(read("a", "results.json")), metrics("a")
-    assert results["meta_steps"] == 4 and rows[-1]["meta_step"] == "4"
-    for row in (row for row in rows if row["val/accuracy"]):
-        assert float(row["val/gap"]) == float(row["train/eval_accuracy"]) - float(row["val/accuracy"])
-        assert row["val/accuracy_step0"] and row["val/accuracy_step3"] == row["val/accuracy"]
-    page = read("a", "report.html")
-    assert b"Accuracy by inner step" in page and b"Gap to the training classes" in page
 
 
 def test_fast_dev_run_goes_through_all_stages() -> None:
