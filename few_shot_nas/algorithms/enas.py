@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.controller_search import ControllerSearch
-from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, require_positive
+from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring, require_positive
 from few_shot_nas.controllers import CONTROLLERS
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
@@ -88,7 +88,8 @@ class ENAS(ControllerSearch):
 
     Args:
         net: the supernet.
-        inner: the inner loop of every child.
+        inner: the inner loop of every child; without effect under a closed-form head.
+        scoring: what a child classifies with.
         policy: the turns and the controller.
         outer: the outer loop of the shared weights.
         derive_candidates: architectures that compete at the end: the greedy one and samples.
@@ -106,6 +107,7 @@ class ENAS(ControllerSearch):
         net: nn.Module,
         *,
         inner: InnerLoop = InnerLoop(),
+        scoring: Scoring = Scoring(),
         policy: ENASLoop = ENASLoop(),
         outer: OuterLoop = OuterLoop(),
         derive_candidates: int = 10,
@@ -115,6 +117,7 @@ class ENAS(ControllerSearch):
         super().__init__(
             net,
             inner=inner,
+            scoring=scoring,
             outer=outer,
             derive_candidates=derive_candidates,
             derive_episodes=derive_episodes,

@@ -14,6 +14,7 @@ from few_shot_nas.algorithms.settings import (
     FIRST_ORDER,
     InnerLoop,
     OuterLoop,
+    Scoring,
     require_positive,
 )
 from few_shot_nas.controllers import CONTROLLERS
@@ -116,7 +117,8 @@ class MAMLENAS(ControllerSearch):
 
     Args:
         net: the supernet.
-        inner: the inner loop of every child.
+        inner: the inner loop of every child; without effect under a closed-form head.
+        scoring: what a child classifies with.
         policy: the loops of the controller.
         outer: the outer loop of the shared weights.
         derive_candidates: architectures that compete at the end: the greedy one and samples.
@@ -140,6 +142,7 @@ class MAMLENAS(ControllerSearch):
         net: nn.Module,
         *,
         inner: InnerLoop = FIRST_ORDER,
+        scoring: Scoring = Scoring(),
         policy: ControllerLoop = ControllerLoop(),
         outer: OuterLoop = OuterLoop(),
         derive_candidates: int = 10,
@@ -149,6 +152,7 @@ class MAMLENAS(ControllerSearch):
         super().__init__(
             net,
             inner=inner,
+            scoring=scoring,
             outer=outer,
             derive_candidates=derive_candidates,
             derive_episodes=derive_episodes,

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop
+from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, Scoring
 from few_shot_nas.algorithms.supernet_search import SupernetSearch
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
@@ -24,7 +24,8 @@ class RandomSearch(SupernetSearch):
 
     Args:
         net: the supernet.
-        inner: the inner loop of every child.
+        inner: the inner loop of every child; without effect under a closed-form head.
+        scoring: what a child classifies with.
         outer: the outer loop of the shared weights.
         random_archs: architectures n that are drawn.
         rewards_per_task: reward calls per training task that the search compared with spends; 3 is MAMLENAS's default
@@ -39,6 +40,7 @@ class RandomSearch(SupernetSearch):
         net: nn.Module,
         *,
         inner: InnerLoop = FIRST_ORDER,
+        scoring: Scoring = Scoring(),
         outer: OuterLoop = OuterLoop(),
         random_archs: int = 50,
         rewards_per_task: int = 3,
@@ -49,6 +51,7 @@ class RandomSearch(SupernetSearch):
         super().__init__(
             net,
             inner=inner,
+            scoring=scoring,
             outer=outer,
             derive_candidates=derive_candidates,
             derive_episodes=derive_episodes,

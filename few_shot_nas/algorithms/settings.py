@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.meta.heads import HEADS, Head
 from few_shot_nas.meta.inner_optimizer import PLAIN, Adam, InnerRule
+from few_shot_nas.registry import lookup
 
 
 def require_positive(owner: object, *names: str) -> None:
@@ -64,6 +66,27 @@ class InnerLoop:
 
 #: The default of searches: the second order costs half again as much per child, and T-NAS and Auto-MAML go without it.
 FIRST_ORDER = InnerLoop(first_order=True)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How the children of a search classify.
+
+    Attributes:
+        head: linear takes inner steps with the supernet's own head; prototype (nearest class mean) and ridge
+            (regression on the labels) are closed forms on the support features, so that a child costs one pass, takes
+            no inner step and shares no output over tasks.
+    """
+
+    head: Literal["linear", "prototype", "ridge"] = "linear"
+
+    def __post_init__(self) -> None:
+        if self.head != "linear":
+            lookup(HEADS, self.head, "head")
+
+    def closed_form(self) -> Head | None:
+        """Return the closed-form head; None where children adapt by an inner loop."""
+        return None if self.head == "linear" else HEADS[self.head]
 
 
 @dataclass(frozen=True)

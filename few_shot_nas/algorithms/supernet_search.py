@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.base import EpisodicModule
-from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
-from few_shot_nas.episode import Episode, tasks
+from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring
+from few_shot_nas.episode import Episode, SupportSet, tasks
 from few_shot_nas.errors import InputError
+from few_shot_nas.meta.features import query_features, support_features
 from few_shot_nas.meta.functional import Params
 from few_shot_nas.meta.inner_loop import adapt
+from few_shot_nas.meta.metric import ways
 from few_shot_nas.meta.outer_loss import query_logits, support_loss
 from few_shot_nas.meta.statistics import accuracy
 from few_shot_nas.runtime.gradients import gather_rows, world
@@ -31,11 +33,13 @@ class SupernetSearch(EpisodicModule):
     """A search whose children share the weights of one supernet.
 
     A child is one architecture with fast weights: the parameters on its path, adapted to one task from the shared
-    ones and dropped afterwards. Off-path parameters are not touched.
+    ones and dropped afterwards. Off-path parameters are not touched. With a closed-form head the shared parameters are
+    used as they are, and the outer loop trains them by the query loss through the head (as ProtoNet and R2D2).
 
     Args:
         net: the supernet.
-        inner: the inner loop of every child.
+        inner: the inner loop of every child; without effect under a closed-form head.
+        scoring: what a child classifies with.
         outer: the outer loop.
         derive_candidates: architectures that compete at the end of the search.
         derive_episodes: validation episodes on which they compete; the derivation spends
@@ -51,6 +55,7 @@ class SupernetSearch(EpisodicModule):
         net: nn.Module,
         *,
         inner: InnerLoop,
+        scoring: Scoring,
         outer: OuterLoop,
         derive_candidates: int,
         derive_episodes: int,
@@ -67,15 +72,20 @@ class SupernetSearch(EpisodicModule):
             )
         self.supernet = net
         self.inner = inner
+        self.scoring = scoring
+        self.head = scoring.closed_form()
+        self.uses_head = self.head is None  # type: ignore[misc]  # closed forms take any number of ways
         self.derive_candidates = derive_candidates
         self.derive_episodes = derive_episodes
         self._warned_of_collapse = False
-        self.hparams.update(dataclasses.asdict(inner))
+        self.hparams.update({**dataclasses.asdict(inner), **dataclasses.asdict(scoring)})
 
     # ---- one child ----------------------------------------------------------------------------------------------
 
-    def child(self, task: Episode, genotype: Genotype, *, training: bool, second_order: bool) -> Params:
-        """Return the fast weights of ``genotype`` after the inner loop on the support set of one task."""
+    def child(self, task: Episode | SupportSet, genotype: Genotype, *, training: bool, second_order: bool) -> Params:
+        """Return the fast weights of ``genotype`` after the inner loop on the support set; none for a closed form."""
+        if self.head is not None:
+            return {}
         shared = dict(self.supernet.named_parameters())
         return adapt(
             lambda params, step: support_loss(self.supernet, task, params, step, genotype=genotype),
@@ -88,6 +98,10 @@ class SupernetSearch(EpisodicModule):
 
     def child_logits(self, task: Episode, genotype: Genotype, params: Params, *, training: bool, mode: str) -> Tensor:
         """Return the query logits of a child with the fast weights ``params``."""
+        if self.head is not None:
+            features = support_features(self.supernet, task, running=mode == "running", genotype=genotype)
+            queries = query_features(self.supernet, task, mode, genotype=genotype)
+            return self.head.logits(features, task.support_y, queries, ways(task.support_y))
         last = max(self.inner.steps(training) - 1, 0)
         return query_logits(self.supernet, task, params, last, mode, genotype=genotype)
 

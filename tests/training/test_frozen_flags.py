@@ -22,6 +22,7 @@ TRAINER = (
     "enable_progress_bar enable_model_summary deterministic benchmark profiler detect_anomaly enable_autolog_hparams"
 ).split()
 OUTER = "max_meta_steps outer_lr outer_schedule weight_decay meta_grad_clip bn_mode log_every log_grad_norm".split()
+SCORING = ["head"]
 INNER = "inner_lr inner_steps eval_inner_steps first_order engine inner_optimizer".split()
 DERIVE = "derive_candidates derive_episodes".split()
 SPACE = "space channels cells nodes".split()
@@ -32,8 +33,8 @@ CONTROLLER = (
 
 FLAGS = {
     "MAML": INNER + OUTER,
-    "MAMLENAS": INNER + OUTER + DERIVE + CONTROLLER + SPACE,
-    "RandomSearch": INNER + OUTER + DERIVE + ["random_archs", "rewards_per_task"] + SPACE,
+    "MAMLENAS": INNER + OUTER + SCORING + DERIVE + CONTROLLER + SPACE,
+    "RandomSearch": INNER + OUTER + SCORING + DERIVE + ["random_archs", "rewards_per_task"] + SPACE,
 }
 MODELS = {
     "Conv4": ["width", "downsample"],
