@@ -75,7 +75,7 @@ class EpisodicModule(pl.LightningModule, ABC):
         self.val_accuracy = float("nan")
         self.run_identity: dict[str, str | int] = {}
         self.genotype: Genotype | None = None
-        self.search_summary: dict[str, int] = {}
+        self.search_summary: dict[str, Any] = {}
         self.test_rows: list[dict[str, Any]] = []
         self._rows: list[dict[str, Any]] = []
         self._window: dict[str, list[float]] = {}

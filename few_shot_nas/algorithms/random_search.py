@@ -10,6 +10,7 @@ from few_shot_nas.algorithms.supernet_search import SupernetSearch
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 from few_shot_nas.search.derive import Decisions
+from few_shot_nas.search.single_path import uniform_paths
 from few_shot_nas.seeding import generator
 
 
@@ -25,7 +26,7 @@ class RandomSearch(SupernetSearch):
     Args:
         net: the supernet.
         inner: the inner loop of every child; without effect under a closed-form head.
-        scoring: what a child classifies with.
+        scoring: what a child classifies with and is rewarded for.
         outer: the outer loop of the shared weights.
         random_archs: architectures n that are drawn.
         rewards_per_task: reward calls per training task that the search compared with spends; 3 is MAMLENAS's default
@@ -73,9 +74,8 @@ class RandomSearch(SupernetSearch):
 
     def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
         """Outer loss of the shared weights through one uniformly drawn child."""
-        decisions = self.supernet.space.sample(self.task_stream("uniform", task))
-        loss, reward = self.weights_loss(task, self.supernet.space.decode(decisions))
-        return loss, [loss, reward]
+        stream = self.task_stream("uniform", task)
+        return self.mean_weights_loss(task, uniform_paths(self.supernet.space, stream, fair=False))
 
     def incumbent(self) -> Decisions:
         """The first of the architectures that will be tried; no reward has been spent on any yet."""

@@ -7,6 +7,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.meta.heads import HEADS, Head
 from few_shot_nas.meta.inner_optimizer import PLAIN, Adam, InnerRule
 from few_shot_nas.registry import lookup
+from few_shot_nas.search.rewards import Reward, reward_named
 
 
 def require_positive(owner: object, *names: str) -> None:
@@ -68,21 +69,39 @@ class InnerLoop:
 FIRST_ORDER = InnerLoop(first_order=True)
 
 
+RewardName = Literal[
+    "query_accuracy",
+    "negative_query_loss",
+    "support_loo",
+    "support_loo_loss",
+    "support_loss",
+    "support_views",
+    "proxy",
+]
+
+
 @dataclass(frozen=True)
 class Scoring:
-    """How the children of a search classify.
+    """How the children of a search classify, and what they are rewarded for.
 
     Attributes:
         head: linear takes inner steps with the supernet's own head; prototype (nearest class mean) and ridge
             (regression on the labels) are closed forms on the support features, so that a child costs one pass, takes
             no inner step and shares no output over tasks.
+        reward: what a search maximises; docs/maml_enas.md has the formulas.
     """
 
     head: Literal["linear", "prototype", "ridge"] = "linear"
+    reward: RewardName = "query_accuracy"
 
     def __post_init__(self) -> None:
         if self.head != "linear":
             lookup(HEADS, self.head, "head")
+        self.provider()
+
+    def provider(self) -> Reward:
+        """Return the reward that the flags name."""
+        return reward_named(self.reward, "reward", self.head)
 
     def closed_form(self) -> Head | None:
         """Return the closed-form head; None where children adapt by an inner loop."""

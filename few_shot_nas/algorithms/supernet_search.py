@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +23,36 @@ from few_shot_nas.meta.statistics import accuracy
 from few_shot_nas.runtime.gradients import gather_rows, world
 from few_shot_nas.search.collapse import collapse_warning, weightless_fraction
 from few_shot_nas.search.derive import Decisions, rank
+from few_shot_nas.search.rewards import Reward, SupportReward, check_shots
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.supernet import Supernet
 
 logger = logging.getLogger(__name__)
+
+#: What a step logs that trains the shared weights alone.
+WEIGHTS_LOGGED = ("train/loss", "train/accuracy")
+
+
+class SharedChild(NamedTuple):
+    """One architecture of a search, as a reward provider sees it."""
+
+    search: "SupernetSearch"
+    genotype: Genotype
+
+    def logits(self, support: SupportSet, images: Tensor) -> Tensor:
+        """Adapt to a support set and classify ``images [B, C, H, W]``: ``[B, N]``."""
+        return self.search.predict(support, images, self.genotype)
+
+    def left_out(self, support: SupportSet) -> Tensor:
+        """Classify every support image by the closed-form head of the others: ``[S, N]``."""
+        if self.search.head is None:
+            raise ValueError("a head that is fitted by an inner loop has no closed form to leave images out of")
+        features = support_features(self.search.supernet, support, genotype=self.genotype)
+        return self.search.head.left_out(features, support.support_y, ways(support.support_y))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Run the architecture with the shared weights, not adapted."""
+        return self.search.supernet(images, self.genotype)
 
 
 class SupernetSearch(EpisodicModule):
@@ -39,7 +65,7 @@ class SupernetSearch(EpisodicModule):
     Args:
         net: the supernet.
         inner: the inner loop of every child; without effect under a closed-form head.
-        scoring: what a child classifies with.
+        scoring: what a child classifies with and is rewarded for.
         outer: the outer loop.
         derive_candidates: architectures that compete at the end of the search.
         derive_episodes: validation episodes on which they compete; the derivation spends
@@ -74,6 +100,7 @@ class SupernetSearch(EpisodicModule):
         self.inner = inner
         self.scoring = scoring
         self.head = scoring.closed_form()
+        self.provider = scoring.provider()
         self.uses_head = self.head is None  # type: ignore[misc]  # closed forms take any number of ways
         self.derive_candidates = derive_candidates
         self.derive_episodes = derive_episodes
@@ -96,6 +123,16 @@ class SupernetSearch(EpisodicModule):
             rule=self.inner.rule(),
         )[-1]
 
+    def predict(self, support: SupportSet, images: Tensor, genotype: Genotype) -> Tensor:
+        """Adapt a child to a support set and classify ``images [B, C, H, W]`` by their own batch statistics."""
+        return self.child_logits(
+            Episode(*support[:2], images, support.support_y),
+            genotype,
+            self.child(support, genotype, training=True, second_order=False),
+            training=True,
+            mode="transductive",
+        )
+
     def child_logits(self, task: Episode, genotype: Genotype, params: Params, *, training: bool, mode: str) -> Tensor:
         """Return the query logits of a child with the fast weights ``params``."""
         if self.head is not None:
@@ -111,13 +148,35 @@ class SupernetSearch(EpisodicModule):
         logits = self.child_logits(task, genotype, params, training=True, mode="transductive")
         return F.cross_entropy(logits, task.query_y), accuracy(logits, task.query_y)
 
+    def mean_weights_loss(self, task: Episode, children: Sequence[Decisions]) -> tuple[Tensor, list[Tensor]]:
+        """Mean outer loss of the shared weights through some children, and what ``WEIGHTS_LOGGED`` names."""
+        results = [self.weights_loss(task, self.supernet.space.decode(a)) for a in children]
+        losses, accuracies = (torch.stack(values) for values in zip(*results, strict=True))
+        return losses.mean(), [losses.mean(), accuracies.mean()]
+
+    # ---- rewards --------------------------------------------------------------------------------------------------
+
     def reward(self, decisions: Decisions, task: Episode) -> float:
-        """Query accuracy of a child after adaptation, a fraction; the shared weights stay as they are."""
+        """Reward of a child on one task, as ``scoring`` says; the shared weights stay as they are."""
+        return self.scored(self.provider, decisions, task)
+
+    def scored(self, provider: Reward, decisions: Decisions, task: Episode) -> float:
+        """Reward by any provider; one that needs no queries does not get them."""
+        if isinstance(provider, SupportReward):
+            return self.support_scored(provider, decisions, task.support_set())
         genotype = self.supernet.space.decode(decisions)
         with torch.no_grad():
-            params = self.child(task, genotype, training=True, second_order=False)
-            logits = self.child_logits(task, genotype, params, training=True, mode="transductive")
-        return float(accuracy(logits, task.query_y))
+            return float(provider.score(self.predict(task.support_set(), task.query_x, genotype), task))
+
+    def support_scored(self, provider: SupportReward, decisions: Decisions, support: SupportSet) -> float:
+        """Reward of a child by a provider that sees the support set alone.
+
+        Raises:
+            InputError: if there are too few shots for it.
+        """
+        check_shots(provider, support)
+        with torch.no_grad():
+            return float(provider.score(SharedChild(self, self.supernet.space.decode(decisions)), support))
 
     # ---- collapse -------------------------------------------------------------------------------------------------
 
@@ -150,9 +209,13 @@ class SupernetSearch(EpisodicModule):
     def rewards_spent(self, meta_batch_size: int) -> int:
         """Return the reward calls of the search before the derivation."""
 
+    def genotype_for(self, task: Episode) -> Genotype:
+        """Return the architecture that a task is scored with: the derived one, the incumbent while the search runs."""
+        return self.genotype or self.supernet.space.decode(self.incumbent())
+
     def task_logits(self, task: Episode) -> dict[str, Tensor]:
-        """Query logits of the derived architecture (the incumbent while the search runs) with inherited weights."""
-        genotype = self.genotype or self.supernet.space.decode(self.incumbent())
+        """Query logits of the task's architecture with inherited weights."""
+        genotype = self.genotype_for(task)
         params = self.child(task, genotype, training=False, second_order=False)
         return {mode: self.child_logits(task, genotype, params, training=False, mode=mode) for mode in self.bn_modes}
 
