@@ -22,6 +22,7 @@ from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.episode import Episode, tasks
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.outer_loss import bn_modes, check_bn_mode
+from few_shot_nas.meta.schedule import cosine_with_restarts
 from few_shot_nas.meta.statistics import accuracy, mean_ci
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.gradients import average_gradients, gather_rows, world
@@ -110,6 +111,10 @@ class EpisodicModule(pl.LightningModule, ABC):
             return 1.0
         if self.outer.outer_schedule == "linear":
             return 1.0 - self.meta_step / self.outer.max_meta_steps
+        if self.outer.outer_schedule == "sgdr":
+            outer = self.outer
+            floor = outer.outer_lr_min / outer.outer_lr
+            return cosine_with_restarts(self.meta_step, outer.restart_steps, outer.restart_factor, floor)
         return 0.5 * (1.0 + math.cos(math.pi * self.meta_step / self.outer.max_meta_steps))
 
     # ---- training -----------------------------------------------------------------------------------------------
@@ -156,11 +161,15 @@ class EpisodicModule(pl.LightningModule, ABC):
             sums += torch.stack([scalar.detach().float() for scalar in scalars])
         means = average_gradients(self._trained(), count, sums)
         self._check_and_clip()
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * self.schedule()
+        self.apply_schedule(optimizer)
         optimizer.step()
         self.meta_step += 1
         self._after_update(means.tolist())
+
+    def apply_schedule(self, optimizer: LightningOptimizer | torch.optim.Optimizer) -> None:
+        """Set the learning rates of this meta-step; a group may stay out of the schedule."""
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * (self.schedule() if group.get("scheduled", True) else 1.0)
 
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]

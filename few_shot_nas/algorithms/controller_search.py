@@ -26,6 +26,16 @@ class ControllerSearch(SupernetSearch):
 
     controller: Controller
 
+    def controller_group(self, lr: float, **settings: Any) -> dict[str, Any]:
+        """Return the optimizer's group of the controller: no weight decay, and restarts only of the shared weights."""
+        return {
+            "params": list(self.controller.parameters()),
+            "lr": lr,
+            "weight_decay": 0.0,
+            "scheduled": self.outer.outer_schedule != "sgdr",
+            **settings,
+        }
+
     def average_context(self) -> Tensor | None:
         """Return the context of no task in particular, for controllers that take one."""
         return None

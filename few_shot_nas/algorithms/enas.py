@@ -80,11 +80,12 @@ class ENAS(ControllerSearch):
     numbers and b the moving average of ``r + w_H H`` over earlier policy steps. The policy is never adapted to a task:
     this is the multi-task baseline of MAMLENAS.
 
-    Deviations: fast weights per task instead of one classifier; Adam on the shared weights as set by ``outer``
-    (there: Nesterov SGD with restarts); the baseline starts at the first step's leave-one-out mean (there: 0, which
-    makes the first hundreds of advantages positive) and the first average is taken whole; the entropy's gradient is
-    exact, its direct part beside the score part (there: the score part alone); skips are pulled by the probability
-    they are sampled with. The derivation ranks on validation episodes, where the authors' code only prints samples.
+    Deviations: fast weights per task instead of one classifier; Adam on the shared weights as set by ``outer`` (there:
+    Nesterov SGD with restarts, which outer_schedule=sgdr has here); the baseline starts at the first step's
+    leave-one-out mean (there: 0, which makes the first hundreds of advantages positive) and the first average is taken
+    whole; the entropy's gradient is exact, its direct part beside the score part (there: the score part alone); skips
+    are pulled by the probability they are sampled with. The derivation ranks on validation episodes, where the authors'
+    code only prints samples.
 
     Args:
         net: the supernet.
@@ -134,10 +135,9 @@ class ENAS(ControllerSearch):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The shared weights at outer_lr, and the controller with ENAS' settings of Adam and no weight decay."""
-        policy = {"lr": self.policy.controller_lr, "weight_decay": 0.0, "betas": (0.0, 0.999), "eps": 1e-3}
         return [
             {"params": [p for p in self.supernet.parameters() if p.requires_grad]},
-            {"params": list(self.controller.parameters()), **policy},
+            self.controller_group(self.policy.controller_lr, betas=(0.0, 0.999), eps=1e-3),
         ]
 
     # ---- turns ----------------------------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ class MAMLENAS(ControllerSearch):
         """The shared weights at outer_lr and the controller at controller_lr, without weight decay on the policy."""
         return [
             {"params": [p for p in self.supernet.parameters() if p.requires_grad]},
-            {"params": list(self.controller.parameters()), "lr": self.policy.controller_lr, "weight_decay": 0.0},
+            self.controller_group(self.policy.controller_lr),
         ]
 
     def setup(self, stage: str) -> None:

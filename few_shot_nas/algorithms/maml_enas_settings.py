@@ -189,23 +189,23 @@ def check_together(policy: ControllerLoop, shared: SharedWeights, scoring: Scori
     """Raise InputError for settings that exclude each other."""
     outer = scoring.provider()
     inner = outer if policy.inner_reward is None else reward_named(policy.inner_reward, "inner_reward", scoring.head)
-    if inner.unit != outer.unit and policy.outer_baseline in ("per_task", "moving_average"):
+    if inner is not outer and policy.outer_baseline in ("per_task", "moving_average"):
         raise InputError(
-            f"outer_baseline={policy.outer_baseline}: subtracts inner rewards ({policy.inner_reward}, in {inner.unit}) "
-            f"from reward={scoring.reward} ({outer.unit}); choose leave_one_out with outer_archs of 2 or more, "
-            "self_critical or none"
+            f"outer_baseline={policy.outer_baseline}: subtracts inner rewards, which inner_reward="
+            f"{policy.inner_reward} puts on another scale than reward={scoring.reward}; choose "
+            "leave_one_out with outer_archs=2 or more, self_critical or none"
         )
     adapted = test.provider(scoring.head)
     if adapted not in (None, inner):
+        if policy.inner_baseline == "moving_average":
+            raise InputError(
+                f"test_reward={test.test_reward}: inner_baseline=moving_average averages another reward; set "
+                "inner_reward to the same, or choose leave_one_out, self_critical or none"
+            )
         logger.warning(
             "test_reward=%s: the controller is meta-trained to adapt to %s; set inner_reward to the same",
             test.test_reward,
             policy.inner_reward or scoring.reward,
-        )
-    if adapted is not None and adapted.unit != inner.unit and policy.inner_baseline == "moving_average":
-        raise InputError(
-            f"test_reward={test.test_reward}: inner_baseline=moving_average is in {inner.unit}, this reward in "
-            f"{adapted.unit}; choose leave_one_out, self_critical or none"
         )
     if shared.weights == "persistent":
         _check_persistent(policy, scoring, (inner, outer))

@@ -115,7 +115,11 @@ class OuterLoop:
     Attributes:
         max_meta_steps: outer updates in the whole run.
         outer_lr: learning rate of Adam on the meta-parameters.
-        outer_schedule: constant, or cosine or linear from outer_lr to zero over max_meta_steps.
+        outer_schedule: constant, or cosine or linear from outer_lr to zero over max_meta_steps, or sgdr: cosines from
+            outer_lr to outer_lr_min that start again, on the network alone (a controller's rate stays).
+        outer_lr_min: learning rate at the end of each cycle of outer_schedule=sgdr.
+        restart_steps: meta-steps of the first cycle of sgdr, T_0. ENAS takes 10 epochs.
+        restart_factor: each cycle of sgdr takes this many times the steps of the one before, T_mul.
         weight_decay: L2 penalty of Adam.
         meta_grad_clip: largest norm of the meta-gradient; None does not clip.
         bn_mode: what normalises the queries in validation: the queries themselves (transductive), the support set, the
@@ -128,7 +132,10 @@ class OuterLoop:
 
     max_meta_steps: int = 1000
     outer_lr: float = 2e-3
-    outer_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    outer_schedule: Literal["constant", "cosine", "linear", "sgdr"] = "constant"
+    outer_lr_min: float = 0.0
+    restart_steps: int = 100
+    restart_factor: int = 2
     weight_decay: float = 0.0
     meta_grad_clip: float | None = None
     bn_mode: Literal["transductive", "support", "per_query", "running"] = "transductive"
@@ -137,5 +144,13 @@ class OuterLoop:
 
     def __post_init__(self) -> None:
         require_positive(self, "max_meta_steps", "outer_lr", "meta_grad_clip", "log_every", "log_grad_norm")
+        require_positive(self, "restart_steps", "restart_factor")
+        if not 0 <= self.outer_lr_min <= self.outer_lr:
+            raise InputError(f"outer_lr_min={self.outer_lr_min}: must lie in 0 .. outer_lr={self.outer_lr}")
+        if self.outer_lr_min > 0 and self.outer_schedule != "sgdr":
+            raise InputError(
+                f"outer_lr_min={self.outer_lr_min}: has an effect under outer_schedule=sgdr alone, "
+                f"but outer_schedule={self.outer_schedule} given"
+            )
         if self.weight_decay < 0:
             raise InputError(f"weight_decay={self.weight_decay}: must be 0 or more")

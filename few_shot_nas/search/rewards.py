@@ -7,7 +7,7 @@ of the queries, which a learner has while it is meta-trained and never at meta-t
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,6 @@ from few_shot_nas.meta.statistics import accuracy
 from few_shot_nas.proxies.naswot import naswot
 from few_shot_nas.registry import lookup
 
-#: Rewards of one unit can be subtracted from each other: an accuracy, minus a cross-entropy, or a score of its own.
-Unit = Literal["fraction", "nats", "score"]
 #: An image is shifted by its size over this, in each of the four diagonal directions, to give four views.
 VIEW_SHIFT = 14
 
@@ -44,11 +42,9 @@ class QueryReward:
 
     Attributes:
         score: (query logits ``[Q, N]`` of the adapted child, the episode) -> a scalar.
-        unit: what it is measured in.
     """
 
     score: Callable[[Tensor, Episode], Tensor]
-    unit: Unit
 
 
 @dataclass(frozen=True)
@@ -57,13 +53,11 @@ class SupportReward:
 
     Attributes:
         score: (child, support set) -> a scalar.
-        unit: what it is measured in.
         closed_form: whether it needs a head of :data:`few_shot_nas.meta.heads.HEADS`.
         least_shots: support images of a class that it needs.
     """
 
     score: Callable[[Child, SupportSet], Tensor | float]
-    unit: Unit
     closed_form: bool = False
     least_shots: int = 1
 
@@ -114,16 +108,16 @@ def shifted_views(images: Tensor) -> Tensor:
 
 
 REWARDS: dict[str, Reward] = {
-    "query_accuracy": QueryReward(_query_accuracy, "fraction"),
+    "query_accuracy": QueryReward(_query_accuracy),
     # Continuous where an accuracy has Q + 1 values: less noise from few queries.
-    "negative_query_loss": QueryReward(_negative_query_loss, "nats"),
-    "support_loo": SupportReward(_support_loo, "fraction", closed_form=True, least_shots=2),
-    "support_loo_loss": SupportReward(_negative_support_loo_loss, "nats", closed_form=True, least_shots=2),
+    "negative_query_loss": QueryReward(_negative_query_loss),
+    "support_loo": SupportReward(_support_loo, closed_form=True, least_shots=2),
+    "support_loo_loss": SupportReward(_negative_support_loo_loss, closed_form=True, least_shots=2),
     # What T-NAS adapts its architecture on. Fits, rather than generalises.
-    "support_loss": SupportReward(_support_loss, "nats"),
+    "support_loss": SupportReward(_support_loss),
     # The held-out images that one shot does not have.
-    "support_views": SupportReward(_support_views, "fraction"),
-    "proxy": SupportReward(_proxy, "score"),
+    "support_views": SupportReward(_support_views),
+    "proxy": SupportReward(_proxy),
 }
 
 

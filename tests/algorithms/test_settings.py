@@ -20,6 +20,9 @@ from few_shot_nas.errors import InputError
         (lambda: OuterLoop(weight_decay=-0.1), "weight_decay=-0.1"),
         (lambda: OuterLoop(meta_grad_clip=0.0), "meta_grad_clip=0.0"),
         (lambda: OuterLoop(log_every=0), "log_every=0"),
+        (lambda: OuterLoop(restart_steps=0), "restart_steps=0"),
+        (lambda: OuterLoop(outer_schedule="sgdr", outer_lr_min=1.0), "outer_lr_min=1.0.*outer_lr=0.002"),
+        (lambda: OuterLoop(outer_lr_min=1e-4), "outer_lr_min=0.0001.*outer_schedule=constant"),
         (lambda: ControllerLoop(inner_archs=0), "inner_archs=0"),
     ],
 )

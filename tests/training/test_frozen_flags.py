@@ -21,7 +21,10 @@ TRAINER = (
     "limit_test_batches limit_predict_batches overfit_batches num_sanity_val_steps enable_checkpointing "
     "enable_progress_bar enable_model_summary deterministic benchmark profiler detect_anomaly enable_autolog_hparams"
 ).split()
-OUTER = "max_meta_steps outer_lr outer_schedule weight_decay meta_grad_clip bn_mode log_every log_grad_norm".split()
+OUTER = (
+    "max_meta_steps outer_lr outer_schedule outer_lr_min restart_steps restart_factor weight_decay meta_grad_clip "
+    "bn_mode log_every log_grad_norm"
+).split()
 SCORING = ["head", "reward"]
 INNER = "inner_lr inner_steps eval_inner_steps first_order engine inner_optimizer".split()
 DERIVE = "derive_candidates derive_episodes".split()
