@@ -116,7 +116,7 @@ def test_what_weights_in_place_would_bias_or_not_train_is_refused(settings, name
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (lambda: make_search(inner_reward="negative_query_loss"), "outer_baseline=per_task.*negative_query_loss.*=query_a"),
+        (lambda: make_search(inner_reward="negative_query_loss"), "outer_baseline=per_task.*=negative_query_loss"),
         (lambda: ControllerLoop(promp_epochs=2), "promp_epochs=2.*estimator=naive"),
         (lambda: ControllerLoop(share_archs=True, task_embedding=True), "share_archs=true.*task_embedding=true"),
         (lambda: ControllerLoop(skip_target=1.0), "skip_target=1.0"),
