@@ -10,6 +10,20 @@ import torch
 from torch import Tensor
 
 
+class SupportSet(NamedTuple):
+    """What a learner may see of one task before it is judged: an :class:`Episode` without its queries.
+
+    Attributes:
+        support_x: images, ``[S, C, H, W]`` float32.
+        support_y: their labels, ``[S]`` int64 in 0..N-1.
+        task_id: identity of the task within its split, a scalar; None for tasks made by hand.
+    """
+
+    support_x: Tensor
+    support_y: Tensor
+    task_id: Tensor | None = None
+
+
 class Episode(NamedTuple):
     """Support and query sets of M tasks.
 
@@ -28,6 +42,10 @@ class Episode(NamedTuple):
     query_x: Tensor
     query_y: Tensor
     task_id: Tensor | None = None
+
+    def support_set(self) -> SupportSet:
+        """Return the fields of one task that do not come from its queries."""
+        return SupportSet(self.support_x, self.support_y, self.task_id)
 
 
 def check_episode(episode: Episode, n_way: int) -> None:

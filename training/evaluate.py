@@ -89,6 +89,8 @@ def evaluate(run_dir: Path, wanted: str | None, output: Path | None, overrides: 
     quiet_lightning()
     parts = build(run_dir, path, flags)
     trainer = assemble.build_trainer(flags.values, run_dir)
+    # What a search spent and where the weights came from, only the run itself knows; the test adds what it spends.
+    parts.module.search_summary = dict(earlier.get("search", {}))
     started = time.monotonic()
     trainer.test(parts.module, datamodule=parts.datamodule, ckpt_path=path, verbose=False, weights_only=True)
     facts = {
@@ -99,9 +101,8 @@ def evaluate(run_dir: Path, wanted: str | None, output: Path | None, overrides: 
         "test": results.scores(parts.module.test_rows),
         "command": command,
     }
-    # Where the weights came from and what a search spent, only the run itself knows.
-    history = {key: earlier[key] for key in ("regime", "search") if key in earlier}
-    content = {**outcome.summary(trainer, parts, flags.values, facts), **history}
+    content = outcome.summary(trainer, parts, flags.values, facts)
+    content["regime"] = earlier.get("regime", content["regime"])
     if trainer.is_global_zero:
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)

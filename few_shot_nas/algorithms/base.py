@@ -23,6 +23,7 @@ from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.episode import Episode, tasks
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.outer_loss import bn_modes, check_bn_mode
+from few_shot_nas.meta.schedule import cosine_with_restarts
 from few_shot_nas.meta.statistics import accuracy, mean_ci
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.early_stop import NOTHING_SEEN, Waiting
@@ -79,7 +80,7 @@ class EpisodicModule(pl.LightningModule, ABC):
         self.val_accuracy = float("nan")
         self.run_identity: dict[str, str | int] = {}
         self.genotype: Genotype | None = None
-        self.search_summary: dict[str, int] = {}
+        self.search_summary: dict[str, Any] = {}
         self.test_rows: list[dict[str, Any]] = []
         self._rows: list[dict[str, Any]] = []
         self._window: dict[str, list[float]] = {}
@@ -132,6 +133,8 @@ class EpisodicModule(pl.LightningModule, ABC):
         done, floor = self.meta_step / self.outer.max_meta_steps, self.outer.outer_lr_min / self.outer.outer_lr
         if self.outer.outer_schedule == "constant":
             return 1.0
+        if self.outer.outer_schedule == "sgdr":
+            return cosine_with_restarts(self.meta_step, self.outer.restart_steps, self.outer.restart_factor, floor)
         left = 1.0 - done if self.outer.outer_schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
         return floor + (1.0 - floor) * left
 
@@ -179,11 +182,15 @@ class EpisodicModule(pl.LightningModule, ABC):
             sums += torch.stack([scalar.detach().float() for scalar in scalars])
         means = average_gradients(self._trained(), count, sums)
         self._check_and_clip()
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * self.schedule()
+        self.apply_schedule(optimizer)
         optimizer.step()
         self.meta_step += 1
         self._after_update(means.tolist())
+
+    def apply_schedule(self, optimizer: LightningOptimizer | torch.optim.Optimizer) -> None:
+        """Set the learning rates of this meta-step; a group may stay out of the schedule."""
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * (self.schedule() if group.get("scheduled", True) else 1.0)
 
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.feature_learner import Classifier, ways
+from few_shot_nas.algorithms.feature_learner import Classifier
 from few_shot_nas.algorithms.flat_learner import FlatModule
 from few_shot_nas.algorithms.settings import OuterLoop, require_positive
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
+from few_shot_nas.meta.metric import ways
 from few_shot_nas.meta.probe import (
     CosineHead,
     HeadSGD,

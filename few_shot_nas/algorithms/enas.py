@@ -8,19 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.controller_search import ControllerSearch
-from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, require_positive
+from few_shot_nas.algorithms.supernet_search import WEIGHTS_LOGGED
+from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring, require_positive
 from few_shot_nas.controllers import CONTROLLERS
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.policy_gradient import leave_one_out, policy_loss
-from few_shot_nas.meta.skip_prior import skip_prior_kl
+from few_shot_nas.meta.skip_prior import mean_skip_prior_kl
 from few_shot_nas.registry import lookup
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.search.derive import Decisions
-from few_shot_nas.search.single_path import fair_paths
+from few_shot_nas.search.single_path import uniform_paths
 
 Phase = Literal["warmup", "weights", "policy"]
-WEIGHTS_LOGGED = ("train/loss", "train/accuracy")
 POLICY_LOGGED = ("controller/policy_loss", "controller/reward", "controller/baseline", "controller/entropy")
 
 
@@ -75,20 +75,22 @@ class ENAS(ControllerSearch):
 
     After the warm-up, turns of two kinds alternate. *Weights*: a child per task, adapted to the support set; the mean
     cross-entropy of its queries moves the shared weights (as in MAML, see ``inner``), the controller rests. *Policy*:
-    the shared weights rest; ``archs_per_task`` children per task give rewards r (query accuracy after adaptation), and
+    the shared weights rest; ``archs_per_task`` children per task give rewards r (see ``scoring``), and
     the controller descends ``- mean (r + w_H H - b) log pi(a) - w_H H + w_skip KL(skips || prior)``, with advantages as
     numbers and b the moving average of ``r + w_H H`` over earlier policy steps. The policy is never adapted to a task:
     this is the multi-task baseline of MAMLENAS.
 
-    Deviations: fast weights per task instead of one classifier; Adam on the shared weights as set by ``outer``
-    (there: Nesterov SGD with restarts); the baseline starts at the first step's leave-one-out mean (there: 0, which
-    makes the first hundreds of advantages positive) and the first average is taken whole; the entropy's gradient is
-    exact, its direct part beside the score part (there: the score part alone); skips are pulled by the probability
-    they are sampled with. The derivation ranks on validation episodes, where the authors' code only prints samples.
+    Deviations: fast weights per task instead of one classifier; Adam on the shared weights as set by ``outer`` (there:
+    Nesterov SGD with restarts, which outer_schedule=sgdr has here); the baseline starts at the first step's
+    leave-one-out mean (there: 0, which makes the first hundreds of advantages positive) and the first average is taken
+    whole; the entropy's gradient is exact, its direct part beside the score part (there: the score part alone); skips
+    are pulled by the probability they are sampled with. The derivation ranks on validation episodes, where the authors'
+    code only prints samples.
 
     Args:
         net: the supernet.
-        inner: the inner loop of every child.
+        inner: the inner loop of every child; without effect under a closed-form head.
+        scoring: what a child classifies with and is rewarded for.
         policy: the turns and the controller.
         outer: the outer loop of the shared weights.
         derive_candidates: architectures that compete at the end: the greedy one and samples.
@@ -106,6 +108,7 @@ class ENAS(ControllerSearch):
         net: nn.Module,
         *,
         inner: InnerLoop = InnerLoop(),
+        scoring: Scoring = Scoring(),
         policy: ENASLoop = ENASLoop(),
         outer: OuterLoop = OuterLoop(),
         derive_candidates: int = 10,
@@ -115,6 +118,7 @@ class ENAS(ControllerSearch):
         super().__init__(
             net,
             inner=inner,
+            scoring=scoring,
             outer=outer,
             derive_candidates=derive_candidates,
             derive_episodes=derive_episodes,
@@ -131,10 +135,9 @@ class ENAS(ControllerSearch):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The shared weights at outer_lr, and the controller with ENAS' settings of Adam and no weight decay."""
-        policy = {"lr": self.policy.controller_lr, "weight_decay": 0.0, "betas": (0.0, 0.999), "eps": 1e-3}
         return [
             {"params": [p for p in self.supernet.parameters() if p.requires_grad]},
-            {"params": list(self.controller.parameters()), **policy},
+            self.controller_group(self.policy.controller_lr, betas=(0.0, 0.999), eps=1e-3),
         ]
 
     # ---- turns ----------------------------------------------------------------------------------------------------
@@ -154,13 +157,9 @@ class ENAS(ControllerSearch):
 
     def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
         """Loss of the shared weights, or of the policy, whose turn it is."""
-        return self.controller_loss(task) if self.phase(self.meta_step) == "policy" else self.shared_loss(task)
-
-    def shared_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
-        """Mean outer loss and accuracy of the children that train the shared weights on one task."""
-        results = [self.weights_loss(task, self.supernet.space.decode(a)) for a in self.trained_children(task)]
-        losses, rewards = (torch.stack(values) for values in zip(*results, strict=True))
-        return losses.mean(), [losses.mean(), rewards.mean()]
+        if self.phase(self.meta_step) == "policy":
+            return self.controller_loss(task)
+        return self.mean_weights_loss(task, self.trained_children(task))
 
     def controller_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
         """Policy loss of one task, see the class; and its reward, baseline and entropy."""
@@ -173,9 +172,9 @@ class ENAS(ControllerSearch):
         baselines = leave_one_out(returns) if self.baseline is None else torch.full_like(returns, self.baseline)
         loss = policy_loss(log_probs, returns - baselines) - self.policy.entropy_weight * entropies.mean()
         if self.policy.skip_weight and "skip" in self.kinds:
-            target = self.policy.skip_target
-            prior = [skip_prior_kl(r.log_probs, r.decisions, self.kinds, target) for r in rollouts]
-            loss = loss + self.policy.skip_weight * torch.stack(prior).mean()
+            per_decision = torch.stack([rollout.log_probs for rollout in rollouts])
+            prior = mean_skip_prior_kl(per_decision, tried, self.kinds, self.policy.skip_target)
+            loss = loss + self.policy.skip_weight * prior
         return loss, [loss, rewards.mean(), baselines.mean(), entropies.mean()]
 
     def _after_update(self, means: list[float]) -> None:
@@ -198,8 +197,9 @@ class ENAS(ControllerSearch):
         """Return the architectures whose loss trains the shared weights on one task in this step."""
         if self.phase(self.meta_step) != "warmup" and self.policy.child_sampling == "policy":
             return self.sampled(task, "child", 1)
-        stream, space = self.task_stream("uniform", task), self.supernet.space
-        return fair_paths(space.decisions, stream) if self.policy.strict_fairness else [space.sample(stream)]
+        return uniform_paths(
+            self.supernet.space, self.task_stream("uniform", task), fair=self.policy.strict_fairness
+        )
 
     # ---- search -----------------------------------------------------------------------------------------------------
 

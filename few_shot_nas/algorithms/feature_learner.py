@@ -51,8 +51,3 @@ class FeatureModule(EpisodicModule):
             classify = self.classifier(support_features(self.net, task, running=True), task.support_y, task)
             logits["running"] = classify(query_features(self.net, task, "running"))
         return logits
-
-
-def ways(labels: Tensor) -> int:
-    """Number of classes N of a task whose support ``labels`` hold every class 0..N-1."""
-    return int(labels.max()) + 1

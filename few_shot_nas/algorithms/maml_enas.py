@@ -1,100 +1,75 @@
 """MAML over the ENAS controller: meta-learn a policy over architectures together with the supernet's weights."""
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from few_shot_nas.algorithms.controller_search import ControllerSearch
+from few_shot_nas.algorithms.maml_enas_settings import (
+    ControllerLoop,
+    SharedWeights,
+    MetaTest,
+    check_together,
+)
 from few_shot_nas.algorithms.settings import (
     FIRST_ORDER,
     InnerLoop,
     OuterLoop,
-    require_positive,
+    Scoring,
 )
+from few_shot_nas.algorithms.supernet_search import WEIGHTS_LOGGED
 from few_shot_nas.controllers import CONTROLLERS
-from few_shot_nas.controllers.base import Rollout
-from few_shot_nas.episode import Episode
+from few_shot_nas.controllers.policy import TaskPolicy
+from few_shot_nas.episode import Episode, SupportSet
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.baselines import (
-    Baseline,
-    Evidence,
-    MovingAverage,
-    legal_baseline,
-)
-from few_shot_nas.meta.entropy import EntropyGradient, entropy_bonus, kl_estimate
-from few_shot_nas.meta.estimators import ESTIMATORS, Estimator, loaded_dice_estimator
+from few_shot_nas.meta.baselines import Baseline, Evidence, MovingAverage
+from few_shot_nas.meta.entropy import entropy_bonus, kl_estimate
 from few_shot_nas.meta.functional import Params, trainable
 from few_shot_nas.meta.gradient_signal import GradientWindow
+from few_shot_nas.meta.promp import promp
+from few_shot_nas.meta.skip_prior import mean_skip_prior_kl
+from few_shot_nas.meta.statistics import accuracy
 from few_shot_nas.registry import lookup
 from few_shot_nas.runtime.checkpoint import KEY
+from few_shot_nas.runtime.gradients import average_buffers, average_gradients, world
 from few_shot_nas.search.derive import Decisions
 from few_shot_nas.search.phases import two_phases
+from few_shot_nas.search.rewards import QueryReward, Reward, SupportReward, reward_named
+from few_shot_nas.search.single_path import uniform_paths
+from few_shot_nas.seeding import generator
+from few_shot_nas.spaces.genotype import Genotype
+
+POLICY_LOGGED = (
+    "train/loss",
+    "train/accuracy",
+    "controller/reward",
+    "controller/baseline",
+    "controller/entropy",
+    "controller/entropy_fraction",
+    "controller/inner_reward",
+    "controller/kl_adapt",
+)
+Score = Callable[[Decisions], float]
+#: Decay per meta-step of the mean task embedding.
+EMBEDDING_DECAY = 0.99
 
 
-@dataclass(frozen=True)
-class ControllerLoop:
-    """How the controller is adapted and updated.
+class Rewarded(NamedTuple):
+    """What one task's rewards taught, kept for further outer steps.
 
     Attributes:
-        controller: name of the policy.
-        controller_inner_lr: step size of the policy-gradient step on a task's clone, in parameter units per unit of the
-            gradient of the expected reward (a fraction).
-        controller_lr: Adam's rate on the meta-learned controller.
-        inner_archs: architectures sampled before the clone's step, K. With K = 1 the inner step has no baseline, as in
-            the published experiment.
-        outer_archs: architectures sampled from the adapted clone, M.
-        estimator: how the controller's meta-gradient is estimated, see docs/estimators.md. naive differentiates
-            through the clone's step, fomaml does not, emaml adds the effect on which architectures are tried.
-        dice_lambda: decay of loaded_dice, 0 (lvc) to 1 (dice_inner); without effect on other estimators.
-        inner_baseline: subtracted from the rewards of the clone's step, and in the estimator's correction if any.
-        outer_baseline: subtracted from the rewards of the clone's samples. self_critical costs one reward call per task
-            at each of the two places.
-        baseline_decay: decay per meta-step of the moving average of the inner rewards.
-        entropy_weight: weight of the clone's entropy in the outer objective, in reward units per nat.
-        entropy_gradient: exact, or direct alone (biased, adds no noise), or the score term alone (as in ENAS).
+        policy: the controller in the task's context.
+        inner: K architectures of the controller and their advantages ``[K]``.
+        outer: M architectures of its clone and their advantages ``[M]``.
     """
 
-    controller: str = "LSTM"
-    controller_inner_lr: float = 1.0
-    controller_lr: float = 1e-3
-    inner_archs: int = 2
-    outer_archs: int = 1
-    estimator: Literal["fomaml", "naive", "emaml", "fo_emaml", "dice_full", "dice_inner", "loaded_dice", "lvc"] = (
-        "naive"
-    )
-    dice_lambda: float = 1.0
-    inner_baseline: Literal["none", "moving_average", "leave_one_out", "self_critical"] = "leave_one_out"
-    outer_baseline: Literal["none", "moving_average", "per_task", "leave_one_out", "self_critical"] = "per_task"
-    baseline_decay: float = 0.99
-    entropy_weight: float = 1e-4
-    entropy_gradient: EntropyGradient = "direct"
-
-    def __post_init__(self) -> None:
-        require_positive(self, "controller_inner_lr", "controller_lr", "inner_archs", "outer_archs")
-        self.make_estimator()
-        self.baselines()
-        if not 0 <= self.baseline_decay < 1:
-            raise InputError(f"baseline_decay={self.baseline_decay}: must lie in 0 .. 1, without 1")
-        if self.entropy_gradient not in get_args(EntropyGradient):
-            raise InputError(
-                f"entropy_gradient={self.entropy_gradient}: unknown. Choices: {', '.join(get_args(EntropyGradient))}"
-            )
-
-    def make_estimator(self) -> Estimator:
-        """Return the estimator that the flags name."""
-        chosen = lookup(ESTIMATORS, self.estimator, "estimator")
-        return loaded_dice_estimator(self.dice_lambda) if self.estimator == "loaded_dice" else chosen
-
-    def baselines(self) -> tuple[Baseline, Baseline]:
-        """Return the inner baseline, legal in a correction too, and the outer one."""
-        inner = legal_baseline(self.inner_baseline, "inner", "inner_baseline")
-        legal_baseline(self.inner_baseline, "correction", "inner_baseline")
-        return inner, legal_baseline(self.outer_baseline, "outer", "outer_baseline")
+    policy: TaskPolicy
+    inner: tuple[Sequence[Decisions], Tensor]
+    outer: tuple[Sequence[Decisions], Tensor]
 
 
 class MAMLENAS(ControllerSearch):
@@ -107,40 +82,38 @@ class MAMLENAS(ControllerSearch):
 
     The meta-gradient's estimator and the baselines are flags; docs/estimators.md has their formulas and exact errors.
 
-    Deviations from the experiment: children adapt fast weights that are dropped afterwards (it trained the shared
-    weights in place, against contradicting label permutations); K = 2 with a leave-one-out baseline and the mean inner
-    reward as the outer baseline (it had K = 1 and none).
+    Deviations from the experiment, each of which a flag takes back: children adapt fast weights that are dropped
+    afterwards (it trained the shared weights in place, against contradicting label permutations); K = 2 with a
+    leave-one-out baseline and the mean inner reward as the outer baseline (it had K = 1 and none).
 
-    Evaluation uses the greedy architecture of the meta-learned controller: a reward would need query labels, which a
-    task at test time does not have.
+    Evaluation uses the greedy architecture of the meta-learned controller, or of a clone that adapts to the task by a
+    reward without query labels (``test_reward``).
 
     Args:
         net: the supernet.
-        inner: the inner loop of every child.
+        inner: the inner loop of every child; without effect under a closed-form head.
+        scoring: what a child classifies with and is rewarded for.
         policy: the loops of the controller.
+        shared: how and when the shared weights are trained.
+        test: what happens to the controller at meta-test.
         outer: the outer loop of the shared weights.
         derive_candidates: architectures that compete at the end: the greedy one and samples.
         derive_episodes: validation episodes on which they compete.
         seed: names every random stream of the run.
     """
 
-    logged: ClassVar[tuple[str, ...]] = (
-        "train/loss",
-        "train/accuracy",
-        "controller/reward",
-        "controller/baseline",
-        "controller/entropy",
-        "controller/entropy_fraction",
-        "controller/inner_reward",
-        "controller/kl_adapt",
-    )
+    logged: ClassVar[tuple[str, ...]] = POLICY_LOGGED
+    mean_embedding: Tensor
 
     def __init__(
         self,
         net: nn.Module,
         *,
         inner: InnerLoop = FIRST_ORDER,
+        scoring: Scoring = Scoring(),
         policy: ControllerLoop = ControllerLoop(),
+        shared: SharedWeights = SharedWeights(),
+        test: MetaTest = MetaTest(),
         outer: OuterLoop = OuterLoop(),
         derive_candidates: int = 10,
         derive_episodes: int = 20,
@@ -149,104 +122,247 @@ class MAMLENAS(ControllerSearch):
         super().__init__(
             net,
             inner=inner,
+            scoring=scoring,
             outer=outer,
             derive_candidates=derive_candidates,
             derive_episodes=derive_episodes,
             seed=seed,
         )
-        self.policy = policy
+        check_together(policy, shared, scoring, test)
+        self.policy, self.shared, self.meta_test = policy, shared, test
+        self.inner_provider = reward_named(policy.inner_reward or scoring.reward, "inner_reward", scoring.head)
+        self.test_provider = test.provider(scoring.head)
         self.estimator = policy.make_estimator()
         self.inner_baseline, self.outer_baseline = policy.baselines()
         self.reward_average = MovingAverage()
         self._gradients = GradientWindow()
+        self._rewarded: list[Rewarded] = []
         decisions = self.supernet.space.decisions
+        self.kinds = tuple(decision.kind for decision in decisions)
+        embedding_dim = self.supernet.embedding_dim if policy.task_embedding else None
         self.controller = lookup(CONTROLLERS, policy.controller, "controller")(
-            [len(decision.choices) for decision in decisions], [decision.kind for decision in decisions]
+            [len(decision.choices) for decision in decisions], self.kinds, embedding_dim=embedding_dim
         )
-        self.hparams.update(dataclasses.asdict(policy))
+        if embedding_dim is not None:
+            self.register_buffer("mean_embedding", torch.zeros(embedding_dim))
+        self._embeddings: list[Tensor] = []
+        self.hparams.update({**dataclasses.asdict(policy), **dataclasses.asdict(shared), **dataclasses.asdict(test)})
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The shared weights at outer_lr and the controller at controller_lr, without weight decay on the policy."""
         return [
             {"params": [p for p in self.supernet.parameters() if p.requires_grad]},
-            {"params": list(self.controller.parameters()), "lr": self.policy.controller_lr, "weight_decay": 0.0},
+            self.controller_group(self.policy.controller_lr),
         ]
+
+    def setup(self, stage: str) -> None:
+        """Refuse to train weights in place on several processes, where they would drift apart."""
+        super().setup(stage)
+        if stage == "fit" and self.shared.weights == "persistent" and world()[1] > 1:
+            raise InputError("weights=persistent trains one copy in place; use one process (devices=1, num_nodes=1)")
 
     # ---- the policy -----------------------------------------------------------------------------------------------
 
-    def rollout(self, params: Params, **inputs: Any) -> Rollout:
-        """Run the controller with ``params`` in place of its own."""
-        return functional_call(self.controller, params, (), inputs)
+    def on_task(self, task: Episode) -> TaskPolicy:
+        """Return the controller in the context of a task, which comes from the support set alone."""
+        if not self.policy.task_embedding:
+            return TaskPolicy(self.controller)
+        with torch.no_grad():
+            return TaskPolicy(self.controller, self.supernet.task_embedding(task.support_x))
+
+    def average_context(self) -> Tensor | None:
+        """The mean embedding of the training tasks, for what is not about one task."""
+        return self.mean_embedding if self.policy.task_embedding else None
+
+    def _embedding_weight(self) -> float:
+        return max(1 - EMBEDDING_DECAY, 1 / max(self.meta_step - self.shared.warmup_steps, 1))
 
     def draw(self, params: Params, task: Episode, phase: str, count: int) -> list[Decisions]:
-        """Sample architectures from the task's stream of this phase."""
-        stream = self.task_stream(phase, task)
+        """Sample architectures from the task's stream of this phase, or from that of all tasks."""
+        if phase == "inner" and self.policy.share_archs:
+            stream = generator(self.seed, "shared", self.meta_step)
+        else:
+            stream = self.task_stream(phase, task)
+        return self.on_task(task).sample(params, stream, count)
+
+    def subtracted(self, baseline: Baseline, rewards: Tensor, inner: Tensor, greedy: Callable[[], float]) -> Tensor:
+        """Value of a baseline for rewarded samples, one each; ``greedy`` is called where it takes one more reward."""
+        own = greedy() if baseline.greedy else None
+        return baseline.value(Evidence(rewards, inner, self.reward_average, own))
+
+    # ---- one task -------------------------------------------------------------------------------------------------
+
+    def phase(self) -> str:
+        """Return what this meta-step trains."""
+        return self.shared.phase(self.meta_step)
+
+    def trains_in_place(self) -> bool:
+        """Whether children write their weights back in this meta-step."""
+        return self.shared.weights == "persistent" and self.phase() == "joint"
+
+    def keep(self, params: Params) -> None:
+        """Make a child's fast weights the shared ones."""
+        shared = dict(self.supernet.named_parameters())
         with torch.no_grad():
-            return [tuple(self.rollout(params, generator=stream).decisions.tolist()) for _ in range(count)]
+            for name, value in params.items():
+                shared[name].copy_(value)
 
-    def rollouts(self, params: Params, architectures: Sequence[Decisions]) -> tuple[Tensor, Tensor]:
-        """Replay n architectures under ``params``: log-probabilities and entropies of all decisions, ``[n, L]``."""
-        own = [self.rollout(params, decisions=self._as_tensor(a)) for a in architectures]
-        return torch.stack([r.log_probs for r in own]), torch.stack([r.entropies for r in own])
+    def inner_reward(self, decisions: Decisions, task: Episode) -> float:
+        """Reward of an architecture that the controller tries on a training task."""
+        if self.trains_in_place():
+            return float(self.trained_child(decisions, task, self.inner_provider)[2])
+        if self.policy.inner_reward is None:
+            return self.reward(decisions, task)
+        return self.scored(self.inner_provider, decisions, task)
 
-    def log_probs(self, params: Params, architectures: Sequence[Decisions]) -> Tensor:
-        """Log-probability of each decision of n architectures under ``params``, ``[n, L]``."""
-        return self.rollouts(params, architectures)[0]
-
-    def _as_tensor(self, decisions: Decisions) -> Tensor:
-        return torch.tensor(decisions, dtype=torch.int64, device=self.device)
-
-    def subtracted(self, baseline: Baseline, rewards: Tensor, inner: Tensor, params: Params, task: Episode) -> Tensor:
-        """Value of a baseline for the rewarded samples of the policy ``params`` on ``task``, one per sample."""
-        greedy = None
-        if baseline.greedy:
-            with torch.no_grad():
-                likeliest = tuple(self.rollout(params, greedy=True).decisions.tolist())
-            greedy = self.reward(likeliest, task)
-        return baseline.value(Evidence(rewards, inner, self.reward_average, greedy))
+    def trained_child(self, decisions: Decisions, task: Episode, provider: Reward) -> tuple[Tensor, Tensor, Tensor]:
+        """Query loss, accuracy and reward of an architecture; the loss is differentiable if it trains the weights."""
+        genotype = self.supernet.space.decode(decisions)
+        with torch.set_grad_enabled(self.phase() == "joint" and not self.trains_in_place()):
+            params = self.child(task, genotype, training=True, second_order=not self.inner.first_order)
+            logits = self.child_logits(task, genotype, params, training=True, mode="transductive")
+            loss = F.cross_entropy(logits, task.query_y)
+        if self.trains_in_place():
+            self.keep(params)
+        if isinstance(provider, QueryReward):
+            reward = provider.score(logits.detach(), task)
+        else:
+            reward = torch.tensor(self.scored(provider, decisions, task), device=self.device)
+        return loss, accuracy(logits, task.query_y), reward
 
     def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
         """Outer loss of the shared weights plus outer policy loss of the controller; they share no parameter."""
+        if self.phase() == "warmup":
+            stream = self.task_stream("uniform", task)
+            paths = uniform_paths(self.supernet.space, stream, fair=self.shared.strict_fairness)
+            return self.mean_weights_loss(task, paths)
         first, second = two_phases(task)
-        own = trainable(self.controller)
+        policy, own = self.on_task(task), trainable(self.controller)
+        if policy.context is not None:
+            self._embeddings.append(policy.context)
         tried = self.draw(own, task, "inner", self.policy.inner_archs)
-        inner_rewards = torch.tensor([self.reward(a, first) for a in tried], device=self.device)
-        inner_baseline = self.subtracted(self.inner_baseline, inner_rewards, inner_rewards, own, first)
-        clone = self.estimator.adapt(
-            self.log_probs, own, tried, inner_rewards - inner_baseline, lr=self.policy.controller_inner_lr
+        inner_rewards = torch.tensor([self.inner_reward(a, first) for a in tried], device=self.device)
+        inner_baseline = self.subtracted(
+            self.inner_baseline, inner_rewards, inner_rewards, lambda: self.inner_reward(policy.greedy(own), first)
         )
+        advantages = inner_rewards - inner_baseline
+        clone = self.estimator.adapt(policy.log_probs, own, tried, advantages, lr=self.policy.controller_inner_lr)
 
         chosen = self.draw(clone, task, "outer", self.policy.outer_archs)
-        children = [self.weights_loss(second, self.supernet.space.decode(a)) for a in chosen]
-        weights_loss = torch.stack([loss for loss, _ in children]).mean()
-        outer_rewards = torch.stack([reward.to(inner_rewards.dtype) for _, reward in children])
-        baseline = self.subtracted(self.outer_baseline, outer_rewards, inner_rewards, clone, second)
-        log_probs, entropies = self.rollouts(clone, chosen)
-        outer_policy_loss = self.estimator.loss(
+        children = [self.trained_child(a, second, self.provider) for a in chosen]
+        weights_loss, query_accuracy = (torch.stack(own).mean() for own in list(zip(*children, strict=True))[:2])
+        outer_rewards = torch.stack([reward.to(inner_rewards.dtype) for _, _, reward in children])
+        baseline = self.subtracted(
+            self.outer_baseline, outer_rewards, inner_rewards, lambda: self.reward(policy.greedy(clone), second)
+        )
+        log_probs, entropies = policy.rollouts(clone, chosen)
+        loss = weights_loss + self.estimator.loss(
             log_probs,
             outer_rewards,
             baseline,
-            self.log_probs(own, tried) if self.estimator.corrected else None,
+            policy.log_probs(own, tried) if self.estimator.corrected else None,
             inner_baseline,
         )
         entropy = entropy_bonus(log_probs, entropies, self.policy.entropy_gradient)
+        loss = loss - self.policy.entropy_weight * entropy
+        if self.policy.skip_weight and "skip" in self.kinds:
+            prior = mean_skip_prior_kl(log_probs, chosen, self.kinds, self.policy.skip_target)
+            loss = loss + self.policy.skip_weight * prior
         with torch.no_grad():
-            kl = kl_estimate(log_probs, self.log_probs(own, chosen))
-        loss = weights_loss + outer_policy_loss - self.policy.entropy_weight * entropy
-        reward = outer_rewards.mean()
+            kl = kl_estimate(log_probs, policy.log_probs(own, chosen))
+        if self.policy.promp_epochs > 1:
+            self._rewarded.append(Rewarded(policy, (tried, advantages), (chosen, outer_rewards - baseline)))
         fraction = entropy / max(self.controller.max_entropy(), 1e-12)
-        return loss, [weights_loss, reward, reward, baseline.mean(), entropy, fraction, inner_rewards.mean(), kl]
+        means = [outer_rewards.mean(), baseline.mean(), entropy, fraction, inner_rewards.mean(), kl]
+        return loss, [weights_loss, query_accuracy, *means]
+
+    # ---- one meta-step ----------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Episode, batch_idx: int) -> None:
+        """One outer update, and with ProMP further ones of the controller on the same rewards."""
+        self.logged = WEIGHTS_LOGGED if self.phase() == "warmup" else POLICY_LOGGED  # type: ignore[misc]
+        old = {name: value.detach().clone() for name, value in trainable(self.controller).items()}
+        self._rewarded, self._embeddings = [], []
+        super().training_step(batch, batch_idx)
+        for _ in range(self.policy.promp_epochs - 1):
+            if self.logged is POLICY_LOGGED:
+                self._promp_step(old)
+
+    def _promp_step(self, old: Params) -> None:
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad(set_to_none=True)
+        for policy, inner, outer in self._rewarded:
+            loss = promp(
+                policy.log_probs,
+                trainable(self.controller),
+                old,
+                inner,
+                outer,
+                lr=self.policy.controller_inner_lr,
+                clip=self.policy.promp_clip,
+                kl_weight=self.policy.promp_kl_weight,
+            )
+            self.manual_backward(loss)
+        average_gradients(self._trained(), len(self._rewarded), torch.zeros(1, device=self.device))
+        super()._check_and_clip()
+        optimizer.step()
+
+    # ---- meta-test --------------------------------------------------------------------------------------------------
+
+    def genotype_for(self, task: Episode) -> Genotype:
+        """The architecture of the whole search; with task_embedding or test_reward the task's own greedy one."""
+        if self.test_provider is None and not self.policy.task_embedding:
+            return super().genotype_for(task)
+        policy, params = self.on_task(task), trainable(self.controller)
+        if self.test_provider is not None:
+            params = self.adapted(policy, params, task)
+        return self.supernet.space.decode(policy.greedy(params))
+
+    def adapted(self, policy: TaskPolicy, params: Params, task: Episode) -> Params:
+        """Return the controller's clone after one step on K architectures that ``test_reward`` rewards."""
+        score = self.oracle_score(task)
+        if isinstance(self.test_provider, SupportReward):
+            score = self.deployed_score(self.test_provider, task.support_set())
+        tried = policy.sample(params, self.task_stream("test", task), self.policy.inner_archs)
+        rewards = torch.tensor([score(a) for a in tried], device=self.device)
+        baseline = self.subtracted(self.inner_baseline, rewards, rewards, lambda: score(policy.greedy(params)))
+        return self.estimator.adapt(
+            policy.log_probs, params, tried, rewards - baseline, lr=self.policy.controller_inner_lr
+        )
+
+    def deployed_score(self, provider: SupportReward, support: SupportSet) -> Score:
+        """Return the reward of architectures on a task whose queries are not there to be seen."""
+        return lambda decisions: self.support_scored(provider, decisions, support)
+
+    def oracle_score(self, task: Episode) -> Score:
+        """Return the reward that knows the labels of the queries, which MetaTest grants only by name."""
+        return lambda decisions: self.scored(cast(Reward, self.test_provider), decisions, task)
+
+    def on_test_epoch_end(self) -> None:
+        """Count what adaptation to the test tasks cost, and say so if it used their labels."""
+        super().on_test_epoch_end()
+        if self.test_provider is None:
+            return
+        tested = len({row["task_id"] for row in self.test_rows})
+        calls = tested * (self.policy.inner_archs + self.inner_baseline.greedy)
+        self.search_summary.update(self.meta_test.spent(calls, self.search_summary))
 
     # ---- what outlives a step ---------------------------------------------------------------------------------------
 
     def _check_and_clip(self) -> None:
+        if self.logged is not POLICY_LOGGED:
+            return super()._check_and_clip()
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.controller.parameters()]
         self._gradients = self._gradients.add(torch.cat([g.flatten() for g in gradients]))
-        super()._check_and_clip()
+        return super()._check_and_clip()
 
     def _after_update(self, means: list[float]) -> None:
-        inner_reward = means[self.logged.index("controller/inner_reward")]
-        self.reward_average = self.reward_average.updated(inner_reward, self.policy.baseline_decay)
+        if self.logged is POLICY_LOGGED:
+            inner_reward = means[POLICY_LOGGED.index("controller/inner_reward")]
+            self.reward_average = self.reward_average.updated(inner_reward, self.policy.baseline_decay)
+        if self._embeddings:
+            self.mean_embedding.lerp_(torch.stack(self._embeddings).mean(0), self._embedding_weight())
+            average_buffers(self)
         super()._after_update(means)
 
     def log_row(self, metrics: dict[str, float]) -> None:
@@ -275,6 +391,7 @@ class MAMLENAS(ControllerSearch):
     # ---- search -----------------------------------------------------------------------------------------------------
 
     def rewards_spent(self, meta_batch_size: int) -> int:
-        """K inner and M outer reward calls per task, and one for each self-critical baseline."""
+        """K inner and M outer reward calls per task after the warm-up, and one for each self-critical baseline."""
         greedy = self.inner_baseline.greedy + self.outer_baseline.greedy
-        return self.meta_step * meta_batch_size * (self.policy.inner_archs + self.policy.outer_archs + greedy)
+        steps = max(self.meta_step - self.shared.warmup_steps, 0)
+        return steps * meta_batch_size * (self.policy.inner_archs + self.policy.outer_archs + greedy)

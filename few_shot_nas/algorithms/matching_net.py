@@ -2,11 +2,11 @@
 
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.feature_learner import Classifier, FeatureModule, ways
+from few_shot_nas.algorithms.feature_learner import Classifier, FeatureModule
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.metric import attention_logits
+from few_shot_nas.meta.metric import attention_logits, ways
 
 
 class MatchingNet(FeatureModule):

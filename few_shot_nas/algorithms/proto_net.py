@@ -5,11 +5,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.feature_learner import Classifier, FeatureModule, ways
+from few_shot_nas.algorithms.feature_learner import Classifier, FeatureModule
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.metric import cosine_logits, prototypes, squared_euclidean_logits
+from few_shot_nas.meta.metric import cosine_logits, prototypes, squared_euclidean_logits, ways
 
 INITIAL_SCALE = 10.0  # of the cosines: softmax over values in [-1, 1] would hardly tell classes apart
 

@@ -5,11 +5,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop
+from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, Scoring
 from few_shot_nas.algorithms.supernet_search import SupernetSearch
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 from few_shot_nas.search.derive import Decisions
+from few_shot_nas.search.single_path import uniform_paths
 from few_shot_nas.seeding import generator
 
 
@@ -24,7 +25,8 @@ class RandomSearch(SupernetSearch):
 
     Args:
         net: the supernet.
-        inner: the inner loop of every child.
+        inner: the inner loop of every child; without effect under a closed-form head.
+        scoring: what a child classifies with and is rewarded for.
         outer: the outer loop of the shared weights.
         random_archs: architectures n that are drawn.
         rewards_per_task: reward calls per training task that the search compared with spends; 3 is MAMLENAS's default
@@ -39,6 +41,7 @@ class RandomSearch(SupernetSearch):
         net: nn.Module,
         *,
         inner: InnerLoop = FIRST_ORDER,
+        scoring: Scoring = Scoring(),
         outer: OuterLoop = OuterLoop(),
         random_archs: int = 50,
         rewards_per_task: int = 3,
@@ -49,6 +52,7 @@ class RandomSearch(SupernetSearch):
         super().__init__(
             net,
             inner=inner,
+            scoring=scoring,
             outer=outer,
             derive_candidates=derive_candidates,
             derive_episodes=derive_episodes,
@@ -70,9 +74,8 @@ class RandomSearch(SupernetSearch):
 
     def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
         """Outer loss of the shared weights through one uniformly drawn child."""
-        decisions = self.supernet.space.sample(self.task_stream("uniform", task))
-        loss, reward = self.weights_loss(task, self.supernet.space.decode(decisions))
-        return loss, [loss, reward]
+        stream = self.task_stream("uniform", task)
+        return self.mean_weights_loss(task, uniform_paths(self.supernet.space, stream, fair=False))
 
     def incumbent(self) -> Decisions:
         """The first of the architectures that will be tried; no reward has been spent on any yet."""

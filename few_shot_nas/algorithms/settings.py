@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.meta.heads import HEADS, Head
 from few_shot_nas.meta.inner_optimizer import PLAIN, Adam, InnerRule
+from few_shot_nas.registry import lookup
+from few_shot_nas.search.rewards import Reward, reward_named
 
 
 def require_positive(owner: object, *names: str) -> None:
@@ -66,6 +69,45 @@ class InnerLoop:
 FIRST_ORDER = InnerLoop(first_order=True)
 
 
+RewardName = Literal[
+    "query_accuracy",
+    "negative_query_loss",
+    "support_loo",
+    "support_loo_loss",
+    "support_loss",
+    "support_views",
+    "proxy",
+]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How the children of a search classify, and what they are rewarded for.
+
+    Attributes:
+        head: linear takes inner steps with the supernet's own head; prototype (nearest class mean) and ridge
+            (regression on the labels) are closed forms on the support features, so that a child costs one pass, takes
+            no inner step and shares no output over tasks.
+        reward: what a search maximises; docs/maml_enas.md has the formulas.
+    """
+
+    head: Literal["linear", "prototype", "ridge"] = "linear"
+    reward: RewardName = "query_accuracy"
+
+    def __post_init__(self) -> None:
+        if self.head != "linear":
+            lookup(HEADS, self.head, "head")
+        self.provider()
+
+    def provider(self) -> Reward:
+        """Return the reward that the flags name."""
+        return reward_named(self.reward, "reward", self.head)
+
+    def closed_form(self) -> Head | None:
+        """Return the closed-form head; None where children adapt by an inner loop."""
+        return None if self.head == "linear" else HEADS[self.head]
+
+
 @dataclass(frozen=True)
 class OuterLoop:
     """How the meta-parameters are updated and watched.
@@ -73,9 +115,12 @@ class OuterLoop:
     Attributes:
         max_meta_steps: outer updates in the whole run.
         outer_lr: learning rate of Adam on the meta-parameters.
-        outer_schedule: constant, or cosine or linear from outer_lr to outer_lr_min over max_meta_steps.
-        outer_lr_min: where outer_schedule ends; other rates, such as controller_lr, fall by the same factor, and a
-            constant schedule takes no notice.
+        outer_schedule: constant, or cosine or linear from outer_lr to outer_lr_min over max_meta_steps, or sgdr:
+            cosines from outer_lr to outer_lr_min that start again, on the network alone (a controller's rate stays).
+        outer_lr_min: where outer_schedule ends, or each cycle of sgdr; other rates, such as controller_lr, fall by the
+            same factor except under sgdr, and a constant schedule takes no notice.
+        restart_steps: meta-steps of the first cycle of sgdr, T_0. ENAS takes 10 epochs.
+        restart_factor: each cycle of sgdr takes this many times the steps of the one before, T_mul.
         weight_decay: L2 penalty of Adam.
         label_smoothing: share of every training label that is spread evenly over all classes, in the outer loss alone.
         meta_grad_clip: largest norm of the meta-gradient; None does not clip.
@@ -92,8 +137,10 @@ class OuterLoop:
 
     max_meta_steps: int = 1000
     outer_lr: float = 2e-3
-    outer_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    outer_schedule: Literal["constant", "cosine", "linear", "sgdr"] = "constant"
     outer_lr_min: float = 0.0
+    restart_steps: int = 100
+    restart_factor: int = 2
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     meta_grad_clip: float | None = None
@@ -105,7 +152,7 @@ class OuterLoop:
 
     def __post_init__(self) -> None:
         require_positive(self, "max_meta_steps", "outer_lr", "meta_grad_clip", "log_every", "log_grad_norm")
-        require_positive(self, "patience")
+        require_positive(self, "patience", "restart_steps", "restart_factor")
         if self.weight_decay < 0:
             raise InputError(f"weight_decay={self.weight_decay}: must be 0 or more")
         if not 0 <= self.outer_lr_min <= self.outer_lr:

@@ -4,37 +4,67 @@ import dataclasses
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.base import EpisodicModule
-from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
-from few_shot_nas.episode import Episode, tasks
+from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring
+from few_shot_nas.episode import Episode, SupportSet, tasks
 from few_shot_nas.errors import InputError
+from few_shot_nas.meta.features import query_features, support_features
 from few_shot_nas.meta.functional import Params
 from few_shot_nas.meta.inner_loop import adapt
+from few_shot_nas.meta.metric import ways
 from few_shot_nas.meta.outer_loss import query_logits, support_loss
 from few_shot_nas.meta.statistics import accuracy
 from few_shot_nas.runtime.gradients import gather_rows, world
 from few_shot_nas.search.collapse import GREEDY_ENTROPY, WEIGHTLESS, collapse_warning, weightless_fraction
 from few_shot_nas.search.derive import Decisions, rank
+from few_shot_nas.search.rewards import Reward, SupportReward, check_shots
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.supernet import Supernet
 
 logger = logging.getLogger(__name__)
+
+#: What a step logs that trains the shared weights alone.
+WEIGHTS_LOGGED = ("train/loss", "train/accuracy")
+
+
+class SharedChild(NamedTuple):
+    """One architecture of a search, as a reward provider sees it."""
+
+    search: "SupernetSearch"
+    genotype: Genotype
+
+    def logits(self, support: SupportSet, images: Tensor) -> Tensor:
+        """Adapt to a support set and classify ``images [B, C, H, W]``: ``[B, N]``."""
+        return self.search.predict(support, images, self.genotype)
+
+    def left_out(self, support: SupportSet) -> Tensor:
+        """Classify every support image by the closed-form head of the others: ``[S, N]``."""
+        if self.search.head is None:
+            raise ValueError("a head that is fitted by an inner loop has no closed form to leave images out of")
+        features = support_features(self.search.supernet, support, genotype=self.genotype)
+        return self.search.head.left_out(features, support.support_y, ways(support.support_y))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Run the architecture with the shared weights, not adapted."""
+        return self.search.supernet(images, self.genotype)
 
 
 class SupernetSearch(EpisodicModule):
     """A search whose children share the weights of one supernet.
 
     A child is one architecture with fast weights: the parameters on its path, adapted to one task from the shared
-    ones and dropped afterwards. Off-path parameters are not touched.
+    ones and dropped afterwards. Off-path parameters are not touched. With a closed-form head the shared parameters are
+    used as they are, and the outer loop trains them by the query loss through the head (as ProtoNet and R2D2).
 
     Args:
         net: the supernet.
-        inner: the inner loop of every child.
+        inner: the inner loop of every child; without effect under a closed-form head.
+        scoring: what a child classifies with and is rewarded for.
         outer: the outer loop.
         derive_candidates: architectures that compete at the end of the search.
         derive_episodes: validation episodes on which they compete; the derivation spends
@@ -50,6 +80,7 @@ class SupernetSearch(EpisodicModule):
         net: nn.Module,
         *,
         inner: InnerLoop,
+        scoring: Scoring,
         outer: OuterLoop,
         derive_candidates: int,
         derive_episodes: int,
@@ -66,15 +97,21 @@ class SupernetSearch(EpisodicModule):
             )
         self.supernet = net
         self.inner = inner
+        self.scoring = scoring
+        self.head = scoring.closed_form()
+        self.provider = scoring.provider()
+        self.uses_head = self.head is None  # type: ignore[misc]  # closed forms take any number of ways
         self.derive_candidates = derive_candidates
         self.derive_episodes = derive_episodes
         self._warned_of_collapse = False
-        self.hparams.update(dataclasses.asdict(inner))
+        self.hparams.update({**dataclasses.asdict(inner), **dataclasses.asdict(scoring)})
 
     # ---- one child ----------------------------------------------------------------------------------------------
 
-    def child(self, task: Episode, genotype: Genotype, *, training: bool, second_order: bool) -> Params:
-        """Return the fast weights of ``genotype`` after the inner loop on the support set of one task."""
+    def child(self, task: Episode | SupportSet, genotype: Genotype, *, training: bool, second_order: bool) -> Params:
+        """Return the fast weights of ``genotype`` after the inner loop on the support set; none for a closed form."""
+        if self.head is not None:
+            return {}
         shared = dict(self.supernet.named_parameters())
         return adapt(
             lambda params, step: support_loss(self.supernet, task, params, step, genotype=genotype),
@@ -85,8 +122,22 @@ class SupernetSearch(EpisodicModule):
             rule=self.inner.rule(),
         )[-1]
 
+    def predict(self, support: SupportSet, images: Tensor, genotype: Genotype) -> Tensor:
+        """Adapt a child to a support set and classify ``images [B, C, H, W]`` by their own batch statistics."""
+        return self.child_logits(
+            Episode(*support[:2], images, support.support_y),
+            genotype,
+            self.child(support, genotype, training=True, second_order=False),
+            training=True,
+            mode="transductive",
+        )
+
     def child_logits(self, task: Episode, genotype: Genotype, params: Params, *, training: bool, mode: str) -> Tensor:
         """Return the query logits of a child with the fast weights ``params``."""
+        if self.head is not None:
+            features = support_features(self.supernet, task, running=mode == "running", genotype=genotype)
+            queries = query_features(self.supernet, task, mode, genotype=genotype)
+            return self.head.logits(features, task.support_y, queries, ways(task.support_y))
         last = max(self.inner.steps(training) - 1, 0)
         return query_logits(self.supernet, task, params, last, mode, genotype=genotype)
 
@@ -96,13 +147,35 @@ class SupernetSearch(EpisodicModule):
         logits = self.child_logits(task, genotype, params, training=True, mode="transductive")
         return self.outer_loss(logits, task.query_y), accuracy(logits, task.query_y)
 
+    def mean_weights_loss(self, task: Episode, children: Sequence[Decisions]) -> tuple[Tensor, list[Tensor]]:
+        """Mean outer loss of the shared weights through some children, and what ``WEIGHTS_LOGGED`` names."""
+        results = [self.weights_loss(task, self.supernet.space.decode(a)) for a in children]
+        losses, accuracies = (torch.stack(values) for values in zip(*results, strict=True))
+        return losses.mean(), [losses.mean(), accuracies.mean()]
+
+    # ---- rewards --------------------------------------------------------------------------------------------------
+
     def reward(self, decisions: Decisions, task: Episode) -> float:
-        """Query accuracy of a child after adaptation, a fraction; the shared weights stay as they are."""
+        """Reward of a child on one task, as ``scoring`` says; the shared weights stay as they are."""
+        return self.scored(self.provider, decisions, task)
+
+    def scored(self, provider: Reward, decisions: Decisions, task: Episode) -> float:
+        """Reward by any provider; one that needs no queries does not get them."""
+        if isinstance(provider, SupportReward):
+            return self.support_scored(provider, decisions, task.support_set())
         genotype = self.supernet.space.decode(decisions)
         with torch.no_grad():
-            params = self.child(task, genotype, training=True, second_order=False)
-            logits = self.child_logits(task, genotype, params, training=True, mode="transductive")
-        return float(accuracy(logits, task.query_y))
+            return float(provider.score(self.predict(task.support_set(), task.query_x, genotype), task))
+
+    def support_scored(self, provider: SupportReward, decisions: Decisions, support: SupportSet) -> float:
+        """Reward of a child by a provider that sees the support set alone.
+
+        Raises:
+            InputError: if there are too few shots for it.
+        """
+        check_shots(provider, support)
+        with torch.no_grad():
+            return float(provider.score(SharedChild(self, self.supernet.space.decode(decisions)), support))
 
     # ---- collapse -------------------------------------------------------------------------------------------------
 
@@ -139,9 +212,13 @@ class SupernetSearch(EpisodicModule):
     def rewards_spent(self, meta_batch_size: int) -> int:
         """Return the reward calls of the search before the derivation."""
 
+    def genotype_for(self, task: Episode) -> Genotype:
+        """Return the architecture that a task is scored with: the derived one, the incumbent while the search runs."""
+        return self.genotype or self.supernet.space.decode(self.incumbent())
+
     def task_logits(self, task: Episode) -> dict[str, Tensor]:
-        """Query logits of the derived architecture (the incumbent while the search runs) with inherited weights."""
-        genotype = self.genotype or self.supernet.space.decode(self.incumbent())
+        """Query logits of the task's architecture with inherited weights."""
+        genotype = self.genotype_for(task)
         params = self.child(task, genotype, training=False, second_order=False)
         return {mode: self.child_logits(task, genotype, params, training=False, mode=mode) for mode in self.bn_modes}
 

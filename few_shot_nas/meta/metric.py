@@ -8,6 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def ways(labels: Tensor) -> int:
+    """Number of classes N of a task whose support ``labels`` hold every class 0..N-1."""
+    return int(labels.max()) + 1
+
+
 def prototypes(features: Tensor, labels: Tensor, n_way: int) -> Tensor:
     """Mean feature vector of every class (Snell et al., NeurIPS 2017, arXiv:1703.05175, equation 1).
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Episode, SupportSet
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.functional import Params, call
 
@@ -39,7 +39,7 @@ def check_bn_mode(net: nn.Module, bn_mode: str, *, per_query: bool = False) -> N
         raise InputError(f"bn_mode={bn_mode}: {type(net).__name__} has {', '.join(modes)} here{hint}")
 
 
-def support_loss(net: nn.Module, task: Episode, params: Params, step: int, **inputs: Any) -> Tensor:
+def support_loss(net: nn.Module, task: Episode | SupportSet, params: Params, step: int, **inputs: Any) -> Tensor:
     """Mean cross-entropy of ``net`` with ``params`` on the support set of one task: the loss of the inner loop."""
     return F.cross_entropy(call(net, params, task.support_x, step=step, **inputs), task.support_y)
 

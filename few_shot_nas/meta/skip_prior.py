@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from few_shot_nas.meta.entropy import bernoulli_kl, skip_log_probs
@@ -30,3 +31,18 @@ def skip_prior_kl(log_probs: Tensor, decisions: Tensor, kinds: Sequence[str], ta
     layers = sum(kind == "skip" and (place == 0 or kinds[place - 1] != "skip") for place, kind in enumerate(kinds))
     skips = skip_log_probs(log_probs[places], decisions.to(log_probs.device)[places])
     return bernoulli_kl(skips, target).sum() / layers
+
+
+def mean_skip_prior_kl(
+    log_probs: Tensor, decisions: Sequence[Sequence[int]], kinds: Sequence[str], target: float
+) -> Tensor:
+    """Mean of :func:`skip_prior_kl` over n architectures.
+
+    Args:
+        log_probs: of their decisions, ``[n, L]``.
+        decisions: n architectures of L choices each.
+        kinds: as above.
+        target: as above.
+    """
+    each = [skip_prior_kl(own, torch.tensor(a), kinds, target) for own, a in zip(log_probs, decisions, strict=True)]
+    return torch.stack(each).mean()

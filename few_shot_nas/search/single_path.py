@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from few_shot_nas.search.derive import Decisions
-from few_shot_nas.spaces.space import Decision
+from few_shot_nas.spaces.space import Decision, SearchSpace
 
 
 def fair_paths(decisions: Sequence[Decision], generator: torch.Generator) -> list[Decisions]:
@@ -22,3 +22,8 @@ def fair_paths(decisions: Sequence[Decision], generator: torch.Generator) -> lis
     count = max(len(decision.choices) for decision in decisions)
     orders = [torch.randperm(len(decision.choices), generator=generator).tolist() for decision in decisions]
     return [tuple(order[place % len(order)] for order in orders) for place in range(count)]
+
+
+def uniform_paths(space: SearchSpace, generator: torch.Generator, *, fair: bool) -> list[Decisions]:
+    """Draw the children of one step: a uniform architecture (Guo et al. 2020, arXiv:1904.00420) or a fair group."""
+    return fair_paths(space.decisions, generator) if fair else [space.sample(generator)]

@@ -1,12 +1,17 @@
 """One network that holds every architecture of a space, and the network of one architecture."""
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from few_shot_nas.registry import lookup
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.genotype import Edge, Genotype
 from few_shot_nas.spaces.init import xavier_init
 from few_shot_nas.spaces.space import SearchSpace
+
+#: Height and width of the map that describes a task.
+EMBEDDING_SIDE = 4
 
 
 def space_of(genotype: Genotype) -> SearchSpace:
@@ -37,6 +42,7 @@ class Supernet(nn.Module):
     Attributes:
         space: the :class:`few_shot_nas.spaces.space.SearchSpace`.
         feature_dim: length of the feature vectors.
+        embedding_dim: length of a task embedding.
 
     Raises:
         InputError: for an unknown space, or sizes that do not fit.
@@ -60,6 +66,8 @@ class Supernet(nn.Module):
         self.head = nn.Linear(self.feature_dim, n_way)
         xavier_init(self)
         self._owner = self._owners()
+        with torch.no_grad():
+            self.embedding_dim = len(self.task_embedding(torch.zeros(2, in_channels, image_size, image_size)))
 
     def _owners(self) -> dict[str, tuple[str, Edge] | None]:
         """Map each parameter to the cell type and edge whose op it is a part of; None if it is on every path."""
@@ -68,6 +76,19 @@ class Supernet(nn.Module):
         for prefix, owner in prefixes:
             owners.update({name: owner for name in owners if name.startswith(prefix)})
         return owners
+
+    def task_embedding(self, x: Tensor) -> Tensor:
+        """Describe a set of images ``[B, C, H, W]`` by what all architectures see of it: ``[D]``.
+
+        The mean over the images of the stem's features (of the images, in a space without stem), pooled to at most 4 by
+        4 positions: their mean over all positions would be what batch normalisation makes it, the same for all tasks.
+        Divided by the root of D.
+        """
+        stem = getattr(self.body, "stem", None)
+        maps = x if stem is None else stem(x)
+        places = min(EMBEDDING_SIDE, maps.shape[-1])
+        mean = F.adaptive_avg_pool2d(maps, places).mean(dim=0).flatten()
+        return mean / mean.numel() ** 0.5
 
     def features(self, x: Tensor, genotype: Genotype) -> Tensor:
         """Run only the ops of ``genotype``: images ``[B, C, H, W]`` to features ``[B, feature_dim]``.

@@ -45,6 +45,20 @@ def gradients(search, loss):
     return {name: p.grad for name, p in search.controller.named_parameters() if p.grad is not None}
 
 
+def test_sgdr_restarts_the_rate_of_the_shared_weights_and_leaves_the_controllers():
+    search = make_search()
+    search.outer = OuterLoop(outer_schedule="sgdr", outer_lr=0.05, outer_lr_min=5e-4, restart_steps=2)
+    optimizer = search.configure_optimizers()
+    rates = []
+    for step in range(4):
+        search.meta_step = step
+        search.apply_schedule(optimizer)
+        rates.append([group["lr"] for group in optimizer.param_groups])
+    weights, controller = zip(*rates, strict=True)
+    assert weights == pytest.approx((0.05, 0.02525, 0.05, 5e-4 + 0.5 * 0.0495 * (1 + math.cos(math.pi / 4))))
+    assert controller == (1e-3,) * 4
+
+
 def test_turns_alternate_after_the_warm_up_as_a_function_of_the_meta_step():
     search = make_search(warmup_steps=3, weights_steps=2, policy_steps=1)
     phases = [search.phase(step)[0] for step in range(10)]

@@ -298,6 +298,7 @@ def test_the_search_derives_the_candidate_with_the_highest_mean_reward(monkeypat
         "reward_calls": 7 * 2 * 3 + len(set(candidates)) * 3,
         "reward_calls_search": 7 * 2 * 3,
         "reward_calls_derive": len(set(candidates)) * 3,
+        "p_max": search.controller.p_max(),
     }
 
 

@@ -25,6 +25,8 @@ from few_shot_nas.errors import InputError
         (lambda: OuterLoop(label_smoothing=1.0), "label_smoothing=1.0"),
         (lambda: OuterLoop(patience=0), "patience=0"),
         (lambda: OuterLoop(log_every=0), "log_every=0"),
+        (lambda: OuterLoop(restart_steps=0), "restart_steps=0"),
+        (lambda: OuterLoop(outer_schedule="sgdr", outer_lr_min=1.0), "outer_lr_min=1.0.*outer_lr=0.002"),
         (lambda: ControllerLoop(inner_archs=0), "inner_archs=0"),
     ],
 )

@@ -4,6 +4,12 @@ import pytest
 import torch
 
 from few_shot_nas.algorithms import ALGORITHMS
+from few_shot_nas.algorithms.maml_enas_settings import (
+    ControllerLoop,
+    MetaTest,
+    SharedWeights,
+)
+from few_shot_nas.algorithms.settings import Scoring
 from few_shot_nas.runtime.checkpoint import load_checkpoint
 from few_shot_nas.spaces.genotype import Genotype
 
@@ -47,6 +53,46 @@ def test_a_run_that_was_stopped_continues_with_the_same_bits(name, num_workers, 
     fit(make_trainer("rest")[0], resumed, make_data(num_workers=num_workers), ckpt_path=checkpoint.last_path)
     assert again == losses[3:]
     same(whole, resumed)
+
+
+SWITCHED = {
+    "closed form, warm-up, embedding, ProMP, adapted at test": {
+        "scoring": Scoring(head="prototype"),
+        "policy": ControllerLoop(
+            estimator="lvc",
+            promp_epochs=2,
+            task_embedding=True,
+            inner_reward="support_views",
+            outer_archs=2,
+            outer_baseline="leave_one_out",
+        ),
+        "shared": SharedWeights(warmup_steps=1, strict_fairness=True, weights_until=5),
+        "test": MetaTest("support_views"),
+    },
+    "persistent": {
+        "policy": ControllerLoop(inner_archs=1, outer_baseline="none"),
+        "shared": SharedWeights(weights="persistent"),
+    },
+}
+
+
+@pytest.mark.parametrize("name", ["MAMLENAS"])
+@pytest.mark.parametrize("switched", SWITCHED)
+def test_a_search_with_its_switches_on_continues_with_the_same_bits(
+    name, switched, make_module, make_data, make_trainer
+):
+    whole = fit(make_trainer("whole")[0], make_module(name, **SWITCHED[switched]), make_data())
+    trainer, checkpoint = make_trainer("part", save_every=4)
+    part = make_module(name, **SWITCHED[switched])
+    part.training_step = stop_after(part, 5)
+    with pytest.raises(RuntimeError, match="killed after 5"):
+        trainer.fit(part, datamodule=make_data())
+    resumed = make_module(name, **SWITCHED[switched])
+    fit(make_trainer("rest")[0], resumed, make_data(), ckpt_path=checkpoint.last_path)
+    same(whole, resumed)
+    assert whole.val_accuracy == resumed.val_accuracy
+    make_trainer()[0].test(resumed, datamodule=make_data(), verbose=False)
+    assert resumed.search_summary.get("reward_calls_test", 0) == (10 if "test" in SWITCHED[switched] else 0)
 
 
 def stop_after(module, steps):

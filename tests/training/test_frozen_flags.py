@@ -22,21 +22,24 @@ TRAINER = (
     "enable_progress_bar enable_model_summary deterministic benchmark profiler detect_anomaly enable_autolog_hparams"
 ).split()
 OUTER = (
-    "max_meta_steps outer_lr outer_schedule outer_lr_min weight_decay label_smoothing meta_grad_clip bn_mode log_every "
-    "log_grad_norm log_inner_steps patience"
+    "max_meta_steps outer_lr outer_schedule outer_lr_min restart_steps restart_factor weight_decay label_smoothing "
+    "meta_grad_clip bn_mode log_every log_grad_norm log_inner_steps patience"
 ).split()
+SCORING = ["head", "reward"]
 INNER = "inner_lr inner_steps eval_inner_steps first_order engine inner_optimizer".split()
 DERIVE = "derive_candidates derive_episodes".split()
 SPACE = "space channels cells nodes".split()
 CONTROLLER = (
     "controller controller_inner_lr controller_lr inner_archs outer_archs entropy_weight estimator dice_lambda "
-    "inner_baseline outer_baseline baseline_decay entropy_gradient"
+    "inner_baseline outer_baseline baseline_decay entropy_gradient share_archs inner_reward skip_target skip_weight "
+    "task_embedding promp_epochs promp_clip promp_kl_weight weights warmup_steps strict_fairness weights_until "
+    "test_reward oracle_adaptation"
 ).split()
 
 FLAGS = {
     "MAML": INNER + OUTER,
-    "MAMLENAS": INNER + OUTER + DERIVE + CONTROLLER + SPACE,
-    "RandomSearch": INNER + OUTER + DERIVE + ["random_archs", "rewards_per_task"] + SPACE,
+    "MAMLENAS": INNER + OUTER + SCORING + DERIVE + CONTROLLER + SPACE,
+    "RandomSearch": INNER + OUTER + SCORING + DERIVE + ["random_archs", "rewards_per_task"] + SPACE,
 }
 MODELS = {
     "Conv4": ["width", "downsample", "activation"],

@@ -1,0 +1,230 @@
+"""Settings of MAMLENAS, and which of them exclude each other."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from few_shot_nas.algorithms.settings import RewardName, Scoring, require_positive
+from few_shot_nas.errors import InputError
+from few_shot_nas.meta.baselines import Baseline, legal_baseline
+from few_shot_nas.meta.entropy import EntropyGradient
+from few_shot_nas.meta.estimators import ESTIMATORS, Estimator, loaded_dice_estimator
+from few_shot_nas.registry import lookup
+from few_shot_nas.search.rewards import REWARDS, QueryReward, Reward, reward_at_test, reward_named
+
+logger = logging.getLogger(__name__)
+
+Phase = Literal["warmup", "joint", "policy"]
+
+
+@dataclass(frozen=True)
+class ControllerLoop:
+    """How the controller is adapted and updated.
+
+    Attributes:
+        controller: name of the policy.
+        controller_inner_lr: step size of the policy-gradient step on a task's clone, in parameter units per unit of the
+            gradient of the expected reward (a fraction).
+        controller_lr: Adam's rate on the meta-learned controller.
+        inner_archs: architectures sampled before the clone's step, K. With K = 1 the inner step has no baseline, as in
+            the published experiment.
+        outer_archs: architectures sampled from the adapted clone, M.
+        share_archs: try the same K architectures on all tasks of a meta-batch.
+        inner_reward: reward of the clone's step; None takes reward. One that needs no query labels can be had at
+            meta-test too.
+        estimator: how the controller's meta-gradient is estimated, see docs/estimators.md. naive differentiates
+            through the clone's step, fomaml does not, emaml adds the effect on which architectures are tried.
+        dice_lambda: decay of loaded_dice, 0 (lvc) to 1 (dice_inner); without effect on other estimators.
+        inner_baseline: subtracted from the rewards of the clone's step, and in the estimator's correction if any.
+        outer_baseline: subtracted from the rewards of the clone's samples. self_critical costs one reward call per task
+            at each of the two places.
+        baseline_decay: decay per meta-step of the moving average of the inner rewards.
+        entropy_weight: weight of the clone's entropy in the outer objective, in reward units per nat.
+        entropy_gradient: exact, or direct alone (biased, adds no noise), or the score term alone (as in ENAS).
+        skip_target: prior probability of a skip connection, in spaces that decide on them.
+        skip_weight: weight of the clone's divergence from that prior, in reward units per nat.
+        task_embedding: give the controller the stem's mean features of the support set.
+        promp_epochs: outer steps of the controller per batch of rewards (ProMP); more than 1 needs estimator=lvc.
+        promp_clip: largest distance from 1 of a likelihood ratio that ProMP still rewards.
+        promp_kl_weight: weight of ProMP's penalty on leaving the policy that drew the architectures.
+    """
+
+    controller: str = "LSTM"
+    controller_inner_lr: float = 1.0
+    controller_lr: float = 1e-3
+    inner_archs: int = 2
+    outer_archs: int = 1
+    share_archs: bool = False
+    inner_reward: RewardName | None = None
+    estimator: Literal["fomaml", "naive", "emaml", "fo_emaml", "dice_full", "dice_inner", "loaded_dice", "lvc"] = (
+        "naive"
+    )
+    dice_lambda: float = 1.0
+    inner_baseline: Literal["none", "moving_average", "leave_one_out", "self_critical"] = "leave_one_out"
+    outer_baseline: Literal["none", "moving_average", "per_task", "leave_one_out", "self_critical"] = "per_task"
+    baseline_decay: float = 0.99
+    entropy_weight: float = 1e-4
+    entropy_gradient: EntropyGradient = "direct"
+    skip_target: float = 0.4
+    skip_weight: float = 0.0
+    task_embedding: bool = False
+    promp_epochs: int = 1
+    promp_clip: float = 0.3
+    promp_kl_weight: float = 5e-4
+
+    def __post_init__(self) -> None:
+        require_positive(
+            self, "controller_inner_lr", "controller_lr", "inner_archs", "outer_archs", "promp_epochs", "promp_clip"
+        )
+        self.make_estimator()
+        self.baselines()
+        if not 0 <= self.baseline_decay < 1:
+            raise InputError(f"baseline_decay={self.baseline_decay}: must lie in 0 .. 1, without 1")
+        if not 0 < self.skip_target < 1:
+            raise InputError(f"skip_target={self.skip_target}: must lie between 0 and 1")
+        if self.entropy_gradient not in get_args(EntropyGradient):
+            raise InputError(
+                f"entropy_gradient={self.entropy_gradient}: unknown. Choices: {', '.join(get_args(EntropyGradient))}"
+            )
+        if self.promp_epochs > 1 and self.estimator != "lvc":
+            raise InputError(
+                f"promp_epochs={self.promp_epochs}: ProMP's first step is that of estimator=lvc, "
+                f"but estimator={self.estimator} given; set estimator=lvc or promp_epochs=1"
+            )
+        if self.share_archs and self.task_embedding:
+            raise InputError(
+                "share_archs=true: tasks cannot try the same architectures under task_embedding=true, "
+                "where every task has its own policy; set one of the two to false"
+            )
+
+    def make_estimator(self) -> Estimator:
+        """Return the estimator that the flags name."""
+        chosen = lookup(ESTIMATORS, self.estimator, "estimator")
+        return loaded_dice_estimator(self.dice_lambda) if self.estimator == "loaded_dice" else chosen
+
+    def baselines(self) -> tuple[Baseline, Baseline]:
+        """Return the inner baseline, legal in a correction too, and the outer one."""
+        inner = legal_baseline(self.inner_baseline, "inner", "inner_baseline")
+        legal_baseline(self.inner_baseline, "correction", "inner_baseline")
+        return inner, legal_baseline(self.outer_baseline, "outer", "outer_baseline")
+
+
+@dataclass(frozen=True)
+class SharedWeights:
+    """How and when the shared weights are trained beside the controller.
+
+    Attributes:
+        weights: fast drops a child's adapted weights and trains the shared ones by the outer loss; persistent writes
+            them back, as the first experiment with this method did.
+        warmup_steps: meta-steps at the start that train the shared weights alone, on uniformly drawn children.
+        strict_fairness: draw the children of the warm-up in groups in which every choice of a decision occurs equally
+            often, and average over the group (FairNAS).
+        weights_until: meta-step from which the shared weights rest and the controller learns alone; None never.
+    """
+
+    weights: Literal["fast", "persistent"] = "fast"
+    warmup_steps: int = 0
+    strict_fairness: bool = False
+    weights_until: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights not in ("fast", "persistent"):
+            raise InputError(f"weights={self.weights}: must be fast or persistent")
+        if self.warmup_steps < 0:
+            raise InputError(f"warmup_steps={self.warmup_steps}: must be 0 or more")
+        if self.weights_until is not None and self.weights_until < self.warmup_steps:
+            raise InputError(
+                f"weights_until={self.weights_until}: the shared weights cannot rest before the end of "
+                f"warmup_steps={self.warmup_steps}"
+            )
+
+    def phase(self, meta_step: int) -> Phase:
+        """Return what a meta-step trains; a function of its number alone, so that a resumed run goes on in turn."""
+        if meta_step < self.warmup_steps:
+            return "warmup"
+        return "joint" if self.weights_until is None or meta_step < self.weights_until else "policy"
+
+
+@dataclass(frozen=True)
+class MetaTest:
+    """What happens to the controller on a task of validation or test.
+
+    Attributes:
+        test_reward: reward that the controller adapts to before it chooses the task's architecture; None does not
+            adapt.
+        oracle_adaptation: let test_reward use the labels of the queries that are then scored, for an upper bound.
+    """
+
+    test_reward: RewardName | None = None
+    oracle_adaptation: bool = False
+
+    def provider(self, head: str) -> Reward | None:
+        """Return the reward at test; one with query labels only as an oracle."""
+        if self.test_reward is None:
+            return None
+        if self.oracle_adaptation:
+            return reward_named(self.test_reward, "test_reward", head)
+        return reward_at_test(self.test_reward, head)
+
+    def spent(self, calls: int, before: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a test adds to the summary of a search; warn if it used the labels of the queries.
+
+        Args:
+            calls: reward calls of the test.
+            before: the summary so far.
+        """
+        oracle = isinstance(REWARDS[str(self.test_reward)], QueryReward)
+        if oracle:
+            logger.warning(
+                "oracle_adaptation: architectures were chosen by the labels of the queries they are scored on; these "
+                "accuracies are an upper bound, not a result"
+            )
+        total = sum(int(before.get(f"reward_calls_{part}", 0)) for part in ("search", "derive")) + calls
+        own = {"reward_calls_test": calls, "test_reward": str(self.test_reward), "oracle_adaptation": oracle}
+        return {"reward_calls": total, **own}
+
+
+def check_together(policy: ControllerLoop, shared: SharedWeights, scoring: Scoring, test: MetaTest) -> None:
+    """Raise InputError for settings that exclude each other."""
+    outer = scoring.provider()
+    inner = outer if policy.inner_reward is None else reward_named(policy.inner_reward, "inner_reward", scoring.head)
+    if inner is not outer and policy.outer_baseline in ("per_task", "moving_average"):
+        raise InputError(
+            f"outer_baseline={policy.outer_baseline}: subtracts inner rewards, which inner_reward="
+            f"{policy.inner_reward} puts on another scale than reward={scoring.reward}; choose "
+            "leave_one_out with outer_archs=2 or more, self_critical or none"
+        )
+    adapted = test.provider(scoring.head)
+    if adapted not in (None, inner):
+        if policy.inner_baseline == "moving_average":
+            raise InputError(
+                f"test_reward={test.test_reward}: inner_baseline=moving_average averages another reward; set "
+                "inner_reward to the same, or choose leave_one_out, self_critical or none"
+            )
+        logger.warning(
+            "test_reward=%s: the controller is meta-trained to adapt to %s; set inner_reward to the same",
+            test.test_reward,
+            policy.inner_reward or scoring.reward,
+        )
+    if shared.weights == "persistent":
+        _check_persistent(policy, scoring, (inner, outer))
+
+
+def _check_persistent(policy: ControllerLoop, scoring: Scoring, rewards: tuple[Reward, Reward]) -> None:
+    if scoring.head != "linear":
+        raise InputError(
+            f"weights=persistent: head={scoring.head} takes no inner step, so nothing would train; set head=linear"
+        )
+    if not all(isinstance(reward, QueryReward) for reward in rewards):
+        raise InputError(
+            "weights=persistent: children train while they earn query rewards; set reward and inner_reward to "
+            "query_accuracy or negative_query_loss"
+        )
+    for flag, count in (("inner", policy.inner_archs), ("outer", policy.outer_archs)):
+        name = getattr(policy, f"{flag}_baseline")
+        if name == "self_critical" or (name == "leave_one_out" and count > 1):
+            raise InputError(
+                f"{flag}_baseline={name}: with weights=persistent a child starts from what the child before it left, "
+                "so rewards of other samples depend on this one and bias the gradient; choose none or moving_average"
+            )

@@ -1,0 +1,1 @@
+"""Scores of an architecture without training and without query labels."""

@@ -1,0 +1,52 @@
+"""NASWOT: how differently a network's ReLUs treat the images of a batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_RELUS = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
+#: Added to the diagonal: two images with the same code give a low score instead of minus infinity.
+_JITTER = 1e-6
+
+
+class _Codes(TorchDispatchMode):
+    """Records which units are active, at every ReLU of the passes inside the block, functional ones too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func in _RELUS:
+            self.seen.append((out.detach() > 0).flatten(1))
+        return out
+
+
+def naswot(forward: Callable[[Tensor], Tensor], images: Tensor) -> float:
+    """Logarithm of the determinant of the kernel ``K_ij = units - hamming(code_i, code_j)``, in nats.
+
+    A code is the pattern of active units of all ReLUs for one image, at the weights as they are. Higher is better: an
+    architecture that tells the images apart already is easier to train. Needs no labels. Grows with the number of
+    units, so it favours large architectures.
+
+    Source: Mellor et al., ICML 2021, arXiv:2006.04647, equations 2 and 3. Deviation: 1e-6 on the diagonal.
+
+    Args:
+        forward: the network, which must call ReLU on batches ``[B, ...]``; nothing is differentiated or modified.
+        images: ``[B, C, H, W]``.
+
+    Raises:
+        ValueError: if no ReLU ran.
+    """
+    with torch.no_grad(), _Codes() as codes:
+        forward(images)
+    if not codes.seen:
+        raise ValueError("naswot() needs a network with ReLUs")
+    active = torch.cat(codes.seen, dim=1).double()
+    idle = 1 - active
+    kernel = active @ active.T + idle @ idle.T + _JITTER * torch.eye(len(active)).to(active)
+    return float(torch.linalg.slogdet(kernel).logabsdet)
