@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from few_shot_nas.data.source import Source, Split, SplitPlan
-from training import assemble, class_tables
+from training import class_tables
 from training.class_tables import Tables
 
 
@@ -179,6 +179,8 @@ def dots() -> type[Source]:
 @pytest.fixture
 def workplace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dots: type[Source]) -> None:
     """An empty working directory, and dots under the name of the default data."""
+    from training import assemble  # takes seconds, and the parser's tests do without
+
     real = class_tables.load_tables()
     tables = Tables(real.algorithms, real.models, {**real.sources, "Glyphs": dots}, real.datamodules)
     monkeypatch.setattr(class_tables, "load_tables", lambda: tables)
