@@ -168,8 +168,10 @@ def compare_arms(own: Namespace, command: str) -> None:
     """
     from few_shot_nas.runtime.count_progress import CountProgress
     from few_shot_nas.search.arms import all_arms, ladder
+    from few_shot_nas.search.reward_table import planted
 
-    tables = load_tables(own.train_table, own.test_table)
+    train, test = load_tables(own.train_table, own.test_table)
+    tables = planted(train, own.plant), planted(test, own.plant)
     ks, seeds = numbers(own.ks, "--ks"), numbers(own.seeds, "--seeds")
     estimators = tuple(own.estimators.split(","))
     work: list[tuple[str, int, Setting, Callable[[], Outcome]]] = []
@@ -187,7 +189,7 @@ def compare_arms(own: Namespace, command: str) -> None:
             config = {
                 **dataclasses.asdict(setting.loop), "budget": own.budget, "seed": seed, "command": command,
                 "train_table": str(own.train_table), "test_table": str(own.test_table),
-                "wall_seconds": time.monotonic() - started,
+                "wall_seconds": time.monotonic() - started, "plant": own.plant,
             }  # fmt: skip
             write_arm(own.output / name / f"seed{seed}", name, outcome, tables[1].facts, config)
             progress.update(len(rows))
@@ -217,6 +219,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--outer_baseline", default="leave_one_out", help="of the outer samples, as in MAMLENAS")
     add("--outer_archs", type=int, default=4, help="outer samples per task of F and G")
     add("--meta_batch_size", type=int, default=8, help="tasks per meta-step")
+    add("--plant", type=float, default=0.0, metavar="POINTS",
+        help="positive control: points of accuracy by which each source of Mixed favours one op")  # fmt: skip
     own = parser.parse_args(words)
     command = shlex.join(["python", "training/arms.py", *words])
     return guarded(lambda: compare_arms(own, command))

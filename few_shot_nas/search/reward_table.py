@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -101,3 +101,38 @@ def load_table(path: Path, *, complete: bool = True) -> RewardTable:
     if complete and table.done < tasks:
         raise InputError(f"table {path}: {table.done} of {tasks} tasks are filled; run training/stage0.py to its end")
     return table
+
+
+def planted(table: RewardTable, points: float) -> RewardTable:
+    """Add a preference of known size to every reward: the positive control of an experiment that finds nothing.
+
+    Tasks of source i get ``points`` percentage points of accuracy more from the architectures whose first decision is
+    choice ``i mod C`` of its C choices. The other rewards rise by the same multiple of their own spread, the standard
+    deviation of the architectures' means, so that they are as good a sign of the preference as before. Accuracies may
+    pass 1. A learner that sees no task can follow the preference of one source; one that does can follow each.
+
+    Args:
+        table: a table of tasks from at least two sources.
+        points: percentage points of accuracy, 0 or more; 0 returns the table as it is.
+
+    Raises:
+        InputError: if ``points`` is negative, or all tasks are from one source.
+    """
+    if points < 0:
+        raise InputError(f"planted preference of {points} points given, it must be 0 or more")
+    if points == 0:
+        return table
+    if len(np.unique(table.source)) < 2:
+        raise InputError(
+            f"a planted preference of {points} points needs tasks from two sources or more, but those of this table "
+            "are all from one; take a table of data_class=Mixed"
+        )
+    first = table.decisions[:, 0]
+    favoured = first[:, None] == (table.source % (first.max() + 1))[None]
+    spread = {name: float(getattr(table, name).mean((1, 2)).std()) for name in SCORES}
+    rises = {name: points / 100 * spread[name] / spread["accuracy"] for name in SCORES}
+    rewards = {
+        name: getattr(table, name) + favoured[..., None] * np.float32(-rise if name.endswith("loss") else rise)
+        for name, rise in rises.items()
+    }
+    return replace(table, facts={**table.facts, "planted_points": points}, **rewards)

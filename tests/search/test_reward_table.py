@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.search.reward_table import empty_table, load_table
+from few_shot_nas.search.reward_table import SCORES, RewardTable, empty_table, load_table, planted
 
 
 def test_a_table_comes_back_as_it_was_saved(tmp_path: Path) -> None:
@@ -32,3 +32,32 @@ def test_an_unusable_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0 of 9 tasks are filled"):
         load_table(tmp_path / "part.npz")
     assert load_table(tmp_path / "part.npz", complete=False).done == 0
+
+
+def two_sources() -> RewardTable:
+    rng = np.random.default_rng(0)
+    table = empty_table(np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), 6, 2, 3, {"run": "a"})
+    rewards = {name: rng.random((4, 6, 2)).astype(np.float32) for name in SCORES}
+    return dataclasses.replace(table, done=6, source=np.array([0, 1, 2, 0, 1, 2]), **rewards)
+
+
+def test_a_planted_preference_raises_what_each_source_favours_by_the_same_multiple_of_every_spread() -> None:
+    table = two_sources()
+    changed = planted(table, 5.0)
+    for name, sign in (("accuracy", 1), ("loss", -1), ("loo_accuracy", 1), ("loo_loss", -1)):
+        rise = sign * (getattr(changed, name) - getattr(table, name))
+        per_point = getattr(table, name).mean((1, 2)).std() / table.accuracy.mean((1, 2)).std()
+        for architecture, (choice, _) in enumerate(table.decisions):
+            for task, source in enumerate(table.source):
+                wanted = 0.05 * per_point if choice == source % 2 else 0.0
+                np.testing.assert_allclose(rise[architecture, task], wanted, atol=1e-6)
+    assert changed.facts == {"run": "a", "planted_points": 5.0}
+    assert planted(table, 0.0) is table
+
+
+def test_a_preference_cannot_be_planted_in_one_source_or_be_negative() -> None:
+    table = dataclasses.replace(two_sources(), source=np.full(6, 2))
+    with pytest.raises(InputError, match=r"preference of 3\.0 points needs tasks from two sources"):
+        planted(table, 3.0)
+    with pytest.raises(InputError, match=r"preference of -1\.0 points given"):
+        planted(two_sources(), -1.0)
