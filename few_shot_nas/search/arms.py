@@ -310,7 +310,7 @@ def ladder(setting: Setting) -> Mapping[str, Callable[[], Outcome]]:
         inner_reward="accuracy", outer_reward="accuracy", kl_target=None, common=setting.train.replicates < 3,
     )  # fmt: skip
     switches: list[tuple[str, dict[str, Any]]] = [
-        ("seed", {}),
+        ("original", {}),
         ("baseline", {"inner_baseline": "moving_average", "outer_baseline": "moving_average"}),
         ("K4_loo", {"inner_archs": 4, "inner_baseline": "leave_one_out", "outer_baseline": "per_task"}),
         *([] if loop.common else [("crn", dict[str, Any](common=True))]),
