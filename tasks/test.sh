@@ -7,4 +7,5 @@ python=${PYTHON:-.venv/bin/python}
 # The tests' tensors are tiny: more threads only wait for each other, and sums in another order are not bit-equal.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 export MPLBACKEND=Agg
-exec "$python" -m pytest "$@"
+# Two processes, each with whole files: fixtures of a module are built once.
+exec "$python" -m pytest --numprocesses="${TEST_PROCESSES:-2}" --dist=loadfile "$@"
