@@ -112,7 +112,7 @@ def test_the_ladder_adds_one_switch_at_a_time_from_the_published_start() -> None
     assert (first.inner_archs, first.outer_archs, first.estimator, first.common) == (1, 1, "naive", False)
     assert (first.inner_baseline, first.outer_baseline, first.kl_target) == ("none", "none", None)
     assert [name.split("_", 1)[1] for name in loops] == [
-        "seed", "baseline", "K4_loo", "crn", "ce_reward", "emaml", "kl_tuned", "label_free", "conditioned",
+        "original", "baseline", "K4_loo", "crn", "ce_reward", "emaml", "kl_tuned", "label_free", "conditioned",
     ]  # fmt: skip
     assert len({tuple(vars(loop).values()) for loop in loops.values()}) == len(loops)
     assert "L3_crn" not in ladder(setting(make_table(), make_table()))

@@ -60,7 +60,10 @@ def run(*argv: str) -> None:
     assert arms.main(["--train_table=val.npz", "--test_table=test.npz", *QUICK, *argv]) == 0
 
 
-def test_each_arm_and_seed_leaves_a_run_that_reports_can_read(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_arm_and_seed_leaves_a_run_that_reports_can_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "150")  # processes of pytest-xdist have 80, which cuts names short
     run("--arms=A,B,F,C_random_ORACLE_K2")
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "A_uniform", "B_best_fixed", "C_random_ORACLE_K2", "F_fomaml_K2",
