@@ -106,20 +106,22 @@ def load_table(path: Path, *, complete: bool = True) -> RewardTable:
 def planted(table: RewardTable, points: float) -> RewardTable:
     """Add a preference of known size to every reward: the positive control of an experiment that finds nothing.
 
-    Tasks of source i get ``points`` percentage points of accuracy more from the architectures whose first decision is
-    choice ``i mod C`` of its C choices. The other rewards rise by the same multiple of their own spread, the standard
-    deviation of the architectures' means, so that they are as good a sign of the preference as before. Accuracies may
-    pass 1. A learner that sees no task can follow the preference of one source; one that does can follow each.
+    Tasks of source i favour the architectures whose first decision is choice ``i mod C`` of its C choices: a share
+    ``p`` of the queries is answered right by these and wrong by the others,
+    ``accuracy' = (1 - p) accuracy + p favoured``. The other rewards move by the same multiple of their own spread, the
+    standard deviation of the architectures' means, so that they are as good a sign of the preference as before:
+    another ``p`` for the leave-one-out accuracy, and losses fall by that multiple for the favoured ones. A learner that
+    sees no task can follow the preference of one source; one that does can follow each.
 
     Args:
         table: a table of tasks from at least two sources.
-        points: percentage points of accuracy, 0 or more; 0 returns the table as it is.
+        points: the share p in percent, 0 or more and less than 50; 0 returns the table as it is.
 
     Raises:
-        InputError: if ``points`` is negative, or all tasks are from one source.
+        InputError: if ``points`` is out of range, or all tasks are from one source.
     """
-    if points < 0:
-        raise InputError(f"planted preference of {points} points given, it must be 0 or more")
+    if not 0 <= points < 50:
+        raise InputError(f"planted preference of {points} points given, it must be 0 or more and less than 50")
     if points == 0:
         return table
     if len(np.unique(table.source)) < 2:
@@ -128,11 +130,11 @@ def planted(table: RewardTable, points: float) -> RewardTable:
             "are all from one; take a table of data_class=Mixed"
         )
     first = table.decisions[:, 0]
-    favoured = first[:, None] == (table.source % (first.max() + 1))[None]
+    favoured = (first[:, None] == (table.source % (first.max() + 1))[None])[..., None]
     spread = {name: float(getattr(table, name).mean((1, 2)).std()) for name in SCORES}
-    rises = {name: points / 100 * spread[name] / spread["accuracy"] for name in SCORES}
-    rewards = {
-        name: getattr(table, name) + favoured[..., None] * np.float32(-rise if name.endswith("loss") else rise)
-        for name, rise in rises.items()
-    }
+    rewards = {}
+    for name in SCORES:
+        size = np.float32(points / 100 * spread[name] / spread["accuracy"])
+        own = getattr(table, name)
+        rewards[name] = own - size * favoured if name.endswith("loss") else (1 - size) * own + size * favoured
     return replace(table, facts={**table.facts, "planted_points": points}, **rewards)

@@ -41,16 +41,19 @@ def two_sources() -> RewardTable:
     return dataclasses.replace(table, done=6, source=np.array([0, 1, 2, 0, 1, 2]), **rewards)
 
 
-def test_a_planted_preference_raises_what_each_source_favours_by_the_same_multiple_of_every_spread() -> None:
+def test_a_planted_preference_moves_every_reward_by_the_same_multiple_of_its_spread() -> None:
     table = two_sources()
     changed = planted(table, 5.0)
-    for name, sign in (("accuracy", 1), ("loss", -1), ("loo_accuracy", 1), ("loo_loss", -1)):
-        rise = sign * (getattr(changed, name) - getattr(table, name))
-        per_point = getattr(table, name).mean((1, 2)).std() / table.accuracy.mean((1, 2)).std()
+    for name in SCORES:
+        before, after = getattr(table, name), getattr(changed, name)
+        share = 0.05 * before.mean((1, 2)).std() / table.accuracy.mean((1, 2)).std()
         for architecture, (choice, _) in enumerate(table.decisions):
             for task, source in enumerate(table.source):
-                wanted = 0.05 * per_point if choice == source % 2 else 0.0
-                np.testing.assert_allclose(rise[architecture, task], wanted, atol=1e-6)
+                fits = float(choice == source % 2)
+                old = before[architecture, task]
+                wanted = old - share * fits if name.endswith("loss") else (1 - share) * old + share * fits
+                np.testing.assert_allclose(after[architecture, task], wanted, atol=1e-6)
+    assert changed.accuracy.min() >= 0 and changed.accuracy.max() <= 1
     assert changed.facts == {"run": "a", "planted_points": 5.0}
     assert planted(table, 0.0) is table
 
@@ -59,5 +62,6 @@ def test_a_preference_cannot_be_planted_in_one_source_or_be_negative() -> None:
     table = dataclasses.replace(two_sources(), source=np.full(6, 2))
     with pytest.raises(InputError, match=r"preference of 3\.0 points needs tasks from two sources"):
         planted(table, 3.0)
-    with pytest.raises(InputError, match=r"preference of -1\.0 points given"):
-        planted(two_sources(), -1.0)
+    for points in (-1.0, 50.0):
+        with pytest.raises(InputError, match=rf"preference of {points} points given"):
+            planted(two_sources(), points)
