@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from few_shot_nas.algorithms.gradient_learner import GradientLearner, TaskProblem, head_names
+from few_shot_nas.algorithms.gradient_learner import GradientLearner, TaskProblem
+from few_shot_nas.algorithms.linear_head import head_names
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.forward_context import forward_context

@@ -2,8 +2,10 @@
 
 from torch import nn
 
-from few_shot_nas.algorithms.gradient_learner import GradientLearner, head_names
+from few_shot_nas.algorithms.gradient_learner import GradientLearner
+from few_shot_nas.algorithms.linear_head import head_names
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
+from few_shot_nas.errors import InputError
 
 
 class BOIL(GradientLearner):
@@ -19,6 +21,9 @@ class BOIL(GradientLearner):
         inner: the inner loop.
         outer: the outer loop.
         seed: names every random stream of the run.
+
+    Raises:
+        InputError: if ``inner.zero_head`` is set: no gradient would reach the body.
     """
 
     def __init__(
@@ -29,6 +34,11 @@ class BOIL(GradientLearner):
         outer: OuterLoop = OuterLoop(),
         seed: int = 0,
     ) -> None:
+        if inner.zero_head:
+            raise InputError(
+                "BOIL: zero_head=True: its inner loop leaves the head as it is, and no gradient passes a head of "
+                "zeros; set zero_head=false"
+            )
         super().__init__(net, inner=inner, outer=outer, seed=seed)
         self.head_names = head_names(net, "BOIL")
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.linear_head import start_head
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
@@ -53,6 +54,7 @@ class GradientLearner(EpisodicModule):
     def __init__(self, net: nn.Module, *, inner: InnerLoop, outer: OuterLoop, seed: int) -> None:
         super().__init__(net, outer=outer, seed=seed)
         self.inner = inner
+        start_head(net, inner, type(self).__name__)
         self.rates = nn.ParameterDict()
         self.hparams.update(dataclasses.asdict(inner))
 
@@ -202,14 +204,3 @@ class GradientLearner(EpisodicModule):
         }
         support = accuracy(self.support_logits(task, iterates[-1], last), task.support_y)
         return logits, {**watched, "support_accuracy": float(support)}
-
-
-def head_names(net: nn.Module, algorithm: str) -> frozenset[str]:
-    """Return the names of the parameters of ``net.head``.
-
-    Raises:
-        InputError: if the network has no head.
-    """
-    if not isinstance(getattr(net, "head", None), nn.Linear):
-        raise InputError(f"{algorithm} needs a network whose last layer is the linear `head`, not {type(net).__name__}")
-    return frozenset(f"head.{name}" for name, _ in net.head.named_parameters())  # type: ignore[union-attr]

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.linear_head import start_head
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
@@ -100,6 +101,7 @@ class Reptile(EpisodicModule):
         if train_pool not in ("all", "support"):
             raise InputError(f"Reptile: train_pool={train_pool}: must be all or support")
         self.inner = inner
+        start_head(net, inner, "Reptile")
         self.inner_batch = inner_batch
         self.eval_inner_batch = eval_inner_batch or inner_batch
         self.train_pool = train_pool

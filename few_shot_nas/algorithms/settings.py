@@ -36,6 +36,8 @@ class InnerLoop:
         engine: how the second order is computed: unroll keeps the activations of every inner step; sweep keeps one
             step's at a time, gives the same gradient and takes somewhat longer.
         inner_optimizer: sgd, or adam: bias-corrected, differentiable, started afresh for every task.
+        zero_head: start meta-training with the linear head's weights at 0 instead of at random, so that no class is
+            favoured and the first inner step makes a head of the support features alone: far faster to learn.
     """
 
     inner_lr: float = 0.4
@@ -44,6 +46,7 @@ class InnerLoop:
     first_order: bool = False
     engine: Literal["unroll", "sweep"] = "unroll"
     inner_optimizer: Literal["sgd", "adam"] = "sgd"
+    zero_head: bool = False
 
     def __post_init__(self) -> None:
         require_positive(self, "inner_lr", "inner_steps")

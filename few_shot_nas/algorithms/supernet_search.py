@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.linear_head import start_head
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring
 from few_shot_nas.episode import Episode, SupportSet, tasks
 from few_shot_nas.errors import InputError
@@ -97,6 +98,7 @@ class SupernetSearch(EpisodicModule):
             )
         self.supernet = net
         self.inner = inner
+        start_head(net, inner, type(self).__name__)
         self.scoring = scoring
         self.head = scoring.closed_form()
         self.provider = scoring.provider()
