@@ -1,7 +1,8 @@
 """Fill the table of rewards of every architecture of a small space with the frozen weights of a finished search.
 
 ``python training/stage0.py --run_dir=runs/SUPERNET --split=val --tasks=1000 --replicates=2``. A killed command
-continues where it stopped. Flags of run_experiment.py, such as --data_dir or --n_query, replace the run's own.
+continues where it stopped, and a finished one goes on with more --tasks. Flags of run_experiment.py, such as
+--data_dir or --n_query, replace the run's own.
 """
 
 import contextlib
@@ -81,19 +82,21 @@ def facts_of(own: Namespace, parts: Any, checkpoint: Path, values: Any) -> dict[
 
 
 def begin(path: Path, facts: dict[str, Any], supernet: Any, embedding_dim: int) -> "RewardTable":
-    """Return the table of a killed run of the same command, or an empty one.
+    """Return the table of a killed run of the same command or of one with fewer tasks, or an empty one.
 
     Raises:
         InputError: if the file holds another table.
     """
     import numpy as np
 
-    from few_shot_nas.search.reward_table import empty_table, load_table
+    from few_shot_nas.search.reward_table import empty_table, extended, load_table
 
     if not path.is_file():
         decisions = np.array(list(supernet.space.enumerate()), np.int64)
         return empty_table(decisions, facts["tasks"], facts["replicates"], embedding_dim, facts)
     table = load_table(path, complete=False)
+    if table.shape[1] < facts["tasks"]:
+        table = extended(table, facts["tasks"])
     there = table.facts
     other = [f"{key}={there.get(key)} there, {facts[key]} here" for key in facts if there.get(key) != facts[key]]
     if other:

@@ -73,6 +73,16 @@ def empty_table(
     return RewardTable(decisions=decisions, embedding=embedding, source=source, done=0, facts=facts, **nothing)
 
 
+def extended(table: RewardTable, tasks: int) -> RewardTable:
+    """Return the table with room for ``tasks`` tasks, at least as many as it has; those it has stay as they are."""
+    architectures, present, replicates = table.shape
+    larger = empty_table(table.decisions, tasks, replicates, table.embedding.shape[1], {**table.facts, "tasks": tasks})
+    for name in SCORES:
+        getattr(larger, name)[:, :present] = getattr(table, name)
+    larger.embedding[:present], larger.source[:present] = table.embedding, table.source
+    return replace(larger, done=table.done)
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:

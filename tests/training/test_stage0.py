@@ -100,11 +100,22 @@ def test_a_mistake_is_one_line(argv: list[str], message: str, capsys: pytest.Cap
     assert len(lines) == 1 and message in lines[0]
 
 
-def test_another_table_is_not_continued(capsys: pytest.CaptureFixture[str]) -> None:
-    assert stage0.main([*FILL, "--tasks=1"]) == 0
+def test_more_tasks_go_on_from_fewer_and_fewer_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stage0.main([*FILL, "--tasks=2", "--output=whole"]) == 0
+    assert stage0.main([*FILL, "--tasks=1", "--output=grown"]) == 0
+    drawn: list[int] = []
+    whole = stage0.Filler.episode
+    monkeypatch.setattr(
+        stage0.Filler, "episode", lambda self, task_id: drawn.append(task_id) or whole(self, task_id)  # type: ignore
+    )
+    assert stage0.main([*FILL, "--tasks=2", "--output=grown"]) == 0
+    assert drawn == [0, 1]  # task 0 for the length of the embedding only
+    assert arrays(load_table(Path("grown/table_val.npz"))) == arrays(load_table(Path("whole/table_val.npz")))
     with pytest.raises(SystemExit):
-        stage0.main([*FILL, "--tasks=2"])
-    assert "table_val.npz holds another table (tasks=1 there, 2 here)" in capsys.readouterr().err
+        stage0.main([*FILL, "--tasks=1", "--output=grown"])
+    assert "table_val.npz holds another table (tasks=2 there, 1 here)" in capsys.readouterr().err
 
 
 def test_a_space_that_is_too_large_is_refused(
