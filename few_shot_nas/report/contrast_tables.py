@@ -9,7 +9,7 @@ from rich.text import Text
 from few_shot_nas.report.contrasts import Comparison, Contrast
 
 MINUS = "−"
-HEAD = ("difference ± t", "bootstrap", "p", "p Wilcoxon", "p equivalent", "verdict")
+HEAD = ("difference ± t", "bootstrap", "p", "p Wilcoxon", "p equivalent", "p no gain", "verdict")
 
 
 def signed(value: float) -> str:
@@ -30,6 +30,7 @@ def cells(contrast: Contrast) -> tuple[str, ...]:
         p_text(contrast.corrected.bootstrap),
         p_text(contrast.corrected.wilcoxon),
         p_text(contrast.corrected.equivalence),
+        p_text(contrast.corrected.no_gain),
         contrast.verdict,
     )
 
@@ -46,7 +47,8 @@ def notes(comparison: Comparison) -> list[str]:
         f"± is the half-width of the 95 % t-interval over {over}.",
         f"Bootstrap: 95 % percentiles of {comparison.resamples:,} resamples of seeds and, jointly, of tasks; "
         "p is its p-value.",
-        f"Equivalent: within ± {comparison.margin:g} points by two one-sided t-tests over {over}.",
+        f"Equivalent: within ± {comparison.margin:g} points by two one-sided t-tests over {over}; "
+        "no gain: the one of them that bounds it from above, and nothing more is shown.",
         f"All p-values are Holm-corrected for {len(comparison.contrasts)} "
         f"{'contrast' if len(comparison.contrasts) == 1 else 'contrasts'}; the intervals are not. "
         "Better or worse needs the t-test and the bootstrap below 0.05.",

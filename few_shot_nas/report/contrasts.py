@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.paired import hierarchical_bootstrap, holm, t_test, tost, units, wilcoxon
+from few_shot_nas.meta.paired import below, hierarchical_bootstrap, holm, t_test, tost, units, wilcoxon
 from few_shot_nas.meta.statistics import MeanCI, mean_ci
 from few_shot_nas.report.arms import Arm, common_mode, differences, load_arm, require_same_tasks
 from few_shot_nas.report.pairing import task_settings
@@ -30,12 +30,14 @@ class PValues(NamedTuple):
         bootstrap: hierarchical bootstrap over (seed, task).
         wilcoxon: signed-rank test over all tasks.
         equivalence: two one-sided t-tests with the margin.
+        no_gain: one-sided t-test against a gain of the margin or more.
     """
 
     t: float
     bootstrap: float
     wilcoxon: float
     equivalence: float
+    no_gain: float
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Contrast:
             found.append("better" if self.difference.mean > 0 else "worse")
         if self.corrected.equivalence < ALPHA:
             found.append("equivalent")
+        if not found and self.corrected.no_gain < ALPHA:
+            found.append("no gain")
         return ", ".join(found) or "undecided"
 
 
@@ -160,7 +164,8 @@ def contrasts(
         observed = units(values)
         rng = np.random.default_rng(derived_seed("compare", "bootstrap"))
         drawn = hierarchical_bootstrap(values, rng, resamples)
-        p = PValues(t_test(observed), drawn.p_value, wilcoxon(values), tost(observed, margin))
+        one_sided = tost(observed, margin), below(observed, margin)
+        p = PValues(t_test(observed), drawn.p_value, wilcoxon(values), *one_sided)
         found.append((mean_ci(observed), drawn, p))
     by_test = [holm(column) for column in zip(*(p for _, _, p in found), strict=True)]
     corrected = [PValues(*row) for row in zip(*by_test, strict=True)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from few_shot_nas.meta.paired import hierarchical_bootstrap, holm, t_test, tost, units, wilcoxon
+from few_shot_nas.meta.paired import below, hierarchical_bootstrap, holm, t_test, tost, units, wilcoxon
 from few_shot_nas.meta.statistics import mean_ci
 
 
@@ -37,9 +37,10 @@ def test_tost_rejects_exactly_if_the_90_percent_interval_is_inside(mean: float) 
     values = mean + (values - values.mean())
     half = stats.t.ppf(0.95, 39) * values.std(ddof=1) / math.sqrt(40)
     assert (tost(values, 0.5) < 0.05) == (abs(mean) + half < 0.5)
-    above = stats.ttest_1samp(values, -0.5, alternative="greater").pvalue
-    below = stats.ttest_1samp(values, 0.5, alternative="less").pvalue
-    assert tost(values, 0.5) == pytest.approx(max(above, below), rel=1e-9)
+    low = stats.ttest_1samp(values, -0.5, alternative="greater").pvalue
+    high = stats.ttest_1samp(values, 0.5, alternative="less").pvalue
+    assert tost(values, 0.5) == pytest.approx(max(low, high), rel=1e-9)
+    assert below(values, 0.5) == pytest.approx(high, rel=1e-9)
 
 
 def test_tost_without_spread_and_with_a_senseless_margin() -> None:

@@ -83,7 +83,13 @@ def test_the_reference_can_be_chosen(make_run: MakeRun) -> None:
 
 @pytest.mark.parametrize(
     ("shift", "spread", "verdict"),
-    [(0.0, 0.5, "equivalent"), (0.2, 0.5, "better, equivalent"), (-3.0, 2.0, "worse"), (0.4, 8.0, "undecided")],
+    [
+        (0.0, 0.5, "equivalent"),
+        (0.2, 0.5, "better, equivalent"),
+        (-3.0, 2.0, "worse"),
+        (-0.3, 6.0, "no gain"),
+        (0.4, 8.0, "undecided"),
+    ],
 )
 def test_verdicts(shift: float, spread: float, verdict: str) -> None:
     noise = np.random.default_rng(0).normal(size=(1, 400))
