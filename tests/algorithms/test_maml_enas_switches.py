@@ -16,24 +16,14 @@ from few_shot_nas.algorithms.maml_enas_settings import (
 )
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring
 from few_shot_nas.algorithms.supernet_search import WEIGHTS_LOGGED
-from few_shot_nas.episode import Episode, SupportSet
+from few_shot_nas.episode import SupportSet
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.skip_prior import skip_prior_kl
 from few_shot_nas.search.phases import two_phases
 from few_shot_nas.spaces.supernet import Supernet
+from tests.three_way import make_task
 
 LINE = POLICY_LOGGED.index
-
-
-def make_task(seed=0, shots=1, task_id=11):
-    g = torch.Generator().manual_seed(seed)
-    return Episode(
-        torch.randn(3 * shots, 1, 28, 28, generator=g).double(),
-        torch.arange(3).repeat(shots),
-        torch.randn(15, 1, 28, 28, generator=g).double(),
-        torch.arange(3).repeat_interleave(5),
-        torch.tensor(task_id),
-    )
 
 
 def make_search(space="chain", scoring=None, shared=None, test=None, **policy):

@@ -13,20 +13,10 @@ from few_shot_nas.meta.baselines import BASELINES, Evidence, MovingAverage
 from few_shot_nas.meta.estimators import ESTIMATORS
 from few_shot_nas.meta.functional import trainable
 from few_shot_nas.search import simulator
-from few_shot_nas.search.reward_table import RewardTable, empty_table
+from few_shot_nas.search.reward_table import RewardTable
 from few_shot_nas.search.simulator import Environment, SimulatedLoop, new_controller, train
 from few_shot_nas.seeding import generator
-
-DECISIONS = torch.cartesian_prod(torch.arange(3), torch.arange(2)).numpy()
-
-
-def make_table(tasks: int = 12, replicates: int = 2, seed: int = 0) -> RewardTable:
-    rng = np.random.default_rng(seed)
-    table = empty_table(DECISIONS, tasks, replicates, 2, {})
-    for name in ("accuracy", "loss", "loo_accuracy", "loo_loss"):
-        getattr(table, name)[:] = rng.random(table.shape)
-    table.embedding[:] = rng.normal(size=(tasks, 2))
-    return table
+from tests.search.six_archs import DECISIONS, make_table
 
 
 def families(tasks: int) -> RewardTable:
