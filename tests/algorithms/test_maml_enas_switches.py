@@ -253,11 +253,12 @@ def test_without_a_test_reward_every_task_gets_the_derived_architecture():
 
 
 @pytest.mark.parametrize("oracle", [False, True])
-def test_adaptation_at_meta_test_is_counted_and_an_oracle_is_labelled(monkeypatch, caplog, oracle):
+def test_adaptation_at_meta_test_is_counted_and_an_oracle_is_labelled(caplog, oracle):
     reward = "query_accuracy" if oracle else "support_views"
     search = make_search(test={"test_reward": reward, "oracle_adaptation": oracle}, inner_archs=4)
     search.search_summary = {"reward_calls": 30, "reward_calls_search": 20, "reward_calls_derive": 10, "p_max": 0.5}
-    monkeypatch.setattr(search, "_take_rows", lambda: [{"task_id": i, "bn_mode": m} for i in (0, 1) for m in "ts"])
+    for task_id in (0, 1):
+        search.genotype_for(make_task(task_id=task_id))
     search.on_test_epoch_end()
     assert search.search_summary == {
         "reward_calls": 38, "reward_calls_search": 20, "reward_calls_derive": 10, "p_max": 0.5,
