@@ -323,6 +323,11 @@ class EpisodicModule(pl.LightningModule, ABC):
                 self._score(ready)
         return self._take_rows()
 
+    @property
+    def stopped_early(self) -> bool:
+        """Whether training ended for want of a better validation, before ``max_meta_steps``."""
+        return self.meta_step < self.outer.max_meta_steps and self._waiting.enough(self.outer.patience)
+
     def _stop_if_no_better(self) -> None:
         if self._datamodule() is None:
             return

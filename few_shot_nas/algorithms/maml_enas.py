@@ -326,6 +326,7 @@ class MAMLENAS(ControllerSearch):
         tried = policy.sample(params, self.task_stream("test", task), self.policy.inner_archs)
         rewards = torch.tensor([score(a) for a in tried], device=self.device)
         baseline = self.subtracted(self.inner_baseline, rewards, rewards, lambda: score(policy.greedy(params)))
+        self.scoring_calls += self.policy.inner_archs + self.inner_baseline.greedy
         return self.estimator.adapt(
             policy.log_probs, params, tried, rewards - baseline, lr=self.policy.controller_inner_lr
         )
@@ -343,9 +344,7 @@ class MAMLENAS(ControllerSearch):
         super().on_test_epoch_end()
         if self.test_provider is None:
             return
-        tested = len({row["task_id"] for row in self.test_rows})
-        calls = tested * (self.policy.inner_archs + self.inner_baseline.greedy)
-        self.search_summary.update(self.meta_test.spent(calls, self.search_summary))
+        self.search_summary.update(self.meta_test.spent(self.take_scoring_calls(), self.search_summary))
 
     # ---- what outlives a step ---------------------------------------------------------------------------------------
 

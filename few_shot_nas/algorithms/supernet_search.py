@@ -20,6 +20,7 @@ from few_shot_nas.meta.inner_loop import adapt
 from few_shot_nas.meta.metric import ways
 from few_shot_nas.meta.outer_loss import query_logits, support_loss
 from few_shot_nas.meta.statistics import accuracy
+from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.gradients import gather_rows, world
 from few_shot_nas.search.collapse import GREEDY_ENTROPY, WEIGHTLESS, collapse_warning, weightless_fraction
 from few_shot_nas.search.derive import Decisions, rank
@@ -71,6 +72,10 @@ class SupernetSearch(EpisodicModule):
         derive_episodes: validation episodes on which they compete; the derivation spends
             ``derive_candidates * derive_episodes`` reward calls.
         seed: names every random stream of the run.
+
+    Attributes:
+        scoring_calls: reward calls of this rank on tasks of a validation or test that are not counted yet.
+        validation_calls: reward calls in the validations of training, of all ranks.
     """
 
     default_model: ClassVar[str] = "Supernet"
@@ -105,6 +110,7 @@ class SupernetSearch(EpisodicModule):
         self.uses_head = self.head is None  # type: ignore[misc]  # closed forms take any number of ways
         self.derive_candidates = derive_candidates
         self.derive_episodes = derive_episodes
+        self.scoring_calls = self.validation_calls = 0
         self._warned_of_collapse = False
         self.hparams.update({**dataclasses.asdict(inner), **dataclasses.asdict(scoring)})
 
@@ -179,15 +185,24 @@ class SupernetSearch(EpisodicModule):
         with torch.no_grad():
             return float(provider.score(SharedChild(self, self.supernet.space.decode(decisions)), support))
 
-    # ---- collapse -------------------------------------------------------------------------------------------------
+    def take_scoring_calls(self) -> int:
+        """Return ``scoring_calls`` of all ranks and count from 0 again. A collective: every rank must call it."""
+        rows = gather_rows([{"calls": self.scoring_calls}])
+        self.scoring_calls = 0
+        return sum(row["calls"] for row in rows)
+
+    # ---- validation -------------------------------------------------------------------------------------------------
 
     def entropy_fraction(self) -> float | None:
         """Return the policy's entropy along its greedy architecture over the maximum; None if there is no policy."""
         return None
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores and how far the greedy architecture has collapsed, and warn once if it has."""
+        """Count rewards, log the scores and how far the greedy architecture has collapsed, and warn once if it has."""
         super().on_validation_epoch_end()
+        calls = self.take_scoring_calls()
+        if self._datamodule() is not None:
+            self.validation_calls += calls
         fraction = self.entropy_fraction()
         if fraction is None:
             return
@@ -243,7 +258,10 @@ class SupernetSearch(EpisodicModule):
         return list(tasks(self.transfer_batch_to_device(batch, self.device, 0)))
 
     def finish_search(self, datamodule: Any) -> None:
-        """Let the candidates compete on validation episodes, keep the best as ``genotype`` and count the rewards."""
+        """Let the candidates compete on validation episodes, keep the best as ``genotype`` and count the rewards.
+
+        Those of the validations stand beside the total ``reward_calls``, the budget by which searches are compared.
+        """
         episodes = self.episodes_of(datamodule, "val", range(self.derive_episodes))
         ranking = self.score_candidates(self.propose(), episodes)
         self.genotype = self.supernet.space.decode(ranking[0][0])
@@ -252,4 +270,18 @@ class SupernetSearch(EpisodicModule):
             "reward_calls": spent + len(ranking) * len(episodes),
             "reward_calls_search": spent,
             "reward_calls_derive": len(ranking) * len(episodes),
+            **({"reward_calls_validation": self.validation_calls} if self.validation_calls else {}),
         }
+
+    # ---- checkpoints ------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the reward calls of the validations."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[KEY]["validation_calls"] = self.validation_calls
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the reward calls of the validations."""
+        super().on_load_checkpoint(checkpoint)
+        # Checkpoints of versions without these begin to count where they are continued.
+        self.validation_calls = checkpoint[KEY].get("validation_calls", 0)

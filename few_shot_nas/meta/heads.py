@@ -1,7 +1,8 @@
 """Closed-form classifiers on the features of one task: no inner loop, no parameters, differentiable in the features.
 
 A head maps (support features ``[S, D]``, labels ``[S]``, query features ``[Q, D]``, N) to logits ``[Q, N]``. Each also
-scores the support images themselves, every one by the head of the others, at the cost of one fit.
+scores the support images themselves, every one by the head of the others, at the cost of one fit. The prototype head
+takes further leading axes, the same for support and query features: many feature extractors on one task.
 
 Both heads measure features in units of ``sqrt(D)``: inner products and squared distances are means over the D features
 instead of sums, so that neither temperature nor regularisation depends on how wide the network is.
@@ -26,20 +27,21 @@ LeaveOneOut = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def prototype_logits(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-    """Minus the squared distance to the class means over D, ``-|q - c_n|^2 / D``, ``[Q, N]``.
+    """Minus the squared distance to the class means over D, ``-|q - c_n|^2 / D``, ``[..., Q, N]``.
 
     Source: Snell et al., NeurIPS 2017, arXiv:1703.05175, equations 1 and 2. Deviation: the division by the number of
     features D, a fixed temperature. Without it the logits of a freshly initialised network grow with D, and the
     cross-entropy of its confident mistakes is large and hardly differentiable.
     """
-    return squared_euclidean_logits(query, prototypes(support, labels, n_way)) / support.shape[1]
+    return squared_euclidean_logits(query, prototypes(support, labels, n_way)) / support.shape[-1]
 
 
 def prototype_left_out(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """Logits ``[S, N]`` of every support image by the :func:`prototype_logits` of the other S - 1.
+    """Logits ``[..., S, N]`` of every support image by the :func:`prototype_logits` of the other S - 1.
 
     Taking image i out of its class of n moves that mean c to ``(n c - x_i) / (n - 1)`` and leaves the others: so the
-    squared distance to the own class grows by ``(n / (n - 1))^2``. Every class needs two images.
+    squared distance to the own class grows by ``(n / (n - 1))^2``. Every class needs two images. Batch statistics
+    within the features still contain the image.
     """
     logits = prototype_logits(support, labels, support, n_way)
     counts = torch.bincount(labels, minlength=n_way).to(logits.dtype)

@@ -1,6 +1,7 @@
 """Classifying by comparison in feature space: prototypes, distances, attention. Nothing here has parameters.
 
-Shapes: S support images, Q query images, D features, N ways.
+Shapes: S support images, Q query images, D features, N ways. Prototypes and squared distances take further leading
+axes, such as one of many feature extractors.
 """
 
 import torch
@@ -17,24 +18,25 @@ def prototypes(features: Tensor, labels: Tensor, n_way: int) -> Tensor:
     """Mean feature vector of every class (Snell et al., NeurIPS 2017, arXiv:1703.05175, equation 1).
 
     Args:
-        features: ``[S, D]``.
+        features: ``[..., S, D]``.
         labels: ``[S]`` int64, every class 0..N-1 at least once.
         n_way: number of classes N.
 
     Returns:
-        ``[N, D]``.
+        ``[..., N, D]``.
     """
-    sums = features.new_zeros(n_way, features.shape[1]).index_add(0, labels, features)
+    sums = features.new_zeros(*features.shape[:-2], n_way, features.shape[-1]).index_add(-2, labels, features)
     return sums / torch.bincount(labels, minlength=n_way).to(features.dtype).unsqueeze(1)
 
 
 def squared_euclidean_logits(query: Tensor, centres: Tensor) -> Tensor:
-    """Minus the squared Euclidean distance of every ``query [Q, D]`` to every one of ``centres [N, D]``: ``[Q, N]``.
+    """Minus the squared distance of every ``query [..., Q, D]`` to each of ``centres [..., N, D]``: ``[..., Q, N]``.
 
     Squared, as in the paper (its equation 2 with the Bregman divergence of section 2.4); the plain distance is another
-    temperature. Differences are taken before squaring, so that close features in low precision do not cancel.
+    temperature. Differences are taken before squaring, so that close features in low precision do not cancel; all
+    ``[..., Q, N, D]`` of them are held at once.
     """
-    return -(query.unsqueeze(1) - centres).pow(2).sum(dim=-1)
+    return -(query.unsqueeze(-2) - centres.unsqueeze(-3)).pow(2).sum(dim=-1)
 
 
 def cosine_logits(query: Tensor, centres: Tensor, scale: float | Tensor = 1.0) -> Tensor:

@@ -257,27 +257,24 @@ def entropy_curve(run: Run) -> Markup | None:
         return to_svg(figure, "Controller entropy")
 
 
-def adaptation_curve(run: Run) -> Markup | None:
-    """Divergence of the adapted from the meta-learned policy, or None for a search that does not adapt it."""
-    with style():
-        figure, axes = panel()
-        if not _curve(axes, run, "controller/kl_adapt", "divergence", TEAL):
-            return None
-        axes.axhline(0, color=INK, linewidth=0.8, alpha=0.6)
-        _finish(axes, "KL(adapted, meta-learned), nats", legend=False)
-        return to_svg(figure, "Divergence by adaptation")
+#: Columns that are drawn around a line at zero: y label, title and colour.
+_AROUND_ZERO = {
+    "controller/kl_adapt": ("KL(adapted, meta-learned), nats", "Divergence by adaptation", TEAL),
+    # The estimate is unbiased, so without a signal it scatters around zero.
+    "controller/grad_snr": ("signal to noise", "Signal-to-noise ratio of the controller's meta-gradient", RED),
+}
 
 
-def signal_curve(run: Run) -> Markup | None:
-    """Signal-to-noise ratio of the controller's meta-gradient, or None where it was not recorded."""
+def curve_around_zero(run: Run, column: str) -> Markup | None:
+    """``controller/kl_adapt`` or ``controller/grad_snr`` over meta-steps, or None where it was not recorded."""
+    label, title, colour = _AROUND_ZERO[column]
     with style():
         figure, axes = panel()
-        if not _curve(axes, run, "controller/grad_snr", "signal to noise", RED):
+        if not _curve(axes, run, column, label, colour):
             return None
-        # The estimate is unbiased, so without a signal it scatters around zero.
         axes.axhline(0, color=INK, linewidth=0.8, alpha=0.6)
-        _finish(axes, "signal to noise", legend=False)
-        return to_svg(figure, "Signal-to-noise ratio of the controller's meta-gradient")
+        _finish(axes, label, legend=False)
+        return to_svg(figure, title)
 
 
 def episode_histogram(run: Run) -> Markup | None:

@@ -110,8 +110,14 @@ def _one_run(run: Run) -> dict[str, Any]:
     controller = [
         ("Reward of the sampled architectures and the baseline it is compared with.", curves.reward_curves(run)),
         ("Entropy of the policy: it falls as the controller settles on an architecture.", curves.entropy_curve(run)),
-        ("How far a task moves the policy: near 0 the inner step does nothing.", curves.adaptation_curve(run)),
-        ("Signal to noise of the controller's meta-gradient between two rows.", curves.signal_curve(run)),
+        (
+            "How far a task moves the policy: near 0 the inner step does nothing.",
+            curves.curve_around_zero(run, "controller/kl_adapt"),
+        ),
+        (
+            "Signal to noise of the controller's meta-gradient between two rows.",
+            curves.curve_around_zero(run, "controller/grad_snr"),
+        ),
     ]
     learning = [
         ("Mean cross-entropy of the queries after adaptation.", curves.loss_curves(run)),

@@ -95,8 +95,8 @@ class EpisodeProgress(Callback):
     """Progress in meta-steps.
 
     Use it with ``Trainer(enable_progress_bar=False)``. Reads ``module.meta_step``, ``module.last_loss`` and
-    ``module.hparams["max_meta_steps"]``, and ``val/accuracy`` with ``val/ci95`` of the latest validation. Only rank 0
-    writes.
+    ``module.hparams["max_meta_steps"]``, ``module.stopped_early``, and ``val/accuracy`` with ``val/ci95`` of the latest
+    validation. Only rank 0 writes.
 
     Args:
         every_seconds: shortest time between two plain lines; long runs print more rarely, so that the log of a run of
@@ -126,7 +126,9 @@ class EpisodeProgress(Callback):
         accuracy = self._accuracy(trainer)
         if accuracy:
             parts.append(f"val {accuracy}")
-        if self._rate > 0:
+        if module.stopped_early:
+            parts.append(f"stopped early at meta_step {step}")
+        elif self._rate > 0:
             parts.append(f"ETA {clock((total - step) / self._rate)}")
         return " | ".join(parts)
 
@@ -198,6 +200,7 @@ class EpisodeProgress(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Say where the run ended."""
         self._measure(int(pl_module.meta_step))
+        self._advance(int(pl_module.meta_step), self.line(trainer, pl_module))
         self._stop_bar()
         self._say(self.line(trainer, pl_module))
 

@@ -237,6 +237,26 @@ def _draw_replicates(environment: Environment, loop: SimulatedLoop, stream: torc
     return ((outer + offset) % environment.replicates).expand(-1, loop.inner_archs), outer
 
 
+class Training(NamedTuple):
+    """What a meta-step works with.
+
+    Attributes:
+        rows: the controller.
+        loop: how it is trained.
+        environment: the table that rewards are looked up in.
+        state: what the step changes.
+        scale: shift and scale of the task embedding.
+        stream: of all draws.
+    """
+
+    rows: ControllerRows
+    loop: SimulatedLoop
+    environment: Environment
+    state: _State
+    scale: tuple[Tensor, Tensor]
+    stream: torch.Generator
+
+
 class _Rewarded(NamedTuple):
     """Architectures of one meta-batch and what the estimator needs of their rewards, each with a leading axis B."""
 
@@ -249,15 +269,9 @@ class _Rewarded(NamedTuple):
     outer_value: Tensor
 
 
-def _draw_and_reward(
-    rows: ControllerRows,
-    loop: SimulatedLoop,
-    environment: Environment,
-    state: _State,
-    scale: tuple[Tensor, Tensor],
-    stream: torch.Generator,
-) -> _Rewarded:
+def _draw_and_reward(training: Training) -> _Rewarded:
     """Draw tasks, the architectures tried and those of the clones, and look up their rewards; move the averages."""
+    rows, loop, environment, state, scale, stream = training
     estimator, (inner_baseline, outer_baseline) = ESTIMATORS[loop.estimator], loop.baselines()
     tasks = torch.randint(environment.tasks, (loop.tasks,), generator=stream)
     inner_replicate, outer_replicate = _draw_replicates(environment, loop, stream)
@@ -296,17 +310,11 @@ def _draw_and_reward(
     return _Rewarded(context, tried, advantages, prior_value, chosen, outer, outer_value)
 
 
-def meta_step(
-    rows: ControllerRows,
-    loop: SimulatedLoop,
-    environment: Environment,
-    state: _State,
-    scale: tuple[Tensor, Tensor],
-    stream: torch.Generator,
-) -> Tensor:
+def meta_step(training: Training) -> Tensor:
     """Return the outer loss of a meta-batch, differentiable in ``state.params``; write what is logged to ``state``."""
+    rows, loop, state = training.rows, training.loop, training.state
     estimator = ESTIMATORS[loop.estimator if loop.inner_archs else "fomaml"]
-    rewarded = _draw_and_reward(rows, loop, environment, state, scale, stream)
+    rewarded = _draw_and_reward(training)
 
     def terms(own: Tensor | None, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
         tried, advantages, prior_value, chosen, outer, outer_value = given
@@ -344,11 +352,11 @@ def train(loop: SimulatedLoop, environment: Environment, *, reward_calls: int, s
     spread = environment.embedding.std(0, correction=0)
     scale = environment.embedding.mean(0), torch.where(spread > 1e-6, spread, torch.ones_like(spread))
     optimizer = torch.optim.Adam(state.params.values(), lr=loop.controller_lr)
-    stream = generator(seed, "simulator")
+    training = Training(rows, loop, environment, state, scale, generator(seed, "simulator"))
     steps = reward_calls // loop.calls_per_step()
     for step in range(steps):
         optimizer.zero_grad()
-        loss = meta_step(rows, loop, environment, state, scale, stream)
+        loss = meta_step(training)
         torch.autograd.backward(loss)
         if step >= steps // 2:
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in state.params.values()]

@@ -12,8 +12,8 @@ from few_shot_nas.meta.prototype_scores import Scores, leave_one_out_scores, que
 from few_shot_nas.search.prefix_tree import every_architecture
 from few_shot_nas.spaces.supernet import Supernet
 
-#: Numbers of features that are scored at once; more only takes memory.
-_ELEMENTS = 2**23
+#: Differences of features to prototypes that are held at once; more only takes memory.
+_ELEMENTS = 2**20
 
 
 class Entries(NamedTuple):
@@ -35,7 +35,7 @@ def prototype_entries(supernet: Supernet, task: Episode, bn_mode: str, n_way: in
     has_pairs = int(torch.bincount(task.support_y, minlength=n_way).min()) >= 2
     query: list[Scores] = []
     support: list[Scores] = []
-    size = max(1, _ELEMENTS // ((len(task.support_y) + len(task.query_y)) * supernet.feature_dim))
+    size = max(1, _ELEMENTS // ((len(task.support_y) + len(task.query_y)) * n_way * supernet.feature_dim))
     rows = len(task.support_y) if bn_mode == "support" else None
     with torch.no_grad(), forward_context(stat_rows=rows):
         for support_x, query_x in _batches(_features(supernet, task, bn_mode), size):

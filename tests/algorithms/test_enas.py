@@ -9,23 +9,11 @@ import torch
 
 from few_shot_nas.algorithms.enas import ENAS, POLICY_LOGGED, ENASLoop
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
-from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.skip_prior import skip_prior_kl
 from few_shot_nas.runtime.choices_csv import ChoicesCSV
 from few_shot_nas.spaces.supernet import Supernet
-
-
-def make_task(seed=0):
-    g = torch.Generator().manual_seed(seed)
-    y = torch.arange(3)
-    return Episode(
-        torch.randn(3, 1, 28, 28, generator=g).double(),
-        y,
-        torch.randn(15, 1, 28, 28, generator=g).double(),
-        y.repeat_interleave(5),
-        torch.tensor(11),
-    )
+from tests.three_way import make_task
 
 
 def make_search(space="chain", cells=2, **policy):

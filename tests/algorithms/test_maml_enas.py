@@ -18,20 +18,9 @@ from few_shot_nas.meta.estimators import ESTIMATORS
 from few_shot_nas.models.conv4 import Conv4
 from few_shot_nas.search.phases import two_phases
 from few_shot_nas.spaces.supernet import Supernet
+from tests.three_way import make_task
 
 INNER = InnerLoop(inner_lr=0.1, inner_steps=2)
-
-
-def make_task(seed=0):
-    g = torch.Generator().manual_seed(seed)
-    y = torch.arange(3)
-    return Episode(
-        torch.randn(3, 1, 28, 28, generator=g).double(),
-        y,
-        torch.randn(15, 1, 28, 28, generator=g).double(),
-        y.repeat_interleave(5),
-        torch.tensor(11),
-    )
 
 
 def make_search(inner=INNER, **policy):

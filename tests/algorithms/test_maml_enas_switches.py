@@ -16,24 +16,14 @@ from few_shot_nas.algorithms.maml_enas_settings import (
 )
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring
 from few_shot_nas.algorithms.supernet_search import WEIGHTS_LOGGED
-from few_shot_nas.episode import Episode, SupportSet
+from few_shot_nas.episode import SupportSet
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.skip_prior import skip_prior_kl
 from few_shot_nas.search.phases import two_phases
 from few_shot_nas.spaces.supernet import Supernet
+from tests.three_way import make_task
 
 LINE = POLICY_LOGGED.index
-
-
-def make_task(seed=0, shots=1, task_id=11):
-    g = torch.Generator().manual_seed(seed)
-    return Episode(
-        torch.randn(3 * shots, 1, 28, 28, generator=g).double(),
-        torch.arange(3).repeat(shots),
-        torch.randn(15, 1, 28, 28, generator=g).double(),
-        torch.arange(3).repeat_interleave(5),
-        torch.tensor(task_id),
-    )
 
 
 def make_search(space="chain", scoring=None, shared=None, test=None, **policy):
@@ -263,11 +253,12 @@ def test_without_a_test_reward_every_task_gets_the_derived_architecture():
 
 
 @pytest.mark.parametrize("oracle", [False, True])
-def test_adaptation_at_meta_test_is_counted_and_an_oracle_is_labelled(monkeypatch, caplog, oracle):
+def test_adaptation_at_meta_test_is_counted_and_an_oracle_is_labelled(caplog, oracle):
     reward = "query_accuracy" if oracle else "support_views"
     search = make_search(test={"test_reward": reward, "oracle_adaptation": oracle}, inner_archs=4)
     search.search_summary = {"reward_calls": 30, "reward_calls_search": 20, "reward_calls_derive": 10, "p_max": 0.5}
-    monkeypatch.setattr(search, "_take_rows", lambda: [{"task_id": i, "bn_mode": m} for i in (0, 1) for m in "ts"])
+    for task_id in (0, 1):
+        search.genotype_for(make_task(task_id=task_id))
     search.on_test_epoch_end()
     assert search.search_summary == {
         "reward_calls": 38, "reward_calls_search": 20, "reward_calls_derive": 10, "p_max": 0.5,

@@ -8,22 +8,11 @@ from few_shot_nas.algorithms.enas import ENAS
 from few_shot_nas.algorithms.maml_enas import MAMLENAS
 from few_shot_nas.algorithms.random_search import RandomSearch
 from few_shot_nas.algorithms.settings import InnerLoop, Scoring
-from few_shot_nas.episode import Episode
 from few_shot_nas.meta.heads import HEADS
 from few_shot_nas.spaces.supernet import Supernet
+from tests.three_way import make_task
 
 DECISIONS = (1, 3, 0)
-
-
-def make_task(shots=2, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    return Episode(
-        torch.randn(3 * shots, 1, 28, 28, generator=g).double(),
-        torch.arange(3).repeat(shots),
-        torch.randn(15, 1, 28, 28, generator=g).double(),
-        torch.arange(3).repeat_interleave(5),
-        torch.tensor(11),
-    )
 
 
 def make_search(algorithm=RandomSearch, **scoring):
@@ -35,7 +24,7 @@ def make_search(algorithm=RandomSearch, **scoring):
 @pytest.mark.parametrize("algorithm", [RandomSearch, ENAS, MAMLENAS])
 @pytest.mark.parametrize("head", HEADS)
 def test_a_closed_form_child_is_one_pass_of_the_shared_weights_through_the_head(algorithm, head):
-    search, task = make_search(algorithm, head=head), make_task()
+    search, task = make_search(algorithm, head=head), make_task(shots=2)
     genotype = search.supernet.space.decode(DECISIONS)
     support, query = (search.supernet.features(x, genotype) for x in (task.support_x, task.query_x))
     logits = HEADS[head].logits(support, task.support_y, query, 3)
@@ -47,7 +36,7 @@ def test_a_closed_form_child_is_one_pass_of_the_shared_weights_through_the_head(
 
 
 def test_a_closed_form_head_trains_the_path_and_leaves_the_linear_head_alone():
-    search, task = make_search(head="prototype"), make_task()
+    search, task = make_search(head="prototype"), make_task(shots=2)
     genotype = search.supernet.space.decode(DECISIONS)
     search.weights_loss(task, genotype)[0].backward()
     trained = {name for name, value in search.supernet.named_parameters() if value.grad is not None}
@@ -55,7 +44,7 @@ def test_a_closed_form_head_trains_the_path_and_leaves_the_linear_head_alone():
 
 
 def test_in_the_support_bn_mode_each_query_is_scored_on_its_own():
-    search, task = make_search(head="ridge"), make_task()
+    search, task = make_search(head="ridge"), make_task(shots=2)
     search.genotype = search.supernet.space.decode(DECISIONS)
     whole = search.task_logits(task)["support"]
     alone = search.task_logits(task._replace(query_x=task.query_x[4:5], query_y=task.query_y[4:5]))["support"]

@@ -76,6 +76,9 @@ SWITCHED = {
 }
 
 
+ALONE = {"outer_archs": 2, "outer_baseline": "leave_one_out"}
+
+
 @pytest.mark.parametrize("name", ["MAMLENAS"])
 @pytest.mark.parametrize("switched", SWITCHED)
 def test_a_search_with_its_switches_on_continues_with_the_same_bits(
@@ -91,8 +94,45 @@ def test_a_search_with_its_switches_on_continues_with_the_same_bits(
     fit(make_trainer("rest")[0], resumed, make_data(), ckpt_path=checkpoint.last_path)
     same(whole, resumed)
     assert whole.val_accuracy == resumed.val_accuracy
+    assert resumed.validation_calls == whole.validation_calls
     make_trainer()[0].test(resumed, datamodule=make_data(), verbose=False)
     assert resumed.search_summary.get("reward_calls_test", 0) == (10 if "test" in SWITCHED[switched] else 0)
+
+
+@pytest.mark.parametrize(
+    ("test", "policy", "per_task"),
+    [
+        (MetaTest(), ControllerLoop(), 0),
+        (MetaTest("support_views"), ControllerLoop(inner_archs=3, inner_reward="support_views", **ALONE), 3),
+        (
+            MetaTest("support_views"),
+            ControllerLoop(inner_archs=3, inner_reward="support_views", inner_baseline="self_critical", **ALONE),
+            4,
+        ),
+    ],
+)
+def test_adaptation_in_validations_is_counted_beside_the_budget(
+    test, policy, per_task, make_module, make_data, make_trainer
+):
+    module = make_module("MAMLENAS", test=test, policy=policy, derive_candidates=2, derive_episodes=2)
+    given, deployed = [], module.deployed_score
+
+    def counted(provider, support):
+        score = deployed(provider, support)
+        return lambda decisions: given.append(decisions) or score(decisions)
+
+    module.deployed_score = counted
+    data = make_data(val_every=2, val_episodes=3, gap_episodes=2)
+    fit(make_trainer()[0], module, data)
+    module.finish_search(data)
+    assert len(given) == module.validation_calls == 3 * (3 + 2) * per_task
+    assert module.search_summary.get("reward_calls_validation", 0) == len(given)
+    parts = module.search_summary
+    assert parts["reward_calls"] == parts["reward_calls_search"] + parts["reward_calls_derive"]
+    make_trainer()[0].validate(module, datamodule=data, verbose=False)
+    make_trainer()[0].test(module, datamodule=data, verbose=False)
+    assert module.validation_calls == 3 * (3 + 2) * per_task
+    assert module.search_summary.get("reward_calls_test", 0) == 5 * per_task
 
 
 def stop_after(module, steps):

@@ -121,6 +121,7 @@ def test_training_stops_after_so_many_validations_without_a_better_one(
     module = with_patience(make_module, patience, 12)
     rows, checkpoint = fit(make_trainer, module, make_data(12, val_every=2))
     assert module.meta_step == stopped
+    assert module.stopped_early is (stopped < 12)
     assert [row["meta_step"] for row in validations(rows)] == list(range(2, stopped + 1, 2))
     assert load_checkpoint(checkpoint.last_path)["few_shot_nas"]["meta_step"] == stopped
 

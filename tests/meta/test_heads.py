@@ -12,6 +12,7 @@ from few_shot_nas.meta.heads import (
     HEADS,
     RIDGE_LAMBDA,
     RIDGE_SCALE,
+    prototype_left_out,
     prototype_logits,
     ridge_logits,
 )
@@ -53,6 +54,21 @@ def test_left_out_logits_are_those_of_a_refit_without_the_image(name, shots):
         rest = torch.arange(len(support)) != i
         refit = HEADS[name].logits(support[rest], labels[rest], support[i : i + 1], 4)
         torch.testing.assert_close(logits[i : i + 1], refit, rtol=0, atol=1e-10)
+
+
+def test_many_feature_extractors_at_once_get_the_prototype_logits_of_each():
+    drawn = [make_features(seed=seed) for seed in range(3)]
+    support, query = (torch.stack([parts[place] for parts in drawn]) for place in (0, 2))
+    labels = drawn[0][1]
+    both = prototype_logits(support, labels, query, 4), prototype_left_out(support, labels, 4)
+    assert [logits.shape for logits in both] == [(3, 5, 4), (3, 12, 4)]
+    for row in range(3):
+        alone = (
+            prototype_logits(support[row], labels, query[row], 4),
+            prototype_left_out(support[row], labels, 4),
+        )
+        for logits, expected in zip(both, alone, strict=True):
+            torch.testing.assert_close(logits[row], expected, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -89,6 +89,13 @@ def test_the_page_of_a_search_holds_everything_the_run_has(make_run: MakeRun) ->
     assert all(edge.op in page.words for _, edges in run.genotype.edges for edge in edges)
 
 
+def test_the_facts_of_a_search_hold_every_count_of_reward_calls(make_run: MakeRun) -> None:
+    counts = {"reward_calls": 4321, "reward_calls_search": 4001, "reward_calls_validation": 765}
+    words = read(write_report(make_run(results={"search": counts}))).words
+    for label, count in (("Reward calls", 4321), ("Reward calls search", 4001), ("Reward calls validation", 765)):
+        assert re.search(rf"{label}\s*{count}\b", words), label
+
+
 def test_the_same_run_gives_the_same_bytes(make_run: MakeRun) -> None:
     path = make_run()
     assert write_report(path).read_bytes() == write_report(path).read_bytes()

@@ -3,6 +3,7 @@
 import io
 import logging
 import warnings
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,8 +45,10 @@ def trainer(**metrics: float) -> Any:
     )
 
 
-def module(step: int, total: int = 60000, loss: float = 1.0234) -> Any:
-    return SimpleNamespace(meta_step=step, last_loss=loss, hparams={"max_meta_steps": total})
+def module(step: int, total: int = 60000, loss: float = 1.0234, stopped_early: bool = False) -> Any:
+    return SimpleNamespace(
+        meta_step=step, last_loss=loss, hparams={"max_meta_steps": total}, stopped_early=stopped_early
+    )
 
 
 def train(bar: EpisodeProgress, clock: Clock, steps: int, seconds: float, total: int = 60000) -> None:
@@ -154,6 +157,23 @@ def test_a_terminal_gets_a_bar_and_one_last_line(clock: Clock) -> None:
     train(EpisodeProgress(5.0, stream), clock, steps=30, seconds=1.0, total=30)
     assert "━" in stream.getvalue()
     assert "meta_step 30/30 |" in stream.getvalue().rstrip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("make_stream", [io.StringIO, Terminal])
+def test_a_run_that_stopped_early_ends_with_where_and_without_a_time_left(
+    clock: Clock, make_stream: Callable[[], io.StringIO]
+) -> None:
+    stream = make_stream()
+    bar = EpisodeProgress(5.0, stream)
+    bar.on_train_start(trainer(), module(0, 100))
+    clock.now += 15.0
+    bar.on_train_batch_end(trainer(), module(30, 100))
+    assert bar._bar is not None or "ETA 0:35" in stream.getvalue()
+    before = len(stream.getvalue())
+    bar.on_train_end(trainer(), module(30, 100, stopped_early=True))
+    said = stream.getvalue()[before:]
+    assert said.endswith("meta_step 30/100 | 2.0 steps/s | loss 1.02 | stopped early at meta_step 30\n")
+    assert "ETA" not in said
 
 
 def test_an_exception_stops_the_bar(clock: Clock) -> None:

@@ -9,20 +9,11 @@ import torch
 from few_shot_nas.errors import InputError
 from few_shot_nas.search import arms
 from few_shot_nas.search.arms import Setting, all_arms, ladder
-from few_shot_nas.search.reward_table import RewardTable, empty_table
+from few_shot_nas.search.reward_table import RewardTable
 from few_shot_nas.search.simulator import Environment, SimulatedLoop
+from tests.search.six_archs import make_table
 
-DECISIONS = torch.cartesian_prod(torch.arange(3), torch.arange(2)).numpy()
 ESTIMATORS = ("fomaml", "emaml")
-
-
-def make_table(tasks: int = 20, replicates: int = 2, seed: int = 0) -> RewardTable:
-    rng = np.random.default_rng(seed)
-    table = empty_table(DECISIONS, tasks, replicates, 2, {})
-    for name in ("accuracy", "loss", "loo_accuracy", "loo_loss"):
-        getattr(table, name)[:] = rng.random(table.shape)
-    table.embedding[:] = rng.normal(size=(tasks, 2))
-    return table
 
 
 def setting(train: RewardTable, test: RewardTable, budget: int = 240, **loop: object) -> Setting:

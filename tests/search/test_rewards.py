@@ -10,7 +10,7 @@ from few_shot_nas.algorithms.maml_enas import MAMLENAS
 from few_shot_nas.algorithms.maml_enas_settings import ControllerLoop, MetaTest
 from few_shot_nas.algorithms.random_search import RandomSearch
 from few_shot_nas.algorithms.settings import InnerLoop, Scoring
-from few_shot_nas.episode import Episode, SupportSet
+from few_shot_nas.episode import SupportSet
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.heads import HEADS
 from few_shot_nas.search.rewards import (
@@ -21,20 +21,10 @@ from few_shot_nas.search.rewards import (
     shifted_views,
 )
 from few_shot_nas.spaces.supernet import Supernet
+from tests.three_way import make_task
 
 DECISIONS = (1, 3, 0)
 NEEDS_QUERIES = {"query_accuracy", "negative_query_loss"}
-
-
-def make_task(shots=2, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    return Episode(
-        torch.randn(3 * shots, 1, 28, 28, generator=g).double(),
-        torch.arange(3).repeat(shots),
-        torch.randn(15, 1, 28, 28, generator=g).double(),
-        torch.arange(3).repeat_interleave(5),
-        torch.tensor(11),
-    )
 
 
 def make_search(algorithm=RandomSearch, scoring=None, **settings):
@@ -56,7 +46,7 @@ def test_flags_offer_exactly_the_rewards():
 
 @pytest.mark.parametrize("head", ["linear", "prototype"])
 def test_query_rewards_are_scores_of_the_adapted_child(head):
-    search, task = make_search(scoring={"head": head}), make_task()
+    search, task = make_search(scoring={"head": head}), make_task(shots=2)
     loss, accuracy = search.weights_loss(task, search.supernet.space.decode(DECISIONS))
     assert search.scored(REWARDS["query_accuracy"], DECISIONS, task) == float(accuracy)
     assert search.scored(REWARDS["negative_query_loss"], DECISIONS, task) == pytest.approx(-float(loss.detach()))
@@ -77,7 +67,7 @@ def test_leave_one_out_rewards_are_those_of_heads_refitted_without_the_image(hea
 
 
 def test_support_loss_and_views_judge_the_child_adapted_to_the_support_set():
-    search, task = make_search(scoring={"head": "prototype"}), make_task()
+    search, task = make_search(scoring={"head": "prototype"}), make_task(shots=2)
     own, views = features(search, task.support_x), shifted_views(task.support_x)
     loss = F.cross_entropy(HEADS["prototype"].logits(own, task.support_y, own, 3), task.support_y)
     assert search.scored(REWARDS["support_loss"], DECISIONS, task) == pytest.approx(-float(loss.detach()), rel=1e-9)
@@ -98,7 +88,7 @@ def test_views_are_the_four_diagonal_shifts_with_repeated_edges():
 
 @pytest.mark.parametrize("name", [name for name in REWARDS if name not in NEEDS_QUERIES])
 def test_a_support_reward_does_not_change_with_the_queries_and_changes_no_weight(name):
-    search, task = make_search(scoring={"head": "ridge"}), make_task()
+    search, task = make_search(scoring={"head": "ridge"}), make_task(shots=2)
     before = {key: value.clone() for key, value in search.state_dict().items()}
     value = search.scored(REWARDS[name], DECISIONS, task)
     other = make_task(seed=1)

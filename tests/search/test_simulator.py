@@ -13,20 +13,10 @@ from few_shot_nas.meta.baselines import BASELINES, Evidence, MovingAverage
 from few_shot_nas.meta.estimators import ESTIMATORS
 from few_shot_nas.meta.functional import trainable
 from few_shot_nas.search import simulator
-from few_shot_nas.search.reward_table import RewardTable, empty_table
-from few_shot_nas.search.simulator import Environment, SimulatedLoop, new_controller, train
+from few_shot_nas.search.reward_table import RewardTable
+from few_shot_nas.search.simulator import Environment, SimulatedLoop, Training, new_controller, train
 from few_shot_nas.seeding import generator
-
-DECISIONS = torch.cartesian_prod(torch.arange(3), torch.arange(2)).numpy()
-
-
-def make_table(tasks: int = 12, replicates: int = 2, seed: int = 0) -> RewardTable:
-    rng = np.random.default_rng(seed)
-    table = empty_table(DECISIONS, tasks, replicates, 2, {})
-    for name in ("accuracy", "loss", "loo_accuracy", "loo_loss"):
-        getattr(table, name)[:] = rng.random(table.shape)
-    table.embedding[:] = rng.normal(size=(tasks, 2))
-    return table
+from tests.search.six_archs import DECISIONS, make_table
 
 
 def families(tasks: int) -> RewardTable:
@@ -110,7 +100,7 @@ def test_the_meta_gradient_is_that_of_a_loop_over_tasks(controller: str, estimat
     params = trainable(rows)
     state = simulator._State(params, loop.controller_inner_lr)
     scale = torch.zeros(2), torch.ones(2)
-    loss = simulator.meta_step(rows, loop, env, state, scale, generator(1))
+    loss = simulator.meta_step(Training(rows, loop, env, state, scale, generator(1)))
     found = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
     plain = plain_loss(rows, params, loop, table, _Draws(loop, env, generator(1)))
     expected = torch.autograd.grad(plain, list(params.values()), allow_unused=True)
@@ -124,7 +114,7 @@ def test_averages_start_without_bias_and_keep_the_kinds_apart() -> None:
     loop = SimulatedLoop(inner_baseline="moving_average", outer_baseline="moving_average", inner_reward="loss")
     rows = new_controller(loop, env, 0)
     state = simulator._State(trainable(rows), 1.0)
-    simulator.meta_step(rows, loop, env, state, (torch.zeros(2), torch.ones(2)), generator(1))
+    simulator.meta_step(Training(rows, loop, env, state, (torch.zeros(2), torch.ones(2)), generator(1)))
     inner, outer = state.averages
     assert inner.value < 0 < outer.value and inner != MovingAverage()
 

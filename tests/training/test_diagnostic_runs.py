@@ -54,10 +54,12 @@ def test_a_learner_of_episodes_starts_from_the_body_of_a_flat_one(
     assert len(lines) == 1 and f"{expected} {there}" in lines[0]
 
 
-def test_early_stopping_and_the_gap_are_flags_and_in_the_files_of_a_run() -> None:
+def test_early_stopping_and_the_gap_are_flags_and_in_the_files_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     run(*TINY, "--max_meta_steps=40", "--run_dir=a", "--patience=1", "--gap_episodes=2", "--outer_lr=1e-12")
     results, rows = read("a")
     assert results["meta_steps"] == 4 and rows[-1]["meta_step"] == "4"
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("meta_step 4/40 |")]
+    assert lines[-1].endswith("| stopped early at meta_step 4")
     for row in (row for row in rows if row["val/accuracy"]):
         assert float(row["val/gap"]) == float(row["train/eval_accuracy"]) - float(row["val/accuracy"])
         assert row["val/accuracy_step0"] and row["val/accuracy_step3"] == row["val/accuracy"]
