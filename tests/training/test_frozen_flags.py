@@ -26,7 +26,7 @@ OUTER = (
     "meta_grad_clip bn_mode log_every log_grad_norm log_inner_steps patience"
 ).split()
 SCORING = ["head", "reward"]
-INNER = "inner_lr inner_steps eval_inner_steps first_order engine inner_optimizer".split()
+INNER = "inner_lr inner_steps eval_inner_steps first_order engine inner_optimizer zero_head".split()
 DERIVE = "derive_candidates derive_episodes".split()
 SPACE = "space channels cells nodes".split()
 CONTROLLER = (
