@@ -193,9 +193,10 @@ def compare_arms(own: Namespace, command: str) -> None:
     from few_shot_nas.search.reward_table import planted
 
     train, test = load_tables(own.train_table, own.test_table)
+    chosen = choice_arms(own, test)
     tables = planted(train, own.plant), planted(test, own.plant)
     ks, seeds = numbers(own.ks, "--ks"), numbers(own.seeds, "--seeds")
-    estimators, chosen = tuple(own.estimators.split(",")), choice_arms(own, test)
+    estimators = tuple(own.estimators.split(","))
     work: list[tuple[str, int, Setting, Callable[[], Outcome]]] = []
     for seed in seeds:
         setting = settings(own, tables, seed)
