@@ -11,6 +11,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from training.exits import OneLineParser, guarded
 
 if TYPE_CHECKING:
     from few_shot_nas.search.arms import Outcome, Setting
+    from few_shot_nas.search.choices import Choices
     from few_shot_nas.search.reward_table import RewardTable
 
 #: Facts that the two tables must share.
@@ -109,6 +111,26 @@ def settings(own: Namespace, tables: "tuple[RewardTable, RewardTable]", seed: in
     return Setting(train, test, loop, own.budget, seed, hand_made(tables[0].facts))
 
 
+def choice_arms(own: Namespace, test: "RewardTable") -> "dict[str, Choices]":
+    """Return the arms of --choices by name.
+
+    Raises:
+        InputError: if a file cannot be used with the test table, or two are of the same arm.
+    """
+    from few_shot_nas.search.choices import check_same_tasks, load_choices
+
+    if own.choices and own.plant:
+        raise InputError("--choices with --plant: a preference planted in the table is not in the images; leave one")
+    found: dict[str, Choices] = {}
+    for path in (Path(word.strip()) for word in own.choices.split(",") if word.strip()):
+        choices = load_choices(path)
+        check_same_tasks(path, choices.facts, test.facts)
+        if choices.arm in found:
+            raise InputError(f"--choices={own.choices}: two files of arm {choices.arm}; give one")
+        found[choices.arm] = choices
+    return found
+
+
 def write_arm(
     run_dir: Path, name: str, outcome: "Outcome", facts: Mapping[str, Any], config: Mapping[str, Any]
 ) -> None:
@@ -167,10 +189,11 @@ def compare_arms(own: Namespace, command: str) -> None:
         InputError: if a table, an arm or a flag cannot be used.
     """
     from few_shot_nas.runtime.count_progress import CountProgress
-    from few_shot_nas.search.arms import all_arms, ladder
+    from few_shot_nas.search.arms import all_arms, chosen_arm, ladder
     from few_shot_nas.search.reward_table import planted
 
     train, test = load_tables(own.train_table, own.test_table)
+    chosen = choice_arms(own, test)
     tables = planted(train, own.plant), planted(test, own.plant)
     ks, seeds = numbers(own.ks, "--ks"), numbers(own.seeds, "--seeds")
     estimators = tuple(own.estimators.split(","))
@@ -180,6 +203,7 @@ def compare_arms(own: Namespace, command: str) -> None:
         arms = ladder(setting) if own.ladder else all_arms(setting, ks, estimators)
         names = list(arms) if own.ladder else chosen_arms(own.arms, arms)
         work += [(name, seed, setting, arms[name]) for name in names]
+        work += [(name, seed, setting, partial(chosen_arm, setting, choices)) for name, choices in chosen.items()]
     rows: list[tuple[str, Outcome]] = []
     with CountProgress("arms", len(work)) as progress:
         for name, seed, setting, arm in work:
@@ -189,7 +213,7 @@ def compare_arms(own: Namespace, command: str) -> None:
             config = {
                 **dataclasses.asdict(setting.loop), "budget": own.budget, "seed": seed, "command": command,
                 "train_table": str(own.train_table), "test_table": str(own.test_table),
-                "wall_seconds": time.monotonic() - started, "plant": own.plant,
+                "wall_seconds": time.monotonic() - started, "plant": own.plant, "choices": own.choices,
             }  # fmt: skip
             write_arm(own.output / name / f"seed{seed}", name, outcome, tables[1].facts, config)
             progress.update(len(rows))
@@ -205,6 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--test_table", type=Path, required=True, help="table of the same supernet that they are scored on")
     add("--output", type=Path, required=True, help="folder for one run directory per arm and seed")
     add("--arms", default="A,B,C,D,E,F,G,J", help="letters, or names such as F_emaml_K4")
+    add("--choices", default="", help="files of training/choose.py, an arm H or I each, separated by commas")
     add("--ladder", action="store_true", help="add one remedy at a time to K = 1 without baseline instead")
     add("--seeds", default="0,1,2", help="a repetition each")
     add("--ks", default="1,4,8", help="reward calls per test task of C, E, F and G")

@@ -139,7 +139,7 @@ class Filler:
         from few_shot_nas.data.sampler import image_tensor
 
         data = parts.datamodule
-        self.own, self.source = own, parts.source
+        self.own, self.parts, self.source = own, parts, parts.source
         self.supernet = checked_supernet(parts.net)
         self.shape = {
             "n_way": data.n_way, "k_shot": data.k_shot, "n_query": data.n_query, "replicates": own.replicates,
@@ -148,6 +148,10 @@ class Filler:
         check_replicates(self.source, own.split, **self.shape)
         self.module = parts.module.to(own.device).eval()
         self.images = image_tensor(self.source.split(own.split)).to(own.device)
+
+    def of_split(self, split: str) -> "Filler":
+        """Return what fills the columns of a table of another split."""
+        return Filler(Namespace(**{**vars(self.own), "split": split}), self.parts)
 
     def episode(self, task_id: int) -> tuple["Episode", int]:
         """Return the replicates of a task as a meta-batch, and the part of the data it is from."""
@@ -214,8 +218,8 @@ def fill(table: "RewardTable", path: Path, filler: Filler) -> "RewardTable":
     return table
 
 
-def stage0(own: Namespace, overrides: Sequence[str], command: str) -> None:
-    """Fill the table and write what it is beside it.
+def opened(own: Namespace, overrides: Sequence[str]) -> tuple[Filler, dict[str, Any]]:
+    """Return the tasks and the weights that the flags name, and the facts of a table of them.
 
     Raises:
         InputError: if the run, the space, the split or a flag does not fit.
@@ -228,16 +232,28 @@ def stage0(own: Namespace, overrides: Sequence[str], command: str) -> None:
 
     import torch
 
-    from few_shot_nas.episode import tasks
     from few_shot_nas.runtime.progress import quiet_lightning
-    from training import assemble, results
+    from training import assemble
 
     quiet_lightning()
     own.device = ("cuda" if torch.cuda.is_available() else "cpu") if own.device == "auto" else own.device
     parts = build(own.run_dir, checkpoint, flags)
     assemble.load_weights(checked_supernet(parts.net), str(checkpoint))
     filler = Filler(own, parts)
-    facts = facts_of(own, parts, checkpoint, flags.values)
+    return filler, facts_of(own, parts, checkpoint, flags.values)
+
+
+def stage0(own: Namespace, overrides: Sequence[str], command: str) -> None:
+    """Fill the table and write what it is beside it.
+
+    Raises:
+        InputError: if the run, the space, the split or a flag does not fit.
+    """
+    filler, facts = opened(own, overrides)
+
+    from few_shot_nas.episode import tasks
+    from training import results
+
     path = (own.output or own.run_dir / "stage0") / f"table_{own.split}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     first = next(tasks(filler.episode(0)[0]))
@@ -250,20 +266,25 @@ def stage0(own: Namespace, overrides: Sequence[str], command: str) -> None:
     print(f"table: {path} ({' x '.join(map(str, table.shape))} architectures x tasks x replicates, {spent:.0f} s)")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; 0, or SystemExit with code 2 after one line for a mistake of the user."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    parser = OneLineParser(prog="stage0.py", description=__doc__, allow_abbrev=False)
+def add_task_flags(parser: OneLineParser) -> None:
+    """Add the flags that name tasks and weights."""
     parser.add_argument("--run_dir", type=Path, required=True, help="folder of a finished search of a small space")
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="split of the tasks")
     parser.add_argument("--tasks", type=int, default=1000, help="number of tasks")
     parser.add_argument("--replicates", type=int, default=2, help="disjoint draws of images for each task")
-    parser.add_argument("--head", choices=("prototype", "linear"), default="prototype", help="what classifies features")
     parser.add_argument("--bn_mode", choices=("transductive", "support"), default="transductive", help="as in the runs")
-    parser.add_argument("--bf16", action="store_true", help="run the network in bfloat16")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
     parser.add_argument("--checkpoint", default="last", help="best, last or a path; default last")
-    parser.add_argument("--output", type=Path, help="folder of the table; default RUN_DIR/stage0")
+    parser.add_argument("--output", type=Path, help="folder of the result; default RUN_DIR/stage0")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; 0, or SystemExit with code 2 after one line for a mistake of the user."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = OneLineParser(prog="stage0.py", description=__doc__, allow_abbrev=False)
+    add_task_flags(parser)
+    parser.add_argument("--head", choices=("prototype", "linear"), default="prototype", help="what classifies features")
+    parser.add_argument("--bf16", action="store_true", help="run the network in bfloat16")
     own, rest = parser.parse_known_args(words)
     command = shlex.join(["python", "training/stage0.py", *words])
     return guarded(lambda: stage0(own, rest, command))

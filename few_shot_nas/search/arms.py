@@ -17,6 +17,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.meta.entropy import kl_estimate
 from few_shot_nas.meta.estimators import ESTIMATORS
 from few_shot_nas.meta.functional import Params, trainable
+from few_shot_nas.search.choices import Choices
 from few_shot_nas.search.simulator import (
     Environment,
     Reward,
@@ -146,6 +147,15 @@ def random_search_arm(setting: Setting, calls: int, kind: Reward) -> Outcome:
         return _best_of(setting.test, kind, archs, tasks, replicate)
 
     return Outcome(*_score(setting, choices), 0, calls, {"label_free": kind in LABEL_FREE})
+
+
+def chosen_arm(setting: Setting, choices: Choices) -> Outcome:
+    """H, I: what the network chose for each replicate, scored on the next one; calls are forward passes."""
+    every = torch.cartesian_prod(*[torch.arange(n) for n in setting.test.sizes]).view(-1, len(setting.test.sizes))
+    indices, known = torch.from_numpy(choices.choices), choices.facts
+    facts = {key: known[key] for key in ("label_free", "steps", "rate", "meta_steps_alphas") if key in known}
+    scores = _score(setting, lambda tasks, replicate: every[indices[tasks, replicate]])
+    return Outcome(*scores, known["passes_before"], known["passes_per_task"], facts)
 
 
 # ---- arms with a controller -----------------------------------------------------------------------------------------

@@ -3,18 +3,15 @@
 Shapes: A architectures, T tasks, R replicates of each task, L decisions, D length of the task embedding.
 """
 
-import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.search.array_file import read_arrays, write_arrays
 
 #: Largest space whose table is filled.
 MAX_ARCHITECTURES = 1000
@@ -56,11 +53,7 @@ class RewardTable:
 
     def save(self, path: Path) -> None:
         """Write the table, whole or not at all."""
-        part = path.with_name(path.name + ".part")
-        with part.open("wb") as file:
-            content: dict[str, Any] = {**self.__dict__, "facts": np.array(json.dumps(self.facts))}
-            np.savez(file, **content)
-        os.replace(part, path)
+        write_arrays(path, {name: value for name, value in vars(self).items() if name != "facts"}, self.facts)
 
 
 def empty_table(
@@ -83,16 +76,6 @@ def extended(table: RewardTable, tasks: int) -> RewardTable:
     return replace(larger, done=table.done)
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise InputError(f"table {path} does not exist; training/stage0.py makes one") from error
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise InputError(f"table {path} cannot be read: {error}; make it again with training/stage0.py") from error
-
-
 def load_table(path: Path, *, complete: bool = True) -> RewardTable:
     """Read a table.
 
@@ -103,9 +86,8 @@ def load_table(path: Path, *, complete: bool = True) -> RewardTable:
     Raises:
         InputError: if there is no such file, or it is damaged or incomplete.
     """
-    with _readable(path), np.load(path, allow_pickle=False) as content:
-        found = {field.name: content[field.name] for field in fields(RewardTable)}
-        facts = json.loads(str(found.pop("facts")))
+    names = [field.name for field in fields(RewardTable) if field.name != "facts"]
+    found, facts = read_arrays(path, names, "table", "training/stage0.py")
     table = RewardTable(**{**found, "done": int(found["done"]), "facts": facts})
     tasks = table.shape[1]
     if complete and table.done < tasks:

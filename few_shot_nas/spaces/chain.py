@@ -4,30 +4,16 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.spaces.genotype import Edge, Genotype
-from few_shot_nas.spaces.layered import LayeredBody
+from few_shot_nas.spaces.layered import LayeredBody, OpLayer
 from few_shot_nas.spaces.layout import channels_last
 from few_shot_nas.spaces.norm import BatchNorm2d
 from few_shot_nas.spaces.ops import OPS
 from few_shot_nas.spaces.space import Body, Decision, Menu, SearchSpace, op_index
 
 CHAIN_OPS = ("conv_k3", "conv_k5", "sep_k3", "avg_pool_3x3", "skip_connect")
-
-
-class ChainLayer(nn.Module):
-    """One of several ops, then BN (shared by the ops), ReLU and a 2x2 max-pool."""
-
-    def __init__(self, channels: int, ops: Sequence[str]) -> None:
-        super().__init__()
-        self.ops = nn.ModuleDict({op: OPS[op](channels, channels, 1, True) for op in ops})
-        self.norm = BatchNorm2d(channels)
-
-    def forward(self, x: Tensor, op: str) -> Tensor:
-        """``[B, C, H, W]`` to ``[B, C, H // 2, W // 2]`` through ``op``."""
-        return F.max_pool2d(F.relu(self.norm(self.ops[op](x))), 2)
 
 
 class ChainBody(LayeredBody):
@@ -59,16 +45,18 @@ class ChainBody(LayeredBody):
             nn.ReLU(),
             nn.MaxPool2d(2),
         )
-        self.layers = nn.ModuleList(ChainLayer(channels, ops) for ops in layers.values())
+        self.layers = nn.ModuleList(
+            OpLayer({op: OPS[op](channels, channels, 1, True) for op in ops}, channels) for ops in layers.values()
+        )
         self.feature_dim = channels * size**2
 
     def begin(self, x: Tensor) -> Tensor:
         """Run the stem: ``[B, C, H, W]`` to ``[B, channels, H // 2, W // 2]``."""
         return self.stem(channels_last(x))
 
-    def layer(self, index: int, x: Tensor, op: str) -> Tensor:
-        """Run one layer through ``op``; it halves the image."""
-        return self.layers[index](x, op)
+    def searched(self) -> nn.ModuleList:
+        """Return the layers."""
+        return self.layers
 
     def owned_ops(self) -> Iterator[tuple[str, str, Edge]]:
         """Yield, for each op module held, its name prefix (with the dot), cell type and edge."""

@@ -1,17 +1,15 @@
 """Conv4 with the op of every block searched: 625 architectures, one of which is Conv4."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.spaces.chain import Chain
 from few_shot_nas.spaces.genotype import Edge
-from few_shot_nas.spaces.layered import LayeredBody
+from few_shot_nas.spaces.layered import LayeredBody, OpLayer
 from few_shot_nas.spaces.layout import channels_last
-from few_shot_nas.spaces.norm import BatchNorm2d
 from few_shot_nas.spaces.ops import OPS
 from few_shot_nas.spaces.space import Body, Menu
 
@@ -25,19 +23,6 @@ def block_op(op: str, channels_in: int, channels_out: int) -> nn.Module:
             OPS[op](channels_in, channels_in, 1, True), nn.Conv2d(channels_in, channels_out, 1, bias=False)
         )
     return OPS[op](channels_in, channels_out, 1, True)
-
-
-class Block(nn.Module):
-    """One of several ops, then BN (shared by the ops), ReLU and a 2x2 max-pool: a block of Conv4."""
-
-    def __init__(self, channels_in: int, channels_out: int, ops: Sequence[str]) -> None:
-        super().__init__()
-        self.ops = nn.ModuleDict({op: block_op(op, channels_in, channels_out) for op in ops})
-        self.norm = BatchNorm2d(channels_out)
-
-    def forward(self, x: Tensor, op: str) -> Tensor:
-        """``[B, C, H, W]`` to ``[B, channels_out, H // 2, W // 2]`` through ``op``."""
-        return F.max_pool2d(F.relu(self.norm(self.ops[op](x))), 2)
 
 
 class Conv4ChainBody(LayeredBody):
@@ -64,7 +49,8 @@ class Conv4ChainBody(LayeredBody):
                 f"image; at least image_size={1 << len(blocks)} is needed"
             )
         self.blocks = nn.ModuleList(
-            Block(channels if index else in_channels, channels, ops) for index, ops in enumerate(blocks.values())
+            OpLayer({op: block_op(op, channels if index else in_channels, channels) for op in ops}, channels)
+            for index, ops in enumerate(blocks.values())
         )
         self.feature_dim = channels * size**2
 
@@ -72,9 +58,9 @@ class Conv4ChainBody(LayeredBody):
         """Return the images: the first block is searched."""
         return channels_last(x)
 
-    def layer(self, index: int, x: Tensor, op: str) -> Tensor:
-        """Run one block through ``op``; it halves the image."""
-        return self.blocks[index](x, op)
+    def searched(self) -> nn.ModuleList:
+        """Return the blocks."""
+        return self.blocks
 
     def owned_ops(self) -> Iterator[tuple[str, str, Edge]]:
         """Yield, for each op module held, its name prefix (with the dot), cell type and edge."""

@@ -8,7 +8,8 @@ import torch
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.search import arms
-from few_shot_nas.search.arms import Setting, all_arms, ladder
+from few_shot_nas.search.arms import Setting, all_arms, chosen_arm, ladder
+from few_shot_nas.search.choices import Choices
 from few_shot_nas.search.reward_table import RewardTable
 from few_shot_nas.search.simulator import Environment, SimulatedLoop
 from tests.search.six_archs import make_table
@@ -121,3 +122,18 @@ def test_scores_of_chunks_are_those_of_all_tasks_at_once(monkeypatch: pytest.Mon
     whole = all_arms(own, (1,), ESTIMATORS)["J_hand_made"]().accuracy
     monkeypatch.setattr(arms, "_CHUNK", 3)
     assert torch.equal(all_arms(own, (1,), ESTIMATORS)["J_hand_made"]().accuracy, whole)
+
+
+def test_choices_are_scored_on_the_next_replicate_at_their_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    test = make_table(replicates=3, seed=1)
+    choices = np.random.default_rng(0).integers(6, size=(20, 3))
+    facts = {"label_free": True, "passes_before": 70, "passes_per_task": 15, "rate": 3.0, "method": "alphas"}
+    monkeypatch.setattr(arms, "_CHUNK", 7)
+    outcome = chosen_arm(setting(make_table(replicates=3), test), Choices(choices, facts))
+    for task in range(20):
+        expected = [test.accuracy[choices[task, r], task, (r + 1) % 3] for r in range(3)]
+        assert float(outcome.accuracy[task]) == pytest.approx(np.mean(expected), rel=1e-6)
+        losses = [test.loss[choices[task, r], task, (r + 1) % 3] for r in range(3)]
+        assert float(outcome.loss[task]) == pytest.approx(np.mean(losses), rel=1e-6)
+    assert (outcome.train_calls, outcome.task_calls) == (70, 15)
+    assert outcome.facts == {"label_free": True, "rate": 3.0}

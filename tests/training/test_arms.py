@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from few_shot_nas.report import load_run
+from few_shot_nas.search.choices import Choices
 from few_shot_nas.search.reward_table import RewardTable, empty_table
 from few_shot_nas.spaces.chain import Chain
 from training import analyse_table, arms
@@ -104,6 +105,41 @@ def test_arms_that_cannot_run_are_one_line(fails: Callable[..., str]) -> None:
     assert "weights=abc and def; make both from one supernet" in message
     assert "gone.npz does not exist" in fails(arms.main, *both, "--train_table=gone.npz")
     assert "estimator=best" in fails(arms.main, *both, "--estimators=best")
+
+
+def save_choices(path: str, method: str, **facts: object) -> np.ndarray:
+    choices = np.random.default_rng(7).integers(25, size=(30, 2))
+    own = {"method": method, "label_free": True, "passes_before": 9, "passes_per_task": 75, "steps": 5}
+    Choices(choices, {**FACTS, "split": "test", **own, **facts}).save(Path(path))
+    return choices
+
+
+def test_choices_become_arms_beside_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    choices = save_choices("h.npz", "alphas")
+    save_choices("i.npz", "naswot")
+    run("--arms=A", "--choices=h.npz, i.npz")
+    assert sorted(path.name for path in Path("out").iterdir()) == ["A_uniform", "H_alphas", "I_naswot"]
+    found = load_run("out/H_alphas/seed3")
+    accuracy = make_table(1).accuracy
+    expected = (accuracy[choices[:, 0], np.arange(30), 1] + accuracy[choices[:, 1], np.arange(30), 0]) / 2
+    np.testing.assert_allclose(found.episodes["transductive"].accuracy, expected, rtol=1e-6)
+    assert found.results["search"] == {
+        "reward_calls": 9 + 30 * 75, "reward_calls_search": 9, "reward_calls_per_task": 75,
+    }  # fmt: skip
+    assert found.results["arm"] == {"label_free": True, "steps": 5}
+    assert found.config["choices"] == "h.npz, i.npz"
+    assert "yes" in capsys.readouterr().out
+
+
+def test_choices_that_do_not_fit_are_one_line(fails: Callable[..., str]) -> None:
+    both = ["--train_table=val.npz", "--test_table=test.npz", *QUICK]
+    save_choices("h.npz", "alphas")
+    save_choices("other.npz", "alphas", weights="def", n_query=9)
+    message = fails(arms.main, *both, "--choices=other.npz")
+    assert "choices other.npz do not fit" in message and "n_query=5 there, 9 here; weights=abc there, def" in message
+    assert "--choices=h.npz,h.npz: two files of arm H_alphas" in fails(arms.main, *both, "--choices=h.npz,h.npz")
+    assert "--choices with --plant" in fails(arms.main, *both, "--choices=h.npz", "--plant=5")
+    assert "choices gone.npz does not exist" in fails(arms.main, *both, "--choices=gone.npz")
 
 
 def test_a_table_is_analysed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,139 @@
+"""Choices of a tiny search, from the command line to an arm; the truth is the pure functions on the same tasks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from few_shot_nas.data.source import Source
+from few_shot_nas.episode import tasks
+from few_shot_nas.proxies.naswot import untrained_naswot
+from few_shot_nas.report import load_run
+from few_shot_nas.search.alphas import AlphaLoop, adapted, choice_accuracy, likeliest, meta_learned, neutral_alphas
+from few_shot_nas.search.choices import load_choices
+from few_shot_nas.search.reward_table import load_table
+from training import arms, assemble, choose, class_tables, run_experiment, stage0
+from training.class_tables import Tables
+
+SEARCH = (
+    "--algorithm=RandomSearch --space=chain --cells=2 --channels=2 --n_way=3 --k_shot=2 --n_query=2 "
+    "--meta_batch_size=2 --max_meta_steps=2 --val_every=2 --val_episodes=2 --test_episodes=2 --random_archs=2 "
+    "--derive_candidates=1 --derive_episodes=1 --rewards_per_task=1 --run_dir=s"
+).split()
+TASKS = "--run_dir=s --tasks=4 --replicates=2".split()
+
+
+@pytest.fixture(autouse=True)
+def workplace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dots: type[Source]) -> None:
+    """An empty working directory with a finished search of 25 architectures in ``s``, and few tasks for the rate."""
+    real = class_tables.load_tables()
+    tables = Tables(real.algorithms, real.models, {**real.sources, "Glyphs": dots}, real.datamodules)
+    monkeypatch.setattr(class_tables, "load_tables", lambda: tables)
+    monkeypatch.setattr(assemble, "tensorboard_is_installed", lambda: False)
+    monkeypatch.setattr(choose, "RATE_TASKS", 3)
+    monkeypatch.chdir(tmp_path)
+    assert run_experiment.main(SEARCH) == 0
+
+
+@pytest.fixture
+def filler(workplace: None) -> stage0.Filler:
+    """The tasks of the val split, opened anew."""
+    found: list[stage0.Filler] = []
+
+    def keep(own: object, opened: stage0.Filler) -> tuple[np.ndarray, dict[str, object]]:
+        found.append(opened)
+        return np.zeros((4, 2), np.int64), {"passes_before": 0, "passes_per_task": 0}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(choose.METHODS, "naswot", keep)
+        assert choose.main([*TASKS, "--method=naswot", "--output=thrown_away"]) == 0
+    return found[0]
+
+
+def place(filler: stage0.Filler, decisions: tuple[int, ...]) -> int:
+    return list(filler.supernet.space.enumerate()).index(decisions)
+
+
+def test_alphas_take_the_best_rate_of_training_tasks_and_choose_for_every_replicate(filler: stage0.Filler) -> None:
+    assert choose.main([*TASKS, "--method=alphas", "--steps=2"]) == 0
+    found = load_choices(Path("s/stage0/choices_alphas_val.npz"))
+    start, training = neutral_alphas(filler.supernet), filler.of_split("train")
+    scores = {
+        rate: np.mean([
+            choice_accuracy(filler.supernet, list(tasks(training.episode(i)[0])), start, AlphaLoop(3, 2, rate))
+            for i in range(3)
+        ])
+        for rate in choose.RATES
+    }  # fmt: skip
+    assert found.facts["rate_accuracy"] == {str(rate): pytest.approx(score) for rate, score in scores.items()}
+    assert found.facts["rate"] == max(scores, key=lambda rate: scores[rate])
+    loop = AlphaLoop(3, 2, found.facts["rate"])
+    expected = [
+        [place(filler, likeliest(adapted(filler.supernet, task, start, loop))) for task in tasks(filler.episode(i)[0])]
+        for i in range(4)
+    ]
+    assert found.choices.tolist() == expected and len(np.unique(found.choices)) > 1
+    assert (found.facts["passes_per_task"], found.facts["passes_before"]) == (30, 4 * 3 * 2 * 31)
+    assert found.facts["label_free"] is True and found.facts["weights"]
+
+
+def test_meta_alphas_start_from_what_other_training_tasks_taught(filler: stage0.Filler) -> None:
+    argv = [*TASKS, "--method=meta_alphas", "--steps=1", "--rate=2", "--meta_steps=2", "--meta_lr=0.5"]
+    assert choose.main(argv) == 0
+    found = load_choices(Path("s/stage0/choices_meta_alphas_val.npz"))
+    training = filler.of_split("train")
+    first = [next(tasks(training.episode(task_id)[0])) for task_id in range(3, 11)]
+    loop = AlphaLoop(3, 1, 2.0)
+    start = meta_learned(filler.supernet, [first[:4], first[4:]], neutral_alphas(filler.supernet), loop, 0.5)
+    np.testing.assert_allclose(found.facts["start"], start.numpy(), atol=1e-6)
+    task = next(tasks(filler.episode(2)[0]))
+    assert found.choices[2, 0] == place(filler, likeliest(adapted(filler.supernet, task, start, loop)))
+    assert found.facts["passes_before"] == 2 * 4 * 2 * 15 and found.facts["rate"] == 2.0
+    before = found.choices.tobytes()
+    assert choose.main(argv) == 0
+    assert load_choices(Path("s/stage0/choices_meta_alphas_val.npz")).choices.tobytes() == before
+
+
+def test_the_proxy_chooses_one_architecture_and_becomes_an_arm(filler: stage0.Filler) -> None:
+    for split in ("train", "val"):
+        assert stage0.main([*TASKS, f"--split={split}"]) == 0
+    assert choose.main([*TASKS, "--method=naswot", "--proxy_tasks=2"]) == 0
+    found = load_choices(Path("s/stage0/choices_naswot_val.npz"))
+    training, space = filler.of_split("train"), filler.supernet.space
+    supports = [next(tasks(training.episode(task_id)[0])).support_x for task_id in range(2)]
+    scores = [untrained_naswot(space.decode(decisions), supports, 0) for decisions in space.enumerate()]
+    assert found.choices.shape == (4, 2) and set(found.choices.flatten()) == {int(np.argmax(scores))}
+    assert (found.facts["passes_before"], found.facts["passes_per_task"]) == (50, 0)
+    tables = ["--train_table=s/stage0/table_train.npz", "--test_table=s/stage0/table_val.npz", "--output=out"]
+    assert arms.main([*tables, "--arms=A", "--seeds=0", "--choices=s/stage0/choices_naswot_val.npz"]) == 0
+    accuracy = load_table(Path("s/stage0/table_val.npz")).accuracy[int(np.argmax(scores))].mean(1)
+    run = load_run("out/I_naswot/seed0")
+    np.testing.assert_allclose(run.episodes["transductive"].accuracy, accuracy, rtol=1e-6)
+
+
+def error_of(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        choose.main(argv)
+    assert ended.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    return line
+
+
+def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    alphas, naswot = [*TASKS, "--method=alphas"], [*TASKS, "--method=naswot"]
+    assert "argument --method: invalid choice: 'darts'" in error_of([*TASKS, "--method=darts"], capsys)
+    assert "steps=0, rate=2: needed" in error_of([*alphas, "--steps=0", "--rate=2"], capsys)
+    assert "--meta_steps=0, --meta_lr=0.05: needed" in error_of([*alphas, "--meta_steps=0"], capsys)
+    assert "--proxy_tasks=0: must be at least 1" in error_of([*naswot, "--proxy_tasks=0"], capsys)
+    assert "--tasks=-1: must be at least 1" in error_of([*naswot, "--tasks=-1"], capsys)
+    assert "--method=alphas: k_shot=1 leaves no image" in error_of([*alphas, "--k_shot=1"], capsys)
+
+
+def test_choices_for_another_table_are_refused_before_the_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stage0.main([*TASKS, "--n_query=1"]) == 0
+    monkeypatch.setitem(choose.METHODS, "naswot", lambda own, filler: pytest.fail("the work was begun"))
+    message = error_of([*TASKS, "--method=naswot"], capsys)
+    assert "choices_naswot_val.npz do not fit the table that scores them (n_query=1 there, 2 here)" in message

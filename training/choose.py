@@ -1,0 +1,195 @@
+"""Choose an architecture for every task of a reward table with the network, by gradient (arm H) or by a proxy (arm I).
+
+``python training/choose.py --run_dir=runs/SUPERNET --split=val --tasks=1000 --method=alphas`` writes
+``choices_alphas_val.npz`` beside the table, which training/arms.py takes as ``--choices``. Flags of run_experiment.py,
+such as --data_dir or --n_query, replace the run's own and must be those that the table was filled with.
+"""
+
+import shlex
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from few_shot_nas.errors import InputError
+from training.exits import OneLineParser, guarded
+from training.stage0 import Filler, add_task_flags, opened
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from few_shot_nas.episode import Episode
+    from few_shot_nas.search.alphas import AlphaLoop
+
+#: Step sizes that compete where --rate gives none.
+RATES = (3.0, 10.0, 30.0, 100.0)
+#: Training tasks on which they compete: the first ones. Others are learned from.
+RATE_TASKS = 40
+#: Tasks of a meta-batch of the outer loop, as in T-NAS.
+META_BATCH = 4
+
+Facts = dict[str, Any]
+
+
+def counted(what: str, filler: Filler, ids: range) -> "Iterator[list[Episode]]":
+    """Yield the replicates of tasks by their ids, with a progress bar."""
+    from few_shot_nas.episode import tasks
+    from few_shot_nas.runtime.count_progress import CountProgress
+
+    with CountProgress(what, len(ids)) as progress:
+        for done, task_id in enumerate(ids, start=1):
+            yield list(tasks(filler.episode(task_id)[0]))
+            progress.update(done)
+
+
+def chosen_loop(own: Namespace, filler: Filler, start: "Tensor") -> "tuple[AlphaLoop, Facts]":
+    """Return how alphas are adapted: by --rate, or by the rate whose choices score best on training tasks.
+
+    Raises:
+        InputError: if steps or rate are out of range.
+    """
+    import numpy as np
+
+    from few_shot_nas.search.alphas import AlphaLoop, choice_accuracy, step_cost
+
+    rates = RATES if own.rate is None else (own.rate,)
+    loops = [AlphaLoop(filler.shape["n_way"], own.steps, rate, own.bn_mode) for rate in rates]
+    facts: Facts = {"steps": own.steps, "passes_before": 0, "passes_per_task": own.steps * step_cost(filler.supernet)}
+    if len(loops) == 1:
+        return loops[0], {**facts, "rate": own.rate}
+    training = counted("training tasks", filler.of_split("train"), range(RATE_TASKS))
+    found = [[choice_accuracy(filler.supernet, task, start, loop) for loop in loops] for task in training]
+    means = np.mean(found, axis=0)
+    best = int(means.argmax())
+    passes = len(rates) * RATE_TASKS * filler.shape["replicates"] * (facts["passes_per_task"] + 1)
+    tried = {str(rate): float(mean) for rate, mean in zip(rates, means, strict=True)}
+    return loops[best], {**facts, "rate": rates[best], "rate_accuracy": tried, "passes_before": passes}
+
+
+def meta_start(own: Namespace, filler: Filler, start: "Tensor", loop: "AlphaLoop") -> "Tensor":
+    """Return the start of the alphas after --meta_steps outer steps on training tasks."""
+    from few_shot_nas.search.alphas import meta_learned
+
+    ids = range(RATE_TASKS, RATE_TASKS + META_BATCH * own.meta_steps)
+    firsts = (replicates[0] for replicates in counted("training tasks", filler.of_split("train"), ids))
+    # zip of one iterator with itself: meta-batches of the next tasks
+    return meta_learned(filler.supernet, zip(*[firsts] * META_BATCH, strict=True), start, loop, own.meta_lr)
+
+
+def by_alphas(own: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
+    """H: the alphas of each task after gradient steps on its support set, from zeros or from a learned start.
+
+    Raises:
+        InputError: if the space has no layers, or one shot leaves nothing out.
+    """
+    import numpy as np
+
+    from few_shot_nas.search.alphas import adapted, layers_of, likeliest, neutral_alphas, step_cost
+
+    layers_of(filler.supernet)
+    if filler.shape["k_shot"] < 2:
+        raise InputError(
+            f"--method={own.method}: k_shot={filler.shape['k_shot']} leaves no image of a class once one is left out; "
+            "set --k_shot=2 or more, or take --method=naswot"
+        )
+    start = neutral_alphas(filler.supernet)
+    loop, facts = chosen_loop(own, filler, start)
+    if own.method == "meta_alphas":
+        start = meta_start(own, filler, start, loop)
+        # The query gradient at the end runs through all ops as well.
+        passes = own.meta_steps * META_BATCH * (loop.steps + 1) * step_cost(filler.supernet)
+        learned = {"meta_steps_alphas": own.meta_steps, "meta_lr": own.meta_lr, "start": start.tolist()}
+        facts = {**facts, **learned, "passes_before": facts["passes_before"] + passes}
+    places = {decisions: place for place, decisions in enumerate(filler.supernet.space.enumerate())}
+    choices = [
+        [places[likeliest(adapted(filler.supernet, task, start, loop))] for task in replicates]
+        for replicates in counted("tasks", filler, range(own.tasks))
+    ]
+    return np.array(choices, np.int64), facts
+
+
+def by_naswot(own: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
+    """I: the architecture with the highest mean proxy at initialisation over support sets of training tasks.
+
+    Raises:
+        InputError: if there is no support set.
+    """
+    import numpy as np
+
+    from few_shot_nas.proxies.naswot import untrained_naswot
+    from few_shot_nas.runtime.count_progress import CountProgress
+
+    if own.proxy_tasks < 1:
+        raise InputError(f"--proxy_tasks={own.proxy_tasks}: must be at least 1")
+    training = counted("support sets", filler.of_split("train"), range(own.proxy_tasks))
+    supports = [replicates[0].support_x for replicates in training]
+    space, scores = filler.supernet.space, []
+    with CountProgress("architectures", space.size()) as progress:
+        for decisions in space.enumerate():
+            scores.append(untrained_naswot(space.decode(decisions), supports, filler.seed))
+            progress.update(len(scores))
+    best = int(np.argmax(scores))
+    facts = {"proxy_tasks": own.proxy_tasks, "passes_before": space.size() * len(supports), "passes_per_task": 0}
+    return np.full((own.tasks, own.replicates), best, np.int64), {**facts, "scores": scores}
+
+
+METHODS: "dict[str, Callable[[Namespace, Filler], tuple[np.ndarray, Facts]]]" = {
+    "alphas": by_alphas,
+    "meta_alphas": by_alphas,
+    "naswot": by_naswot,
+}
+
+
+def choose(own: Namespace, overrides: Sequence[str], command: str) -> None:
+    """Choose for every replicate of every task and write it.
+
+    Raises:
+        InputError: if the run, the space, the split or a flag does not fit, or the table beside is of other tasks.
+    """
+    if own.meta_steps < 1 or not own.meta_lr > 0:
+        raise InputError(f"--meta_steps={own.meta_steps}, --meta_lr={own.meta_lr:g}: needed are at least 1 and above 0")
+    filler, facts = opened(own, overrides)
+
+    from few_shot_nas.search.choices import Choices, check_same_tasks
+    from few_shot_nas.search.reward_table import load_table
+    from training import results
+
+    folder = own.output or own.run_dir / "stage0"
+    path, table = folder / f"choices_{own.method}_{own.split}.npz", folder / f"table_{own.split}.npz"
+    if table.is_file():  # before the work, rather than when the choices are used
+        check_same_tasks(path, facts, load_table(table, complete=False).facts)
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    choices, own_facts = METHODS[own.method](own, filler)
+    facts = {**facts, "method": own.method, "label_free": True, **own_facts, "command": command}
+    facts |= {"wall_seconds": time.monotonic() - started, "versions": results.versions()}
+    Choices(choices, facts).save(path)
+    rate = f", rate {facts['rate']:g}" if "rate" in facts else ""
+    print(
+        f"choices: {path} ({own.tasks} x {own.replicates} tasks x replicates, {facts['passes_per_task']} forward "
+        f"passes each{rate}, {facts['wall_seconds']:.0f} s)"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; 0, or SystemExit with code 2 after one line for a mistake of the user."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = OneLineParser(prog="choose.py", description=__doc__, allow_abbrev=False)
+    parser.set_defaults(head="prototype", bf16=False)
+    add_task_flags(parser)
+    add = parser.add_argument
+    add("--method", choices=tuple(METHODS), required=True, help="how to choose: alphas by gradient, or a proxy")
+    add("--steps", type=int, default=5, help="gradient steps of the alphas on a support set")
+    add("--rate", type=float, help=f"their step size; default the best of {RATES} on {RATE_TASKS} training tasks")
+    add("--meta_steps", type=int, default=100, help=f"outer steps of {META_BATCH} training tasks of meta_alphas")
+    add("--meta_lr", type=float, default=0.05, help="rate of Adam in these")
+    add("--proxy_tasks", type=int, default=10, help="training tasks whose support sets rank the architectures")
+    own, rest = parser.parse_known_args(words)
+    command = shlex.join(["python", "training/choose.py", *words])
+    return guarded(lambda: choose(own, rest, command))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
