@@ -189,7 +189,7 @@ def compare_arms(own: Namespace, command: str) -> None:
         InputError: if a table, an arm or a flag cannot be used.
     """
     from few_shot_nas.runtime.count_progress import CountProgress
-    from few_shot_nas.search.arms import all_arms, chosen_arm, ladder
+    from few_shot_nas.search.arms import ablations, all_arms, chosen_arm, ladder
     from few_shot_nas.search.reward_table import planted
 
     train, test = load_tables(own.train_table, own.test_table)
@@ -200,7 +200,9 @@ def compare_arms(own: Namespace, command: str) -> None:
     work: list[tuple[str, int, Setting, Callable[[], Outcome]]] = []
     for seed in seeds:
         setting = settings(own, tables, seed)
-        arms = ladder(setting) if own.ladder else all_arms(setting, ks, estimators)
+        arms = (
+            {**ladder(setting), **ablations(setting)} if own.ladder else dict(all_arms(setting, ks, estimators))
+        )
         names = list(arms) if own.ladder else chosen_arms(own.arms, arms)
         work += [(name, seed, setting, arms[name]) for name in names]
         work += [(name, seed, setting, partial(chosen_arm, setting, choices)) for name, choices in chosen.items()]
@@ -230,7 +232,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--output", type=Path, required=True, help="folder for one run directory per arm and seed")
     add("--arms", default="A,B,C,D,E,F,G,J", help="letters, or names such as F_emaml_K4")
     add("--choices", default="", help="files of training/choose.py, an arm H or I each, separated by commas")
-    add("--ladder", action="store_true", help="add one remedy at a time to K = 1 without baseline instead")
+    add("--ladder", action="store_true",
+        help="instead, add a remedy at a time to K = 1 without baseline, and take each away from all")  # fmt: skip
     add("--seeds", default="0,1,2", help="a repetition each")
     add("--ks", default="1,4,8", help="reward calls per test task of C, E, F and G")
     add("--estimators", default="fomaml,naive,emaml,lvc", help="of F; the first one is that of G")

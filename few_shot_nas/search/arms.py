@@ -309,8 +309,8 @@ def all_arms(setting: Setting, ks: tuple[int, ...], estimators: tuple[str, ...])
     return dict(sorted(arms.items()))
 
 
-def ladder(setting: Setting) -> Mapping[str, Callable[[], Outcome]]:
-    """Return the failure-attribution ladder: from one sample without baseline, one switch added at a time.
+def _remedies(setting: Setting) -> tuple[SimulatedLoop, list[tuple[str, dict[str, Any]]]]:
+    """Return the loop of the original experiment, and the switches that mend it, in order, each with its name.
 
     Without label-free rewards or a third replicate the switches that need them are left out.
     """
@@ -319,8 +319,7 @@ def ladder(setting: Setting) -> Mapping[str, Callable[[], Outcome]]:
         setting.loop, estimator="naive", inner_archs=1, outer_archs=1, inner_baseline="none", outer_baseline="none",
         inner_reward="accuracy", outer_reward="accuracy", kl_target=None, common=setting.train.replicates < 3,
     )  # fmt: skip
-    switches: list[tuple[str, dict[str, Any]]] = [
-        ("original", {}),
+    return loop, [
         ("baseline", {"inner_baseline": "moving_average", "outer_baseline": "moving_average"}),
         ("K4_loo", {"inner_archs": 4, "inner_baseline": "leave_one_out", "outer_baseline": "per_task"}),
         *([] if loop.common else [("crn", dict[str, Any](common=True))]),
@@ -330,8 +329,29 @@ def ladder(setting: Setting) -> Mapping[str, Callable[[], Outcome]]:
         *([("label_free", dict[str, Any](inner_reward=setting.loop.inner_reward))] if has_loo else []),
         ("conditioned", {"conditioned": True}),
     ]
+
+
+def ladder(setting: Setting) -> Mapping[str, Callable[[], Outcome]]:
+    """Return the failure-attribution ladder: from one sample without baseline, one switch added at a time."""
+    loop, switches = _remedies(setting)
     arms: dict[str, Callable[[], Outcome]] = {}
-    for place, (name, change) in enumerate(switches):
+    for place, (name, change) in enumerate([("original", {}), *switches]):
         loop = replace(loop, **change)
         arms[f"L{place}_{name}"] = partial(controller_arm, setting, loop)
+    return arms
+
+
+def ablations(setting: Setting) -> Mapping[str, Callable[[], Outcome]]:
+    """Return the full system with all switches of :func:`ladder`, and without each that makes a difference to it."""
+    start, switches = _remedies(setting)
+
+    def without(name: str | None) -> SimulatedLoop:
+        kept = [change for own, change in switches if own != name]
+        return replace(start, **{key: value for change in kept for key, value in change.items()})
+
+    full = without(None)
+    arms: dict[str, Callable[[], Outcome]] = {"R_full": partial(controller_arm, setting, full)}
+    for name, _ in switches:
+        if without(name) != full:  # a later switch may set all that this one does
+            arms[f"R_without_{name}"] = partial(controller_arm, setting, without(name))
     return arms

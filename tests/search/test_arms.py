@@ -8,7 +8,7 @@ import torch
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.search import arms
-from few_shot_nas.search.arms import Setting, all_arms, chosen_arm, ladder
+from few_shot_nas.search.arms import Setting, ablations, all_arms, chosen_arm, ladder
 from few_shot_nas.search.choices import Choices
 from few_shot_nas.search.reward_table import RewardTable
 from few_shot_nas.search.simulator import Environment, SimulatedLoop
@@ -110,6 +110,25 @@ def test_the_ladder_adds_one_switch_at_a_time_from_the_published_start() -> None
     assert "L3_crn" not in ladder(setting(make_table(), make_table()))
     outcome = ladder(own)["L8_conditioned"]()
     assert outcome.accuracy.shape == (20,)
+
+
+def test_each_ablation_lacks_one_switch_of_the_last_rung() -> None:
+    own = setting(make_table(replicates=3), make_table(replicates=3, seed=1))
+    loops = {name: vars(arm.args[1]) for name, arm in ablations(own).items()}  # type: ignore[attr-defined]
+    full = loops.pop("R_full")
+    assert full == vars(ladder(own)["L8_conditioned"].args[1])  # type: ignore[attr-defined]
+    changed = {name: {key: loop[key] for key in loop if loop[key] != full[key]} for name, loop in loops.items()}
+    assert changed == {
+        "R_without_K4_loo": {
+            "inner_archs": 1, "inner_baseline": "moving_average", "outer_baseline": "moving_average",
+        },
+        "R_without_crn": {"common": False},
+        "R_without_ce_reward": {"outer_reward": "accuracy"},
+        "R_without_emaml": {"estimator": "naive"},
+        "R_without_kl_tuned": {"kl_target": None},
+        "R_without_label_free": {"inner_reward": "loss"},
+        "R_without_conditioned": {"conditioned": False},
+    }  # fmt: skip
 
 
 def test_a_k_below_one_is_refused() -> None:
