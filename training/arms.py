@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Facts that the two tables must share.
 SAME = ("space", "cells", "n_way", "k_shot", "n_query", "head", "bn_mode", "weights")
+#: What the flags of the same names are where they are not given.
+ARMS, KS, ESTIMATORS = "A,B,C,D,E,F,G,J", "1,4,8", "fomaml,naive,emaml,lvc"
 #: Facts of a controller that are printed.
 LOGGED = ("kl_adapt", "entropy_fraction", "grad_snr")
 #: The op that every layer of the hand-made network has.
@@ -182,6 +184,26 @@ def show(rows: Sequence[tuple[str, "Outcome"]]) -> None:
     console().print(table)
 
 
+def check_flags(own: Namespace) -> None:
+    """Refuse numbers and combinations of flags that mean nothing.
+
+    Raises:
+        InputError: for a budget below 1, a negative KL, one file as both tables, or --ladder with flags of the arms.
+    """
+    if own.budget < 1:
+        raise InputError(f"--budget={own.budget}: must be at least 1 reward call")
+    if own.kl_target < 0:
+        raise InputError(f"--kl_target={own.kl_target:g}: must be 0 (keep the inner rate) or more")
+    if own.train_table.resolve() == own.test_table.resolve():
+        raise InputError(
+            f"--train_table and --test_table are both {own.test_table}: arms would be scored on the tasks they learned "
+            "from; fill a table of another split with training/stage0.py"
+        )
+    fixed = [flag for flag in ("arms", "ks", "estimators") if own.ladder and getattr(own, flag) is not None]
+    if fixed:
+        raise InputError(f"--ladder with --{fixed[0]}={getattr(own, fixed[0])}: its rungs are fixed; leave one out")
+
+
 def compare_arms(own: Namespace, command: str) -> None:
     """Run the arms of all seeds, write and print them.
 
@@ -192,18 +214,19 @@ def compare_arms(own: Namespace, command: str) -> None:
     from few_shot_nas.search.arms import ablations, all_arms, chosen_arm, ladder
     from few_shot_nas.search.reward_table import planted
 
+    check_flags(own)
     train, test = load_tables(own.train_table, own.test_table)
     chosen = choice_arms(own, test)
     tables = planted(train, own.plant), planted(test, own.plant)
-    ks, seeds = numbers(own.ks, "--ks"), numbers(own.seeds, "--seeds")
-    estimators = tuple(own.estimators.split(","))
+    ks, seeds = numbers(own.ks or KS, "--ks"), numbers(own.seeds, "--seeds")
+    estimators = tuple((own.estimators or ESTIMATORS).split(","))
     work: list[tuple[str, int, Setting, Callable[[], Outcome]]] = []
     for seed in seeds:
         setting = settings(own, tables, seed)
         arms = (
             {**ladder(setting), **ablations(setting)} if own.ladder else dict(all_arms(setting, ks, estimators))
         )
-        names = list(arms) if own.ladder else chosen_arms(own.arms, arms)
+        names = list(arms) if own.ladder else chosen_arms(own.arms or ARMS, arms)
         work += [(name, seed, setting, arms[name]) for name in names]
         work += [(name, seed, setting, partial(chosen_arm, setting, choices)) for name, choices in chosen.items()]
     rows: list[tuple[str, Outcome]] = []
@@ -230,13 +253,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--train_table", type=Path, required=True, help="table that arms learn on")
     add("--test_table", type=Path, required=True, help="table of the same supernet that they are scored on")
     add("--output", type=Path, required=True, help="folder for one run directory per arm and seed")
-    add("--arms", default="A,B,C,D,E,F,G,J", help="letters, or names such as F_emaml_K4")
+    add("--arms", help=f"letters, or names such as F_emaml_K4; default {ARMS}")
     add("--choices", default="", help="files of training/choose.py, an arm H or I each, separated by commas")
     add("--ladder", action="store_true",
         help="instead, add a remedy at a time to K = 1 without baseline, and take each away from all")  # fmt: skip
     add("--seeds", default="0,1,2", help="a repetition each")
-    add("--ks", default="1,4,8", help="reward calls per test task of C, E, F and G")
-    add("--estimators", default="fomaml,naive,emaml,lvc", help="of F; the first one is that of G")
+    add("--ks", help=f"reward calls per test task of C, E, F and G; default {KS}")
+    add("--estimators", help=f"of F; the first one is that of G; default {ESTIMATORS}")
     add("--budget", type=int, default=20_000, help="reward calls on the train table")
     add("--controller", default="LSTM", help="LSTM or Factorised")
     add("--controller_inner_lr", type=float, default=10.0, help="step size of the inner step at the start")

@@ -321,7 +321,8 @@ def _remedies(setting: Setting) -> tuple[SimulatedLoop, list[tuple[str, dict[str
     )  # fmt: skip
     return loop, [
         ("baseline", {"inner_baseline": "moving_average", "outer_baseline": "moving_average"}),
-        ("K4_loo", {"inner_archs": 4, "inner_baseline": "leave_one_out", "outer_baseline": "per_task"}),
+        ("K4_loo", {"inner_archs": 4, "inner_baseline": "leave_one_out"}),
+        ("per_task", {"outer_baseline": "per_task"}),
         *([] if loop.common else [("crn", dict[str, Any](common=True))]),
         ("ce_reward", {"inner_reward": "loss", "outer_reward": "loss"}),
         ("emaml", {"estimator": "emaml"}),
@@ -331,27 +332,24 @@ def _remedies(setting: Setting) -> tuple[SimulatedLoop, list[tuple[str, dict[str
     ]
 
 
-def ladder(setting: Setting) -> Mapping[str, Callable[[], Outcome]]:
+def ladder(setting: Setting) -> dict[str, "partial[Outcome]"]:
     """Return the failure-attribution ladder: from one sample without baseline, one switch added at a time."""
     loop, switches = _remedies(setting)
-    arms: dict[str, Callable[[], Outcome]] = {}
+    arms: dict[str, partial[Outcome]] = {}
     for place, (name, change) in enumerate([("original", {}), *switches]):
         loop = replace(loop, **change)
         arms[f"L{place}_{name}"] = partial(controller_arm, setting, loop)
     return arms
 
 
-def ablations(setting: Setting) -> Mapping[str, Callable[[], Outcome]]:
-    """Return the full system with all switches of :func:`ladder`, and without each that makes a difference to it."""
+def ablations(setting: Setting) -> dict[str, "partial[Outcome]"]:
+    """Return the last rung of :func:`ladder` without one switch each, where that is no rung of the ladder itself."""
     start, switches = _remedies(setting)
+    rungs = [arm.args[1] for arm in ladder(setting).values()]
 
-    def without(name: str | None) -> SimulatedLoop:
+    def without(name: str) -> SimulatedLoop:
         kept = [change for own, change in switches if own != name]
         return replace(start, **{key: value for change in kept for key, value in change.items()})
 
-    full = without(None)
-    arms: dict[str, Callable[[], Outcome]] = {"R_full": partial(controller_arm, setting, full)}
-    for name, _ in switches:
-        if without(name) != full:  # a later switch may set all that this one does
-            arms[f"R_without_{name}"] = partial(controller_arm, setting, without(name))
-    return arms
+    loops = {f"R_without_{name}": without(name) for name, _ in switches}
+    return {name: partial(controller_arm, setting, loop) for name, loop in loops.items() if loop not in rungs}

@@ -89,11 +89,20 @@ class SimulatedLoop:
         inner = legal_baseline(self.inner_baseline, "inner", "inner_baseline")
         return inner, legal_baseline(self.outer_baseline, "outer", "outer_baseline")
 
+    def rescores(self) -> bool:
+        """Return whether the architectures that were tried are rewarded a second time, as the outer step rewards.
+
+        Two users need numbers of the outer reward's kind: the term that corrects the gradient, and the per-task
+        baseline. Where both steps have the same kind of reward, the first one serves.
+        """
+        used = ESTIMATORS[self.estimator].corrected or self.outer_baseline == "per_task"
+        return bool(self.inner_archs) and self.inner_reward != self.outer_reward and used
+
     def calls_per_step(self) -> int:
         """Return the reward calls of one meta-step."""
         inner, outer = self.baselines()
-        greedy = (inner.greedy if self.inner_archs else 0) + outer.greedy
-        return self.tasks * (self.inner_archs + self.outer_archs + greedy)
+        tried = self.inner_archs + inner.greedy if self.inner_archs else 0
+        return self.tasks * (tried * (2 if self.rescores() else 1) + self.outer_archs + outer.greedy)
 
 
 class Environment:
@@ -296,15 +305,20 @@ def _draw_and_reward(training: Training) -> _Rewarded:
     if loop.inner_archs:
         tried = over_tasks(sample, context, many, first)
         inner = environment.rewards(loop.inner_reward, tried, tasks, inner_replicate)
-        advantages = inner - value(inner_baseline, 0, inner, inner, many, inner_replicate[:, :1])
+        inner_value = value(inner_baseline, 0, inner, inner, many, inner_replicate[:, :1])
+        advantages = inner - inner_value
         # What is subtracted from outer rewards is of their kind: the same children, scored as the outer step does.
-        prior = environment.rewards(loop.outer_reward, tried, tasks, inner_replicate)
-        prior_value = value(inner_baseline, 1, prior, prior, many, inner_replicate[:, :1])
+        prior, prior_value = inner, inner_value
+        if loop.rescores():
+            prior = environment.rewards(loop.outer_reward, tried, tasks, inner_replicate)
+            prior_value = value(inner_baseline, 1, prior, prior, many, inner_replicate[:, :1])
         clones = adapted(rows, estimator, start, context, tried, advantages, state.inner_lr)
     chosen = over_tasks(sample, context, clones, second)
     outer = environment.rewards(loop.outer_reward, chosen, tasks, outer_replicate.expand(-1, loop.outer_archs))
     outer_value = value(outer_baseline, 1, outer, prior, clones, outer_replicate)
-    means = (inner.mean(), prior.mean()) if loop.inner_archs else (outer.mean(), outer.mean())
+    same_kind = loop.rescores() or loop.inner_reward == loop.outer_reward
+    before = prior if loop.inner_archs and same_kind else outer
+    means = (inner if loop.inner_archs else outer).mean(), before.mean()
     updated = [old.updated(float(new), loop.baseline_decay) for old, new in zip(state.averages, means, strict=True)]
     state.averages = updated[0], updated[1]
     return _Rewarded(context, tried, advantages, prior_value, chosen, outer, outer_value)

@@ -91,7 +91,7 @@ def test_adaptation_pays_where_tasks_differ_and_the_reward_says_how() -> None:
     conditioned = table["G_conditioned"]().accuracy.mean()
     scratch = table["E_scratch_K8"]().accuracy.mean()
     assert fixed < 0.65 and conditioned > 0.89
-    assert adapted.accuracy.mean() > fixed + 0.1 and scratch > 0.2
+    assert adapted.accuracy.mean() > fixed + 0.1 and scratch > 0.5
     assert adapted.facts["kl_adapt"] > 0.1  # type: ignore[operator]
 
 
@@ -99,36 +99,34 @@ def test_the_ladder_adds_one_switch_at_a_time_from_the_published_start() -> None
     loops: dict[str, SimulatedLoop] = {}
     own = setting(make_table(replicates=3), make_table(replicates=3, seed=1))
     for name, arm in ladder(own).items():
-        loops[name] = arm.args[1]  # type: ignore[attr-defined]
+        loops[name] = arm.args[1]
     first, *others = loops.values()
     assert (first.inner_archs, first.outer_archs, first.estimator, first.common) == (1, 1, "naive", False)
     assert (first.inner_baseline, first.outer_baseline, first.kl_target) == ("none", "none", None)
     assert [name.split("_", 1)[1] for name in loops] == [
-        "original", "baseline", "K4_loo", "crn", "ce_reward", "emaml", "kl_tuned", "label_free", "conditioned",
+        "original", "baseline", "K4_loo", "per_task", "crn", "ce_reward", "emaml", "kl_tuned", "label_free",
+        "conditioned",
     ]  # fmt: skip
     assert len({tuple(vars(loop).values()) for loop in loops.values()}) == len(loops)
-    assert "L3_crn" not in ladder(setting(make_table(), make_table()))
-    outcome = ladder(own)["L8_conditioned"]()
+    assert "L4_crn" not in ladder(setting(make_table(), make_table()))
+    outcome = ladder(own)["L9_conditioned"]()
     assert outcome.accuracy.shape == (20,)
 
 
 def test_each_ablation_lacks_one_switch_of_the_last_rung() -> None:
     own = setting(make_table(replicates=3), make_table(replicates=3, seed=1))
-    loops = {name: vars(arm.args[1]) for name, arm in ablations(own).items()}  # type: ignore[attr-defined]
-    full = loops.pop("R_full")
-    assert full == vars(ladder(own)["L8_conditioned"].args[1])  # type: ignore[attr-defined]
+    loops = {name: vars(arm.args[1]) for name, arm in ablations(own).items()}
+    full = vars(ladder(own)["L9_conditioned"].args[1])
     changed = {name: {key: loop[key] for key in loop if loop[key] != full[key]} for name, loop in loops.items()}
     assert changed == {
-        "R_without_K4_loo": {
-            "inner_archs": 1, "inner_baseline": "moving_average", "outer_baseline": "moving_average",
-        },
+        "R_without_K4_loo": {"inner_archs": 1, "inner_baseline": "moving_average"},
+        "R_without_per_task": {"outer_baseline": "moving_average"},
         "R_without_crn": {"common": False},
         "R_without_ce_reward": {"outer_reward": "accuracy"},
         "R_without_emaml": {"estimator": "naive"},
         "R_without_kl_tuned": {"kl_target": None},
         "R_without_label_free": {"inner_reward": "loss"},
-        "R_without_conditioned": {"conditioned": False},
-    }  # fmt: skip
+    }  # without the last switch it is the last rung but one
 
 
 def test_a_k_below_one_is_refused() -> None:

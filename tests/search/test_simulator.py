@@ -14,7 +14,7 @@ from few_shot_nas.meta.estimators import ESTIMATORS
 from few_shot_nas.meta.functional import trainable
 from few_shot_nas.search import simulator
 from few_shot_nas.search.reward_table import RewardTable
-from few_shot_nas.search.simulator import Environment, SimulatedLoop, Training, new_controller, train
+from few_shot_nas.search.simulator import Environment, Reward, SimulatedLoop, Training, new_controller, train
 from few_shot_nas.seeding import generator
 from tests.search.six_archs import DECISIONS, make_table
 
@@ -117,6 +117,32 @@ def test_averages_start_without_bias_and_keep_the_kinds_apart() -> None:
     simulator.meta_step(Training(rows, loop, env, state, (torch.zeros(2), torch.ones(2)), generator(1)))
     inner, outer = state.averages
     assert inner.value < 0 < outer.value and inner != MovingAverage()
+
+
+@pytest.mark.parametrize("estimator", ["naive", "emaml"])
+@pytest.mark.parametrize("inner_baseline", ["leave_one_out", "self_critical"])
+@pytest.mark.parametrize("outer_baseline", ["leave_one_out", "per_task", "moving_average", "self_critical"])
+@pytest.mark.parametrize("inner_reward", ["accuracy", "loo_loss"])
+def test_every_reward_that_is_looked_up_is_counted(
+    monkeypatch: pytest.MonkeyPatch, estimator: str, inner_baseline: str, outer_baseline: str, inner_reward: Reward
+) -> None:
+    env, looked_up = Environment(make_table()), [0]
+    plain = env.rewards
+
+    def counted(kind: Reward, decisions: torch.Tensor, *where: torch.Tensor) -> torch.Tensor:
+        looked_up[0] += decisions.shape[0] * decisions.shape[1]
+        return plain(kind, decisions, *where)
+
+    monkeypatch.setattr(env, "rewards", counted)
+    loop = SimulatedLoop(
+        "Factorised", estimator, inner_archs=3, outer_archs=2, inner_baseline=inner_baseline,
+        outer_baseline=outer_baseline, inner_reward=inner_reward, tasks=4,
+    )  # fmt: skip
+    learned = train(loop, env, reward_calls=2 * loop.calls_per_step(), seed=0)
+    assert learned.reward_calls == looked_up[0]
+    again = inner_reward == "loo_loss" and (estimator == "emaml" or outer_baseline == "per_task")
+    greedy = inner_baseline == "self_critical"
+    assert loop.calls_per_step() == 4 * ((3 + greedy) * (1 + again) + 2 + (outer_baseline == "self_critical"))
 
 
 @pytest.mark.parametrize("controller", ["LSTM", "Factorised"])

@@ -91,10 +91,11 @@ def test_the_same_command_gives_the_same_episodes() -> None:
 
 
 def test_the_ladder_starts_at_one_sample_without_baseline() -> None:
-    run("--ladder", "--seeds=0")
+    plain = [word for word in QUICK if not word.startswith(("--ks", "--estimators"))]
+    arms.main(["--train_table=val.npz", "--test_table=test.npz", *plain, "--ladder", "--seeds=0"])
     names = sorted(path.name for path in Path("out").iterdir())
-    assert names[0] == "L0_original" and len([name for name in names if name[0] == "L"]) == 8
-    assert {"R_full", "R_without_K4_loo"} < set(names)
+    assert names[0] == "L0_original" and len([name for name in names if name[0] == "L"]) == 9
+    assert {"R_without_per_task", "R_without_K4_loo"} < set(names)
 
 
 def test_arms_that_cannot_run_are_one_line(fails: Callable[..., str]) -> None:
@@ -106,6 +107,10 @@ def test_arms_that_cannot_run_are_one_line(fails: Callable[..., str]) -> None:
     assert "weights=abc and def; make both from one supernet" in message
     assert "gone.npz does not exist" in fails(arms.main, *both, "--train_table=gone.npz")
     assert "estimator=best" in fails(arms.main, *both, "--estimators=best")
+    assert "--budget=0: must be at least 1" in fails(arms.main, *both, "--budget=0")
+    assert "--kl_target=-1: must be 0" in fails(arms.main, *both, "--kl_target=-1")
+    assert "are both val.npz: arms would be scored" in fails(arms.main, *both, "--test_table=val.npz")
+    assert "--ladder with --ks=2: its rungs are fixed" in fails(arms.main, *both, "--ladder")
 
 
 def save_choices(path: str, method: str, **facts: object) -> np.ndarray:
