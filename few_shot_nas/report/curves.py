@@ -331,16 +331,25 @@ def interval_plot(labels: Sequence[str], scores: dict[str, list[MeanCI | None]])
 
 def validation_overlay(labels: Sequence[str], runs: Sequence[Run]) -> Markup | None:
     """Validation accuracy of several runs in one picture, with bands; None if no run recorded any."""
+    return _overlay(labels, runs, "val/accuracy", "validation accuracy", "Validation accuracy of all runs")
+
+
+def gap_overlay(labels: Sequence[str], runs: Sequence[Run]) -> Markup | None:
+    """Training minus validation accuracy of several runs in one picture; None if no run recorded any."""
+    return _overlay(labels, runs, "val/gap", "train − validation accuracy", "Gap of all runs")
+
+
+def _overlay(labels: Sequence[str], runs: Sequence[Run], column: str, ylabel: str, title: str) -> Markup | None:
     with style():
         figure, axes = panel(10.2, 3.4)
-        drawn = False
+        drawn = []
         for place, (label, run) in enumerate(zip(labels, runs, strict=True)):
             colour = SERIES[place % len(SERIES)]
-            if _curve(axes, run, "val/accuracy", label, colour):
-                drawn = True
+            drawn.append(_curve(axes, run, column, label, colour))
+            if drawn[-1] and column == "val/accuracy":
                 _band(axes, run, colour)
-        if not drawn:
+        if not any(drawn):
             return None
-        _finish(axes, "validation accuracy", percent=True, legend=False)
+        _finish(axes, ylabel, percent=True, legend=False)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.4)
-        return to_svg(figure, "Validation accuracy of all runs")
+        return to_svg(figure, title)

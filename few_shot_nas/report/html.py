@@ -200,6 +200,7 @@ def _comparison(runs: Sequence[Run]) -> dict[str, Any]:
         "intervals": curves.interval_plot(labels, intervals) if intervals else None,
         "paired": [(mode, matrix) for mode in modes(runs) if (matrix := _paired_matrix(runs, mode))],
         "overlay": curves.validation_overlay(labels, runs),
+        "gaps": curves.gap_overlay(labels, runs),
         "architectures": [(users, _architecture(genotype, ", ".join(users))) for genotype, users in held.items()],
         "runs": [(label, run, _facts(run)) for label, run in zip(labels, runs, strict=True)],
     }

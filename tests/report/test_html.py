@@ -176,6 +176,14 @@ def test_the_comparison_shows_every_run_and_every_pair(make_run: MakeRun, tmp_pa
     assert "Architecture of a, b, normal cell" in page.titles
 
 
+def test_the_comparison_draws_gaps_where_they_were_recorded(make_run: MakeRun, tmp_path: Path) -> None:
+    plain, watched = make_run("plain", search=False), make_run("watched", search=False, watched=("val/gap",))
+    assert "Gap of all runs" not in read(compare_runs([plain], tmp_path / "plain.html")).titles
+    both = compare_runs([plain, watched], tmp_path / "both.html")
+    check_self_contained(both)
+    assert {"Validation accuracy of all runs", "Gap of all runs"} <= set(read(both).titles)
+
+
 def test_other_tasks_are_compared_but_not_paired(make_run: MakeRun, tmp_path: Path) -> None:
     paths = [make_run("a"), make_run("b", results={"seed": 3})]
     assert "Paired differences" not in read(compare_runs(paths, tmp_path / "report.html")).headings
