@@ -10,7 +10,7 @@ import pytest
 
 from few_shot_nas.report import load_run
 from few_shot_nas.search.choices import Choices
-from few_shot_nas.search.reward_table import RewardTable, empty_table
+from few_shot_nas.search.reward_table import SCORES, RewardTable, empty_table
 from few_shot_nas.spaces.chain import Chain
 from training import analyse_table, arms
 
@@ -106,6 +106,36 @@ def test_arms_that_cannot_run_are_one_line(fails: Callable[..., str]) -> None:
     assert "weights=abc and def; make both from one supernet" in message
     assert "gone.npz does not exist" in fails(arms.main, *both, "--train_table=gone.npz")
     assert "estimator=best" in fails(arms.main, *both, "--estimators=best")
+
+
+def save_nb201(split: str) -> None:
+    """A table of the five architectures of one edge; its 3x3 convolution is nor_conv_3x3."""
+    shape = {"space": "nb201", "nodes": 2, "cells": 1, "architectures": 5}
+    table = empty_table(np.arange(5)[:, None], 30, 2, 3, {**FACTS, **shape, "split": split})
+    for values in (*(getattr(table, name) for name in SCORES), table.embedding):
+        values[:] = np.random.default_rng(0).random(values.shape)
+    RewardTable(**{**vars(table), "done": 30}).save(Path(f"{split}.npz"))
+
+
+def test_a_space_without_the_hand_made_network_has_every_other_arm(
+    fails: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("val", "test"):
+        save_nb201(split)
+    run("--seeds=0", "--budget=40")
+    printed = capsys.readouterr().out
+    assert printed.count("arm J: space nb201 has a decision without conv_k3; it is left out") == 1
+    assert {path.name[0] for path in Path("out").iterdir()} == set("ABCDEFG")
+    run("--arms=A", "--seeds=0")
+    run("--ladder", "--seeds=0", "--budget=40")
+    assert "arm J" not in capsys.readouterr().out
+    both = ["--train_table=val.npz", "--test_table=test.npz", *QUICK]
+    assert "arm J: space nb201 has a decision without conv_k3; leave J out" in fails(arms.main, *both, "--arms=A,J")
+
+
+def test_by_default_every_arm_runs() -> None:
+    run("--seeds=0")
+    assert {path.name[0] for path in Path("out").iterdir()} == set("ABCDEFGJ")
 
 
 def save_choices(path: str, method: str, **facts: object) -> np.ndarray:
