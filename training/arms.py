@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from few_shot_nas.search.reward_table import RewardTable
 
 #: Facts that the two tables must share.
-SAME = ("space", "cells", "n_way", "k_shot", "n_query", "head", "bn_mode", "weights")
+SAME = ("space", "cells", "n_way", "k_shot", "n_query", "head", "bn_mode", "precision", "weights")
 #: Facts of a controller that are printed.
 LOGGED = ("kl_adapt", "entropy_fraction", "grad_snr")
 #: The arms that run unless --arms names others.

@@ -18,7 +18,7 @@ SPACE = Chain(channels=2, cells=2)
 FACTS: dict[str, Any] = {
     "run": "s", "split": "val", "data_class": "Glyphs", "space": "chain", "channels": 2, "cells": 2, "nodes": 1,
     "architectures": 25, "tasks": 30, "n_way": 5, "k_shot": 2, "n_query": 5, "head": "prototype",
-    "bn_mode": "transductive", "weights": "abc", "checkpoint": "last",
+    "bn_mode": "transductive", "precision": "32", "weights": "abc", "checkpoint": "last",
 }  # fmt: skip
 QUICK = "--controller=Factorised --budget=160 --ks=2 --estimators=fomaml --seeds=0,3 --output=out".split()
 
@@ -104,6 +104,9 @@ def test_arms_that_cannot_run_are_one_line(fails: Callable[..., str]) -> None:
     make_table(2, weights="def").save(Path("other.npz"))
     message = fails(arms.main, *both, "--test_table=other.npz")
     assert "weights=abc and def; make both from one supernet" in message
+    make_table(2, precision="bf16").save(Path("other.npz"))
+    message = fails(arms.main, *both, "--test_table=other.npz")
+    assert "--train_table and --test_table differ: precision=32 and bf16" in message
     assert "gone.npz does not exist" in fails(arms.main, *both, "--train_table=gone.npz")
     assert "estimator=best" in fails(arms.main, *both, "--estimators=best")
 
@@ -168,6 +171,8 @@ def test_choices_that_do_not_fit_are_one_line(fails: Callable[..., str]) -> None
     save_choices("other.npz", "alphas", weights="def", n_query=9)
     message = fails(arms.main, *both, "--choices=other.npz")
     assert "choices other.npz do not fit" in message and "n_query=5 there, 9 here; weights=abc there, def" in message
+    save_choices("other.npz", "alphas", precision="bf16")
+    assert "fit the table that scores them (precision=32 there, bf16" in fails(arms.main, *both, "--choices=other.npz")
     assert "--choices=h.npz,h.npz: two files of arm H_alphas" in fails(arms.main, *both, "--choices=h.npz,h.npz")
     assert "--choices with --plant" in fails(arms.main, *both, "--choices=h.npz", "--plant=5")
     assert "choices gone.npz does not exist" in fails(arms.main, *both, "--choices=gone.npz")
