@@ -149,7 +149,7 @@ def choice_arms(own: Namespace, test: "RewardTable") -> "dict[str, Choices]":
 def write_arm(
     run_dir: Path, name: str, outcome: "Outcome", facts: Mapping[str, Any], config: Mapping[str, Any]
 ) -> None:
-    """Write results.json, episodes.csv and config.yaml as a run does."""
+    """Write results.json, episodes.csv and config.yaml as a run does, and what identifies the test table."""
     import yaml
 
     from training import results
@@ -163,10 +163,12 @@ def write_arm(
     calls = {"reward_calls": outcome.train_calls + outcome.task_calls * len(rows),
              "reward_calls_search": outcome.train_calls, "reward_calls_per_task": outcome.task_calls}  # fmt: skip
     shared = {key: facts[key] for key in ("data_class", "n_way", "k_shot", "n_query", "split")}
+    table = {key: facts[key] for key in ("seed", "weights", "tasks", "replicates")}
     content = {
         "algorithm": name, "model_class": "Supernet", **shared, "seed": config["seed"],
         "meta_steps": outcome.facts.get("meta_steps", 0), "wall_seconds": config["wall_seconds"],
         "regime": "inherited", "checkpoint": facts["checkpoint"], "test": results.scores(rows),
+        "table": {**table, "plant": facts.get("planted_points", 0.0)},
         "versions": results.versions(), "command": config["command"], "search": calls, "arm": dict(outcome.facts),
     }  # fmt: skip
     run_dir.mkdir(parents=True, exist_ok=True)

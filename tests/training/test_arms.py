@@ -8,22 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from few_shot_nas.report import load_run
+from few_shot_nas.report import compare_arms, load_run
 from few_shot_nas.search.choices import Choices
 from few_shot_nas.search.reward_table import SCORES, RewardTable, empty_table
 from few_shot_nas.spaces.chain import Chain
-from training import analyse_table, arms
+from training import analyse_table, arms, compare
 
 SPACE = Chain(channels=2, cells=2)
 FACTS: dict[str, Any] = {
     "run": "s", "split": "val", "data_class": "Glyphs", "space": "chain", "channels": 2, "cells": 2, "nodes": 1,
-    "architectures": 25, "tasks": 30, "n_way": 5, "k_shot": 2, "n_query": 5, "head": "prototype",
-    "bn_mode": "transductive", "precision": "32", "weights": "abc", "checkpoint": "last",
+    "architectures": 25, "seed": 0, "tasks": 30, "replicates": 2, "n_way": 5, "k_shot": 2, "n_query": 5,
+    "head": "prototype", "bn_mode": "transductive", "precision": "32", "weights": "abc", "checkpoint": "last",
 }  # fmt: skip
 QUICK = "--controller=Factorised --budget=160 --ks=2 --estimators=fomaml --seeds=0,3 --output=out".split()
 
 
-def make_table(seed: int, **facts: object) -> RewardTable:
+def make_table(seed: int, /, **facts: object) -> RewardTable:
     rng = np.random.default_rng(seed)
     table = empty_table(np.array(list(SPACE.enumerate())), 30, 2, 3, {**FACTS, **facts})
     effect = np.linspace(0, 0.3, 25)[:, None, None]
@@ -78,6 +78,7 @@ def test_each_arm_and_seed_leaves_a_run_that_reports_can_read(
     adapted = load_run("out/F_fomaml_K2/seed0").results
     assert adapted["search"]["reward_calls"] == adapted["search"]["reward_calls_search"] + 30 * 2
     assert {"kl_adapt", "entropy_fraction", "grad_snr", "label_free"} <= set(adapted["arm"])
+    assert adapted["table"] == {"seed": 0, "weights": "abc", "tasks": 30, "replicates": 2, "plant": 0.0}
     assert (adapted["split"], adapted["seed"], adapted["k_shot"]) == ("test", 0, 2)
     printed = capsys.readouterr().out
     assert "F_fomaml_K2" in printed and "ORACLE" in printed
@@ -95,6 +96,23 @@ def test_the_ladder_starts_at_one_sample_without_baseline() -> None:
     names = sorted(path.name for path in Path("out").iterdir())
     assert names[0] == "L0_original" and len([name for name in names if name[0] == "L"]) == 8
     assert {"R_full", "R_without_K4_loo"} < set(names)
+
+
+def test_arms_of_one_table_are_compared_and_of_two_refused(fails: Callable[..., str]) -> None:
+    run("--arms=A,B")
+    pair = [f"out/{name}" for name in ("A_uniform", "B_best_fixed")]
+    warnings = compare_arms(pair, resamples=50).warnings
+    assert sum(text.startswith("seeds 0, 3 share one reward table") for text in warnings) == 1
+    make_table(1, split="test", seed=4).save(Path("test.npz"))
+    run("--arms=B", "--output=other")
+    message = fails(compare.main, pair[0], "other/B_best_fixed")
+    assert "seed 0 of out/A_uniform and of other/B_best_fixed" in message and "seed is 0 and 4" in message
+    for number, split in enumerate(("val", "test")):
+        table = make_table(number, split=split)
+        table.source[::2] = 1  # a preference is planted in tasks of two sources
+        table.save(Path(f"{split}.npz"))
+    run("--arms=B", "--output=planted", "--plant=5")
+    assert "plant is 0.0 and 5.0" in fails(compare.main, pair[0], "planted/B_best_fixed")
 
 
 def test_arms_that_cannot_run_are_one_line(fails: Callable[..., str]) -> None:
