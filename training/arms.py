@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from few_shot_nas.search.reward_table import RewardTable
 
 #: Facts that the two tables must share.
-SAME = ("space", "cells", "n_way", "k_shot", "n_query", "head", "bn_mode", "weights")
+SAME = ("space", "cells", "n_way", "k_shot", "n_query", "head", "bn_mode", "precision", "weights")
 #: What the flags of the same names are where they are not given.
-ARMS, KS, ESTIMATORS = "A,B,C,D,E,F,G,J", "1,4,8", "fomaml,naive,emaml,lvc"
+KS, ESTIMATORS = "1,4,8", "fomaml,naive,emaml,lvc"
 #: Facts of a controller that are printed.
 LOGGED = ("kl_adapt", "entropy_fraction", "grad_snr")
+#: The arms that run unless --arms names others.
+EVERY_ARM = "A,B,C,D,E,F,G,J"
 #: The op that every layer of the hand-made network has.
 HAND_MADE_OP = "conv_k3"
 
@@ -61,18 +63,31 @@ def load_tables(train: Path, test: Path) -> "tuple[RewardTable, RewardTable]":
     return found
 
 
-def hand_made(facts: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the decisions of the network whose layers all have a 3x3 convolution.
-
-    Raises:
-        InputError: if a decision of the space does not offer it.
-    """
+def hand_made(facts: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Return the decisions of the network whose layers all have a 3x3 convolution; None if the space lacks it."""
     from few_shot_nas.spaces import SPACES
 
     space = SPACES[facts["space"]](facts["channels"], facts["cells"], facts["nodes"])
     if any(HAND_MADE_OP not in decision.choices for decision in space.decisions):
-        raise InputError(f"arm J: space {space.name} has a decision without {HAND_MADE_OP}; leave J out of --arms")
+        return None
     return tuple(decision.choices.index(HAND_MADE_OP) for decision in space.decisions)
+
+
+def wanted_arms(arms: str | None, facts: Mapping[str, Any]) -> str:
+    """Return the arms of --arms, by default every one that the space has; say so if that leaves J out.
+
+    Raises:
+        InputError: if J is asked for and the space has no hand-made network.
+    """
+    if hand_made(facts) is not None:
+        return EVERY_ARM if arms is None else arms
+    lack = f"arm J: space {facts['space']} has a decision without {HAND_MADE_OP}"
+    if arms is None:
+        print(f"{lack}; it is left out")
+        return EVERY_ARM.removesuffix(",J")
+    if any(word.strip().split("_")[0] == "J" for word in arms.split(",")):
+        raise InputError(f"{lack}; leave J out of --arms")
+    return arms
 
 
 def chosen_arms(wanted: str, table: Mapping[str, Any]) -> list[str]:
@@ -136,7 +151,7 @@ def choice_arms(own: Namespace, test: "RewardTable") -> "dict[str, Choices]":
 def write_arm(
     run_dir: Path, name: str, outcome: "Outcome", facts: Mapping[str, Any], config: Mapping[str, Any]
 ) -> None:
-    """Write results.json, episodes.csv and config.yaml as a run does."""
+    """Write results.json, episodes.csv and config.yaml as a run does, and what identifies the test table."""
     import yaml
 
     from training import results
@@ -150,10 +165,12 @@ def write_arm(
     calls = {"reward_calls": outcome.train_calls + outcome.task_calls * len(rows),
              "reward_calls_search": outcome.train_calls, "reward_calls_per_task": outcome.task_calls}  # fmt: skip
     shared = {key: facts[key] for key in ("data_class", "n_way", "k_shot", "n_query", "split")}
+    table = {key: facts[key] for key in ("seed", "weights", "tasks", "replicates")}
     content = {
         "algorithm": name, "model_class": "Supernet", **shared, "seed": config["seed"],
         "meta_steps": outcome.facts.get("meta_steps", 0), "wall_seconds": config["wall_seconds"],
         "regime": "inherited", "checkpoint": facts["checkpoint"], "test": results.scores(rows),
+        "table": {**table, "plant": facts.get("planted_points", 0.0)},
         "versions": results.versions(), "command": config["command"], "search": calls, "arm": dict(outcome.facts),
     }  # fmt: skip
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -219,6 +236,7 @@ def compare_arms(own: Namespace, command: str) -> None:
     chosen = choice_arms(own, test)
     tables = planted(train, own.plant), planted(test, own.plant)
     ks, seeds = numbers(own.ks or KS, "--ks"), numbers(own.seeds, "--seeds")
+    wanted = "" if own.ladder else wanted_arms(own.arms, train.facts)
     estimators = tuple((own.estimators or ESTIMATORS).split(","))
     work: list[tuple[str, int, Setting, Callable[[], Outcome]]] = []
     for seed in seeds:
@@ -226,7 +244,7 @@ def compare_arms(own: Namespace, command: str) -> None:
         arms = (
             {**ladder(setting), **ablations(setting)} if own.ladder else dict(all_arms(setting, ks, estimators))
         )
-        names = list(arms) if own.ladder else chosen_arms(own.arms or ARMS, arms)
+        names = list(arms) if own.ladder else chosen_arms(wanted, arms)
         work += [(name, seed, setting, arms[name]) for name in names]
         work += [(name, seed, setting, partial(chosen_arm, setting, choices)) for name, choices in chosen.items()]
     rows: list[tuple[str, Outcome]] = []
@@ -253,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--train_table", type=Path, required=True, help="table that arms learn on")
     add("--test_table", type=Path, required=True, help="table of the same supernet that they are scored on")
     add("--output", type=Path, required=True, help="folder for one run directory per arm and seed")
-    add("--arms", help=f"letters, or names such as F_emaml_K4; default {ARMS}")
+    add("--arms", help=f"letters, or names such as F_emaml_K4; default {EVERY_ARM}, without J where the space has none")
     add("--choices", default="", help="files of training/choose.py, an arm H or I each, separated by commas")
     add("--ladder", action="store_true",
         help="instead, add a remedy at a time to K = 1 without baseline, and take each away from all")  # fmt: skip

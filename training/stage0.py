@@ -47,6 +47,19 @@ def checked_supernet(net: Any) -> Any:
     return net
 
 
+def check_head(own: Namespace, module: Any) -> None:
+    """Check that the run has the head that is to score its architectures.
+
+    Raises:
+        InputError: if that is the linear one and the run was trained with a closed form.
+    """
+    if own.head == "linear" and module.scoring.head != "linear":
+        raise InputError(
+            f"--head=linear: scores a run's own inner loop and linear head, but {own.run_dir} was trained with "
+            f"head={module.scoring.head}; give --head=prototype, or the folder of a run with head=linear"
+        )
+
+
 def facts_of(own: Namespace, parts: Any, checkpoint: Path, values: Any) -> dict[str, Any]:
     """Return what decides the bits of the table."""
     from few_shot_nas.runtime.checkpoint import KEY, load_checkpoint
@@ -239,6 +252,7 @@ def opened(own: Namespace, overrides: Sequence[str]) -> tuple[Filler, dict[str, 
     own.device = ("cuda" if torch.cuda.is_available() else "cpu") if own.device == "auto" else own.device
     parts = build(own.run_dir, checkpoint, flags)
     assemble.load_weights(checked_supernet(parts.net), str(checkpoint))
+    check_head(own, parts.module)
     filler = Filler(own, parts)
     return filler, facts_of(own, parts, checkpoint, flags.values)
 

@@ -9,18 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.controller_search import ControllerSearch
-from few_shot_nas.algorithms.maml_enas_settings import (
-    ControllerLoop,
-    SharedWeights,
-    MetaTest,
-    check_together,
-)
-from few_shot_nas.algorithms.settings import (
-    FIRST_ORDER,
-    InnerLoop,
-    OuterLoop,
-    Scoring,
-)
+from few_shot_nas.algorithms.maml_enas_settings import ControllerLoop, MetaTest, SharedWeights, check_together
+from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, Scoring
 from few_shot_nas.algorithms.supernet_search import WEIGHTS_LOGGED
 from few_shot_nas.controllers import CONTROLLERS
 from few_shot_nas.controllers.policy import TaskPolicy
@@ -134,7 +124,7 @@ class MAMLENAS(ControllerSearch):
         self.test_provider = test.provider(scoring.head)
         self.estimator = policy.make_estimator()
         self.inner_baseline, self.outer_baseline = policy.baselines()
-        self.reward_average = MovingAverage()
+        self.reward_average = self.outer_average = MovingAverage()
         self._gradients = GradientWindow()
         self._rewarded: list[Rewarded] = []
         decisions = self.supernet.space.decisions
@@ -189,6 +179,15 @@ class MAMLENAS(ControllerSearch):
         """Value of a baseline for rewarded samples, one each; ``greedy`` is called where it takes one more reward."""
         own = greedy() if baseline.greedy else None
         return baseline.value(Evidence(rewards, inner, self.reward_average, own))
+
+    def tried_baseline(self, inner_baseline: Tensor) -> Tensor:
+        """Return the correction's baseline, of the kind of the outer rewards, ``[K]``; independent of what was tried.
+
+        Where the inner rewards are of another kind it is the average outer reward of the steps before.
+        """
+        if self.inner_provider is self.provider or self.policy.inner_baseline == "none":
+            return inner_baseline
+        return torch.full_like(inner_baseline, self.outer_average.value)
 
     # ---- one task -------------------------------------------------------------------------------------------------
 
@@ -261,7 +260,7 @@ class MAMLENAS(ControllerSearch):
             outer_rewards,
             baseline,
             policy.log_probs(own, tried) if self.estimator.corrected else None,
-            inner_baseline,
+            self.tried_baseline(inner_baseline),
         )
         entropy = entropy_bonus(log_probs, entropies, self.policy.entropy_gradient)
         loss = loss - self.policy.entropy_weight * entropy
@@ -357,8 +356,9 @@ class MAMLENAS(ControllerSearch):
 
     def _after_update(self, means: list[float]) -> None:
         if self.logged is POLICY_LOGGED:
-            inner_reward = means[POLICY_LOGGED.index("controller/inner_reward")]
-            self.reward_average = self.reward_average.updated(inner_reward, self.policy.baseline_decay)
+            outer, inner = (means[POLICY_LOGGED.index(f"controller/{name}")] for name in ("reward", "inner_reward"))
+            self.reward_average = self.reward_average.updated(inner, self.policy.baseline_decay)
+            self.outer_average = self.outer_average.updated(outer, self.policy.baseline_decay)
         if self._embeddings:
             self.mean_embedding.lerp_(torch.stack(self._embeddings).mean(0), self._embedding_weight())
             average_buffers(self)
@@ -373,16 +373,19 @@ class MAMLENAS(ControllerSearch):
         super().log_row(metrics)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the moving average and the window of meta-gradients."""
+        """Add the moving averages and the window of meta-gradients."""
         super().on_save_checkpoint(checkpoint)
         steps, total, square = self._gradients
         checkpoint[KEY]["reward_average"] = list(self.reward_average)
+        checkpoint[KEY]["outer_average"] = list(self.outer_average)
         checkpoint[KEY]["gradients"] = {"steps": steps, "total": total, "square": square}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the moving average and the window of meta-gradients."""
+        """Restore the moving averages and the window of meta-gradients."""
         super().on_load_checkpoint(checkpoint)
         self.reward_average = MovingAverage(*checkpoint[KEY]["reward_average"])
+        # Checkpoints of versions without it begin to average where they are continued.
+        self.outer_average = MovingAverage(*checkpoint[KEY].get("outer_average", MovingAverage()))
         window = checkpoint[KEY]["gradients"]
         total = None if window["total"] is None else window["total"].to(self.device)
         self._gradients = GradientWindow(window["steps"], total, window["square"])

@@ -147,9 +147,13 @@ class MAMLPlusPlus(GradientLearner):
     # ---- ensemble of the best validations ---------------------------------------------------------------------------
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation and, for an ensemble, keep the state if it is among the best."""
+        """Log the validation and, for an ensemble, keep the state if it is among the best.
+
+        The check before training is no validation: its network has learned nothing.
+        """
         super().on_validation_epoch_end()
-        if self.ingredients.ensemble_of and self._trainer is not None and self.trainer.state.fn == "fit":
+        fits = self._trainer is not None and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+        if self.ingredients.ensemble_of and fits:
             state = {name: value.detach().cpu().clone() for name, value in self.state_dict().items()}
             self._keep_best([{"meta_step": self.meta_step, "accuracy": self.val_accuracy, "state": state}])
 

@@ -3,12 +3,13 @@
 import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.report.pairing import task_settings
+from few_shot_nas.report.pairing import other_table, task_settings
 from few_shot_nas.report.run import BN_MODES, Run, load_run
 
 # What repetitions of one experiment have in common.
@@ -120,6 +121,7 @@ def require_same_tasks(arms: Sequence[Arm], mode: str) -> None:
                 f"compare: {reference.path} has seeds {_listed(reference)} and {arm.path} has {_listed(arm)}; the seed "
                 "names the test tasks, so every arm needs the same seeds"
             )
+    _require_same_tables(arms)
     first = reference.first()
     for run in (run for arm in arms for run in arm.runs.values()):
         one, other = task_settings(first), task_settings(run)
@@ -139,6 +141,32 @@ def require_same_tasks(arms: Sequence[Arm], mode: str) -> None:
             )
     if first.episodes[mode].task_id.size < 2:
         raise InputError(f"compare: {first.path} was tested on 1 task, at least 2 are needed; raise --test_episodes")
+
+
+def _require_same_tables(arms: Sequence[Arm]) -> None:
+    """Check that runs of one seed were scored on one reward table; other seeds may have other tables.
+
+    An arm from before tables were recorded is no reason to let two others differ, so every two arms are compared.
+    """
+    for reference, arm in combinations(arms, 2):
+        for seed, run in arm.runs.items():
+            first = reference.runs[seed]
+            for key in other_table(first, run):
+                one, other = first.results["table"][key], run.results["table"][key]
+                raise InputError(
+                    f"compare: seed {seed} of {reference.path} and of {arm.path} were scored on different reward "
+                    f"tables: {key} is {one} and {other}; repeat training/arms.py with one --test_table and --plant"
+                )
+
+
+def shared_supernets(arms: Sequence[Arm]) -> list[list[int]]:
+    """Return the seeds of each group of two or more that were scored on tables of the same weights."""
+    groups: dict[str, set[int]] = {}
+    for arm in arms:
+        for seed, run in arm.runs.items():
+            if "weights" in run.results["table"]:
+                groups.setdefault(run.results["table"]["weights"], set()).add(seed)
+    return [sorted(seeds) for seeds in groups.values() if len(seeds) > 1]
 
 
 def _listed(arm: Arm) -> str:

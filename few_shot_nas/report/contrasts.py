@@ -10,7 +10,7 @@ import numpy as np
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.paired import below, hierarchical_bootstrap, holm, t_test, tost, units, wilcoxon
 from few_shot_nas.meta.statistics import MeanCI, mean_ci
-from few_shot_nas.report.arms import Arm, common_mode, differences, load_arm, require_same_tasks
+from few_shot_nas.report.arms import Arm, common_mode, differences, load_arm, require_same_tasks, shared_supernets
 from few_shot_nas.report.pairing import task_settings
 from few_shot_nas.report.tables import short_names, task
 from few_shot_nas.seeding import derived_seed
@@ -219,6 +219,11 @@ def _warnings(arms: Sequence[Arm], labels: Sequence[str]) -> list[str]:
     if len(set(regimes)) > 1:
         listed = "; ".join(f"{label}: {regime}" for label, regime in zip(labels, regimes, strict=True))
         found.append(f"weights from scratch and inherited ones are mixed ({listed})")
+    for same in shared_supernets(arms):
+        found.append(
+            f"seeds {', '.join(map(str, same))} share one reward table: they are controller seeds of one supernet and "
+            "one list of tasks, and say nothing of another supernet or of other tasks"
+        )
     seeds = len(arms[0].runs)
     if seeds == 1:
         found.append("one seed: intervals and tests are over tasks and say nothing of another training seed")

@@ -48,6 +48,15 @@ def task_settings(run: Run) -> dict[str, Any]:
     return settings
 
 
+def other_table(first: Run, second: Run) -> list[str]:
+    """Return in what the reward tables that two runs were scored on differ: their seed, weights, tasks and so on.
+
+    A run without a table, or from before tables were recorded, differs in nothing.
+    """
+    one, other = first.results["table"], second.results["table"]
+    return [key for key in one if key in other and one[key] != other[key]]
+
+
 def paired_differences(runs: Sequence[Run], mode: str) -> list[PairedDifference]:
     """Compare every two runs whose tests held the same tasks, episode by episode.
 
@@ -56,12 +65,14 @@ def paired_differences(runs: Sequence[Run], mode: str) -> list[PairedDifference]
         mode: the ``bn_mode`` of the scores.
 
     Returns:
-        One entry per pair with equal task settings, seeds and task ids, and at least two episodes.
+        One entry per pair with equal task settings, seeds, reward tables and task ids, and at least two episodes.
     """
     found = []
     for first, second in combinations(range(len(runs)), 2):
         one, other = runs[first].episodes.get(mode), runs[second].episodes.get(mode)
         if one is None or other is None or one.task_id.size < 2 or not np.array_equal(one.task_id, other.task_id):
+            continue
+        if other_table(runs[first], runs[second]):
             continue
         if task_settings(runs[first]) == task_settings(runs[second]):
             found.append(PairedDifference(first, second, mean_ci(one.accuracy - other.accuracy)))

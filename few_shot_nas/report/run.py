@@ -129,7 +129,7 @@ def _read_results(path: Path) -> dict[str, Any]:
     for key in _RESULT_KEYS:
         if key not in results:
             raise _damaged(path, f"the field {key} is missing")
-    for key in ("test", "versions", "search"):
+    for key in ("test", "versions", "search", "table"):
         if not isinstance(results.setdefault(key, {}), dict):
             raise _damaged(path, f"the field {key} must be an object")
     for mode, score in results["test"].items():

@@ -46,7 +46,7 @@ class Setting(NamedTuple):
         loop: settings of every controller.
         budget: reward calls on the train table.
         seed: of all draws.
-        hand_made: the architecture of arm J, as decisions.
+        hand_made: the architecture of arm J, as decisions; None leaves the arm out.
     """
 
     train: Environment
@@ -54,7 +54,7 @@ class Setting(NamedTuple):
     loop: SimulatedLoop
     budget: int
     seed: int
-    hand_made: tuple[int, ...]
+    hand_made: tuple[int, ...] | None
 
 
 class Outcome(NamedTuple):
@@ -127,9 +127,9 @@ def fixed_arm(setting: Setting) -> Outcome:
     return _constant(setting, best, count * len(tried))
 
 
-def hand_made_arm(setting: Setting) -> Outcome:
+def hand_made_arm(setting: Setting, decisions: tuple[int, ...]) -> Outcome:
     """J: the hand-made architecture."""
-    return _constant(setting, torch.tensor(setting.hand_made), 0)
+    return _constant(setting, torch.tensor(decisions), 0)
 
 
 def _constant(setting: Setting, decisions: Tensor, train_calls: int) -> Outcome:
@@ -292,8 +292,9 @@ def all_arms(setting: Setting, ks: tuple[int, ...], estimators: tuple[str, ...])
         "B_best_fixed": partial(fixed_arm, setting),
         "D_no_adaptation": partial(controller_arm, setting, plain),
         "G_conditioned": partial(controller_arm, setting, replace(plain, conditioned=True)),
-        "J_hand_made": partial(hand_made_arm, setting),
     }
+    if setting.hand_made is not None:
+        arms["J_hand_made"] = partial(hand_made_arm, setting, setting.hand_made)
     for k in ks:
         # One sample has no others to be compared with.
         baseline = loop.inner_baseline if k > 1 or loop.inner_baseline != "leave_one_out" else "moving_average"

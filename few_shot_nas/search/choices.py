@@ -17,8 +17,8 @@ from few_shot_nas.search.array_file import read_arrays, write_arrays
 LETTERS = {"alphas": "H", "meta_alphas": "H", "naswot": "I"}
 #: Facts that choices and the table that scores them must share.
 SAME = (
-    "data_class", "split", "seed", "tasks", "replicates", "n_way", "k_shot", "n_query", "head", "bn_mode", "space",
-    "channels", "cells", "nodes", "architectures", "weights",
+    "data_class", "split", "seed", "tasks", "replicates", "n_way", "k_shot", "n_query", "head", "bn_mode", "precision",
+    "space", "channels", "cells", "nodes", "architectures", "weights",
 )  # fmt: skip
 
 

@@ -180,6 +180,7 @@ def test_the_moving_average_is_used_before_it_is_updated_and_survives_a_checkpoi
     other = make_search(outer_baseline="moving_average")
     other.on_load_checkpoint(checkpoint)
     assert other.reward_average == search.reward_average
+    assert other.outer_average == search.outer_average and search.outer_average.value == pytest.approx(0.9)
     assert other._gradients.steps == 1 and torch.equal(other._gradients.total, search._gradients.total)
 
 

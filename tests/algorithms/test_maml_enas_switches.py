@@ -18,6 +18,7 @@ from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring
 from few_shot_nas.algorithms.supernet_search import WEIGHTS_LOGGED
 from few_shot_nas.episode import SupportSet
 from few_shot_nas.errors import InputError
+from few_shot_nas.meta.baselines import MovingAverage
 from few_shot_nas.meta.skip_prior import skip_prior_kl
 from few_shot_nas.search.phases import two_phases
 from few_shot_nas.spaces.supernet import Supernet
@@ -158,6 +159,40 @@ def test_shared_architectures_are_the_same_for_all_tasks_of_a_step_alone():
     assert search.draw(own, make_task(task_id=1), "outer", 8) != search.draw(own, make_task(task_id=2), "outer", 8)
     search.meta_step = 1
     assert search.draw(own, make_task(task_id=1), "inner", 8) != first
+
+
+@pytest.mark.parametrize("estimator", ["emaml", "dice_full"])
+@pytest.mark.parametrize(
+    ("inner_reward", "inner_baseline", "subtracted"),
+    [
+        ("support_loo_loss", "leave_one_out", (0.6, 0.6)),  # the average outer reward
+        ("support_loo_loss", "none", (0.0, 0.0)),
+        ("query_accuracy", "leave_one_out", (-1.5, -2.5)),  # the same kind by its name, and by default
+        (None, "leave_one_out", (-1.5, -2.5)),
+    ],
+)
+def test_the_correction_subtracts_a_number_of_the_outer_rewards_kind(
+    monkeypatch, estimator, inner_reward, inner_baseline, subtracted
+):
+    tried, chosen, task, gradients = [(0, 1, 2), (3, 3, 0)], [(2, 0, 4)], make_task(shots=2), []
+    for name in (estimator, "naive"):
+        search = make_search(
+            scoring={"head": "prototype"}, estimator=name, inner_reward=inner_reward, inner_baseline=inner_baseline,
+            outer_baseline="none", controller_inner_lr=2.0,
+        )  # fmt: skip
+        fixed(monkeypatch, search, tried, chosen)
+        monkeypatch.setattr(search, "inner_reward", lambda decisions, task: -2.5 if decisions == tried[0] else -1.5)
+        search.outer_average = MovingAverage(0.3, 0.5)
+        loss, scalars = search.task_loss(task)
+        own = list(search.controller.parameters())
+        gradients.append(torch.autograd.grad(loss, own))
+    reward = float(scalars[LINE("controller/reward")])
+    term = sum(
+        (reward - b) * search.controller.log_prob(torch.tensor(a)) for b, a in zip(subtracted, tried, strict=True)
+    )
+    for corrected, naive, g in zip(*gradients, torch.autograd.grad(term, own), strict=True):
+        torch.testing.assert_close(corrected - naive, -g, rtol=0, atol=1e-6)  # rewards are float32
+        assert float(g.abs().max()) > 1e-4
 
 
 @pytest.mark.parametrize("space", ["chain", "conv4_chain"])

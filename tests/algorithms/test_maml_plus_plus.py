@@ -1,13 +1,14 @@
 """MAML++: off it is MAML to the bit; on, each ingredient does what it says and nothing else."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from few_shot_nas.algorithms.gradient_learner import TaskProblem
+from few_shot_nas.algorithms.gradient_learner import GradientLearner, TaskProblem
 from few_shot_nas.algorithms.maml import MAML
 from few_shot_nas.algorithms.maml_plus_plus import Ingredients, MAMLPlusPlus
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
@@ -302,6 +303,18 @@ def test_the_ensemble_is_the_mean_of_the_best_networks_logits_labelled_as_such()
     labels = [row["bn_mode"] for row in module._rows]
     assert labels[:3] == ["transductive", "support", "running"]
     assert labels[3:] == [f"ensemble2_{mode}" for mode in labels[:3]]
+
+
+@pytest.mark.parametrize(
+    ("fn", "sanity_checking", "kept"), [("fit", False, [7]), ("fit", True, []), ("validate", False, [])]
+)
+def test_only_validations_while_training_enter_the_ensemble(monkeypatch, fn, sanity_checking, kept):
+    module = make(dataclasses.replace(OFF, ensemble_of=2))
+    monkeypatch.setattr(GradientLearner, "on_validation_epoch_end", lambda self: None)
+    module._trainer = SimpleNamespace(state=SimpleNamespace(fn=fn), sanity_checking=sanity_checking)
+    module.meta_step, module.val_accuracy = 7, 0.9
+    module.on_validation_epoch_end()
+    assert [entry["meta_step"] for entry in module._best] == kept
 
 
 def test_the_kept_networks_are_in_the_checkpoint_as_plain_data_and_merge_with_those_at_hand(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 from scipy import stats
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.report import compare_arms, markdown
+from few_shot_nas.report import compare_arms, load_run, markdown
 from few_shot_nas.report.contrasts import contrasts
+from few_shot_nas.report.pairing import paired_differences
 from training.compare import main
 
 MakeRun = Callable[..., Path]
@@ -118,6 +120,37 @@ def test_unequal_budgets_regimes_and_few_seeds_are_warned_of(make_run: MakeRun, 
     assert len(warnings) == 1 and warnings[0].startswith("3 seeds are too few")
     five = (0, 1, 2, 3, 4)
     assert compare_arms([make_arm("c", five), make_arm("d", five)], resamples=50).warnings == ()
+
+
+TABLE = {"seed": 0, "weights": "abc", "tasks": 120, "replicates": 2, "plant": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("key", "other"), [("seed", 1), ("weights", "def"), ("tasks", 900), ("replicates", 3), ("plant", 5.0)]
+)
+def test_runs_of_one_seed_on_different_tables_are_refused(make_run: MakeRun, key: str, other: object) -> None:
+    one = make_run("one", results={"table": TABLE})
+    two = make_run("two", results={"table": {**TABLE, key: other}})
+    old = str(make_run("old"))  # does not say which table it is of
+    message = f"seed 0 of {one} and of {two} were scored on different reward tables: {key} is {TABLE[key]} and {other};"
+    for paths in ([str(one), str(two)], [old, str(one), str(two)]):
+        with pytest.raises(InputError, match=re.escape(message)):
+            compare_arms(paths, resamples=50)
+    assert compare_arms([old, str(two)], resamples=50).seeds == (0,)
+    assert len(paired_differences([load_run(one), load_run(two)], "transductive")) == 0
+    assert len(paired_differences([load_run(one), load_run(old)], "transductive")) == 1
+
+
+def test_seeds_of_one_table_are_warned_of_and_other_seeds_may_have_other_tables(make_run: MakeRun) -> None:
+    def arm(name: str, weights: str) -> str:
+        tables = [{**TABLE, "weights": digest} for digest in weights]
+        runs = [make_run(f"{name}/{k}", results={"seed": k, "table": table}) for k, table in enumerate(tables)]
+        return str(runs[0].parent)
+
+    shared = "seeds 0, 2 share one reward table: they are controller seeds of one supernet and one list of tasks"
+    warnings = compare_arms([arm("a", "xyxzw"), arm("b", "xyxzw")], resamples=50).warnings
+    assert len(warnings) == 1 and warnings[0].startswith(shared)
+    assert compare_arms([arm("c", "vwxyz"), arm("d", "vwxyz")], resamples=50).warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -8,22 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from few_shot_nas.report import load_run
+from few_shot_nas.report import compare_arms, load_run
 from few_shot_nas.search.choices import Choices
-from few_shot_nas.search.reward_table import RewardTable, empty_table
+from few_shot_nas.search.reward_table import SCORES, RewardTable, empty_table
 from few_shot_nas.spaces.chain import Chain
-from training import analyse_table, arms
+from training import analyse_table, arms, compare
 
 SPACE = Chain(channels=2, cells=2)
 FACTS: dict[str, Any] = {
     "run": "s", "split": "val", "data_class": "Glyphs", "space": "chain", "channels": 2, "cells": 2, "nodes": 1,
-    "architectures": 25, "tasks": 30, "n_way": 5, "k_shot": 2, "n_query": 5, "head": "prototype",
-    "bn_mode": "transductive", "weights": "abc", "checkpoint": "last",
+    "architectures": 25, "seed": 0, "tasks": 30, "replicates": 2, "n_way": 5, "k_shot": 2, "n_query": 5,
+    "head": "prototype", "bn_mode": "transductive", "precision": "32", "weights": "abc", "checkpoint": "last",
 }  # fmt: skip
 QUICK = "--controller=Factorised --budget=160 --ks=2 --estimators=fomaml --seeds=0,3 --output=out".split()
+LADDER = ["--ladder", *(word for word in QUICK if not word.startswith(("--ks", "--estimators")))]
 
 
-def make_table(seed: int, **facts: object) -> RewardTable:
+def make_table(seed: int, /, **facts: object) -> RewardTable:
     rng = np.random.default_rng(seed)
     table = empty_table(np.array(list(SPACE.enumerate())), 30, 2, 3, {**FACTS, **facts})
     effect = np.linspace(0, 0.3, 25)[:, None, None]
@@ -78,6 +79,7 @@ def test_each_arm_and_seed_leaves_a_run_that_reports_can_read(
     adapted = load_run("out/F_fomaml_K2/seed0").results
     assert adapted["search"]["reward_calls"] == adapted["search"]["reward_calls_search"] + 30 * 2
     assert {"kl_adapt", "entropy_fraction", "grad_snr", "label_free"} <= set(adapted["arm"])
+    assert adapted["table"] == {"seed": 0, "weights": "abc", "tasks": 30, "replicates": 2, "plant": 0.0}
     assert (adapted["split"], adapted["seed"], adapted["k_shot"]) == ("test", 0, 2)
     printed = capsys.readouterr().out
     assert "F_fomaml_K2" in printed and "ORACLE" in printed
@@ -91,11 +93,27 @@ def test_the_same_command_gives_the_same_episodes() -> None:
 
 
 def test_the_ladder_starts_at_one_sample_without_baseline() -> None:
-    plain = [word for word in QUICK if not word.startswith(("--ks", "--estimators"))]
-    arms.main(["--train_table=val.npz", "--test_table=test.npz", *plain, "--ladder", "--seeds=0"])
+    arms.main(["--train_table=val.npz", "--test_table=test.npz", *LADDER, "--seeds=0"])
     names = sorted(path.name for path in Path("out").iterdir())
     assert names[0] == "L0_original" and len([name for name in names if name[0] == "L"]) == 9
     assert {"R_without_per_task", "R_without_K4_loo"} < set(names)
+
+
+def test_arms_of_one_table_are_compared_and_of_two_refused(fails: Callable[..., str]) -> None:
+    run("--arms=A,B")
+    pair = [f"out/{name}" for name in ("A_uniform", "B_best_fixed")]
+    warnings = compare_arms(pair, resamples=50).warnings
+    assert sum(text.startswith("seeds 0, 3 share one reward table") for text in warnings) == 1
+    make_table(1, split="test", seed=4).save(Path("test.npz"))
+    run("--arms=B", "--output=other")
+    message = fails(compare.main, pair[0], "other/B_best_fixed")
+    assert "seed 0 of out/A_uniform and of other/B_best_fixed" in message and "seed is 0 and 4" in message
+    for number, split in enumerate(("val", "test")):
+        table = make_table(number, split=split)
+        table.source[::2] = 1  # a preference is planted in tasks of two sources
+        table.save(Path(f"{split}.npz"))
+    run("--arms=B", "--output=planted", "--plant=5")
+    assert "plant is 0.0 and 5.0" in fails(compare.main, pair[0], "planted/B_best_fixed")
 
 
 def test_arms_that_cannot_run_are_one_line(fails: Callable[..., str]) -> None:
@@ -105,12 +123,45 @@ def test_arms_that_cannot_run_are_one_line(fails: Callable[..., str]) -> None:
     make_table(2, weights="def").save(Path("other.npz"))
     message = fails(arms.main, *both, "--test_table=other.npz")
     assert "weights=abc and def; make both from one supernet" in message
+    make_table(2, precision="bf16").save(Path("other.npz"))
+    message = fails(arms.main, *both, "--test_table=other.npz")
+    assert "--train_table and --test_table differ: precision=32 and bf16" in message
     assert "gone.npz does not exist" in fails(arms.main, *both, "--train_table=gone.npz")
     assert "estimator=best" in fails(arms.main, *both, "--estimators=best")
     assert "--budget=0: must be at least 1" in fails(arms.main, *both, "--budget=0")
     assert "--kl_target=-1: must be 0" in fails(arms.main, *both, "--kl_target=-1")
     assert "are both val.npz: arms would be scored" in fails(arms.main, *both, "--test_table=val.npz")
     assert "--ladder with --ks=2: its rungs are fixed" in fails(arms.main, *both, "--ladder")
+
+
+def save_nb201(split: str) -> None:
+    """A table of the five architectures of one edge; its 3x3 convolution is nor_conv_3x3."""
+    shape = {"space": "nb201", "nodes": 2, "cells": 1, "architectures": 5}
+    table = empty_table(np.arange(5)[:, None], 30, 2, 3, {**FACTS, **shape, "split": split})
+    for values in (*(getattr(table, name) for name in SCORES), table.embedding):
+        values[:] = np.random.default_rng(0).random(values.shape)
+    RewardTable(**{**vars(table), "done": 30}).save(Path(f"{split}.npz"))
+
+
+def test_a_space_without_the_hand_made_network_has_every_other_arm(
+    fails: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("val", "test"):
+        save_nb201(split)
+    run("--seeds=0", "--budget=40")
+    printed = capsys.readouterr().out
+    assert printed.count("arm J: space nb201 has a decision without conv_k3; it is left out") == 1
+    assert {path.name[0] for path in Path("out").iterdir()} == set("ABCDEFG")
+    run("--arms=A", "--seeds=0")
+    arms.main(["--train_table=val.npz", "--test_table=test.npz", *LADDER, "--seeds=0", "--budget=40"])
+    assert "arm J" not in capsys.readouterr().out
+    both = ["--train_table=val.npz", "--test_table=test.npz", *QUICK]
+    assert "arm J: space nb201 has a decision without conv_k3; leave J out" in fails(arms.main, *both, "--arms=A,J")
+
+
+def test_by_default_every_arm_runs() -> None:
+    run("--seeds=0")
+    assert {path.name[0] for path in Path("out").iterdir()} == set("ABCDEFGJ")
 
 
 def save_choices(path: str, method: str, **facts: object) -> np.ndarray:
@@ -143,6 +194,8 @@ def test_choices_that_do_not_fit_are_one_line(fails: Callable[..., str]) -> None
     save_choices("other.npz", "alphas", weights="def", n_query=9)
     message = fails(arms.main, *both, "--choices=other.npz")
     assert "choices other.npz do not fit" in message and "n_query=5 there, 9 here; weights=abc there, def" in message
+    save_choices("other.npz", "alphas", precision="bf16")
+    assert "fit the table that scores them (precision=32 there, bf16" in fails(arms.main, *both, "--choices=other.npz")
     assert "--choices=h.npz,h.npz: two files of arm H_alphas" in fails(arms.main, *both, "--choices=h.npz,h.npz")
     assert "--choices with --plant" in fails(arms.main, *both, "--choices=h.npz", "--plant=5")
     assert "choices gone.npz does not exist" in fails(arms.main, *both, "--choices=gone.npz")

@@ -82,6 +82,16 @@ def test_the_linear_head_is_the_child_of_the_search() -> None:
     assert table.loss[7, 0, 0] == pytest.approx(loss.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("head", ["prototype", "ridge"])
+def test_a_linear_table_of_a_closed_form_is_refused(head: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_experiment.main([*SEARCH, f"--head={head}", "--run_dir=closed"]) == 0
+    with pytest.raises(SystemExit) as ended:
+        stage0.main(["--run_dir=closed", "--tasks=1", "--replicates=1", "--head=linear"])
+    assert ended.value.code == 2
+    assert f"closed was trained with head={head}; give --head=prototype, or" in capsys.readouterr().err
+    assert not Path("closed/stage0").exists()
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
