@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from few_shot_nas.data.source import Source, Split, SplitPlan
-from training import class_tables
+from training import assemble, class_tables, run_experiment
 from training.class_tables import Tables
 
 
@@ -187,3 +187,22 @@ def workplace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dots: type[Source
     # TensorBoard's import takes seconds and is tested once.
     monkeypatch.setattr(assemble, "tensorboard_is_installed", lambda: False)
     monkeypatch.chdir(tmp_path)
+
+
+TINY_SEARCH = (
+    "--algorithm=RandomSearch --space=chain --cells=2 --channels=2 --n_way=3 --k_shot=2 --n_query=2 "
+    "--meta_batch_size=2 --max_meta_steps=2 --val_every=2 --val_episodes=2 --test_episodes=2 --random_archs=2 "
+    "--derive_candidates=1 --derive_episodes=1 --rewards_per_task=1 --run_dir=s"
+).split()
+
+
+@pytest.fixture
+def tiny_search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dots: type[Source]) -> list[str]:
+    """An empty working directory with a finished search of 25 architectures in ``s``; gives the search's flags."""
+    real = class_tables.load_tables()
+    tables = Tables(real.algorithms, real.models, {**real.sources, "Glyphs": dots}, real.datamodules)
+    monkeypatch.setattr(class_tables, "load_tables", lambda: tables)
+    monkeypatch.setattr(assemble, "tensorboard_is_installed", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    assert run_experiment.main(TINY_SEARCH) == 0
+    return TINY_SEARCH

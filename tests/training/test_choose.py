@@ -5,34 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from few_shot_nas.data.source import Source
 from few_shot_nas.episode import tasks
 from few_shot_nas.proxies.naswot import untrained_naswot
 from few_shot_nas.report import load_run
 from few_shot_nas.search.alphas import AlphaLoop, adapted, choice_accuracy, likeliest, meta_learned, neutral_alphas
 from few_shot_nas.search.choices import load_choices
 from few_shot_nas.search.reward_table import load_table
-from training import arms, assemble, choose, class_tables, run_experiment, stage0
-from training.class_tables import Tables
+from training import arms, choose, stage0
 
-SEARCH = (
-    "--algorithm=RandomSearch --space=chain --cells=2 --channels=2 --n_way=3 --k_shot=2 --n_query=2 "
-    "--meta_batch_size=2 --max_meta_steps=2 --val_every=2 --val_episodes=2 --test_episodes=2 --random_archs=2 "
-    "--derive_candidates=1 --derive_episodes=1 --rewards_per_task=1 --run_dir=s"
-).split()
 TASKS = "--run_dir=s --tasks=4 --replicates=2".split()
 
 
 @pytest.fixture(autouse=True)
-def workplace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dots: type[Source]) -> None:
-    """An empty working directory with a finished search of 25 architectures in ``s``, and few tasks for the rate."""
-    real = class_tables.load_tables()
-    tables = Tables(real.algorithms, real.models, {**real.sources, "Glyphs": dots}, real.datamodules)
-    monkeypatch.setattr(class_tables, "load_tables", lambda: tables)
-    monkeypatch.setattr(assemble, "tensorboard_is_installed", lambda: False)
+def workplace(monkeypatch: pytest.MonkeyPatch, tiny_search: list[str]) -> None:
+    """The tiny search, and few tasks for the rate."""
     monkeypatch.setattr(choose, "RATE_TASKS", 3)
-    monkeypatch.chdir(tmp_path)
-    assert run_experiment.main(SEARCH) == 0
 
 
 @pytest.fixture

@@ -9,29 +9,14 @@ import torch
 
 from few_shot_nas.data.replicates import draw_replicates
 from few_shot_nas.data.sampler import image_tensor, materialise
-from few_shot_nas.data.source import Source
 from few_shot_nas.episode import tasks
 from few_shot_nas.search.reward_table import SCORES, RewardTable, load_table
-from training import assemble, class_tables, run_experiment, stage0
-from training.class_tables import Tables
+from training import assemble, run_experiment, stage0
 
-SEARCH = (
-    "--algorithm=RandomSearch --space=chain --cells=2 --channels=2 --n_way=3 --k_shot=2 --n_query=2 "
-    "--meta_batch_size=2 --max_meta_steps=2 --val_every=2 --val_episodes=2 --test_episodes=2 --random_archs=2 "
-    "--derive_candidates=1 --derive_episodes=1 --rewards_per_task=1 --run_dir=s"
-).split()
 FILL = "--run_dir=s --tasks=5 --replicates=2".split()
 
 
-@pytest.fixture(autouse=True)
-def workplace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dots: type[Source]) -> None:
-    """An empty working directory with a finished search of 25 architectures in ``s``."""
-    real = class_tables.load_tables()
-    tables = Tables(real.algorithms, real.models, {**real.sources, "Glyphs": dots}, real.datamodules)
-    monkeypatch.setattr(class_tables, "load_tables", lambda: tables)
-    monkeypatch.setattr(assemble, "tensorboard_is_installed", lambda: False)
-    monkeypatch.chdir(tmp_path)
-    assert run_experiment.main(SEARCH) == 0
+pytestmark = pytest.mark.usefixtures("tiny_search")
 
 
 def arrays(table: RewardTable) -> dict[str, bytes]:
@@ -83,8 +68,10 @@ def test_the_linear_head_is_the_child_of_the_search() -> None:
 
 
 @pytest.mark.parametrize("head", ["prototype", "ridge"])
-def test_a_linear_table_of_a_closed_form_is_refused(head: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_experiment.main([*SEARCH, f"--head={head}", "--run_dir=closed"]) == 0
+def test_a_linear_table_of_a_closed_form_is_refused(
+    tiny_search: list[str], head: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_experiment.main([*tiny_search, f"--head={head}", "--run_dir=closed"]) == 0
     with pytest.raises(SystemExit) as ended:
         stage0.main(["--run_dir=closed", "--tasks=1", "--replicates=1", "--head=linear"])
     assert ended.value.code == 2
