@@ -13,10 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     ("errors",),  # so that every other file may raise InputError
     ("episode", "registry", "forward_context", "seeding"),
+    ("nn", "stats"),
     ("meta", "kernels", "spaces"),
     ("models", "controllers", "proxies", "data"),
     ("runtime", "search"),
     ("algorithms", "report"),
+    ("tabular",),
     ("training",),
 )
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
@@ -99,6 +101,8 @@ def test_the_check_sees_the_tree() -> None:
         ("few_shot_nas/episode.py", "from few_shot_nas import registry", "episode must not import registry"),
         ("few_shot_nas/data/a.py", "if 1:\n  from few_shot_nas.algorithms import MAML", "must not import algorithms"),
         ("few_shot_nas/report/a.py", "from training.cli import parse", "report must not import training"),
+        ("few_shot_nas/algorithms/a.py", "from few_shot_nas.tabular import arms", "must not import tabular"),
+        ("few_shot_nas/nn/a.py", "from few_shot_nas.spaces import SPACES", "nn must not import spaces"),
         ("few_shot_nas/report/a.py", "from few_shot_nas.algorithms import MAML", "report must not import algorithms"),
         ("few_shot_nas/__init__.py", "from few_shot_nas.meta import adapt", "the package must not import meta"),
         ("few_shot_nas/spaces/a.py", "import pytorch_lightning as pl", "spaces must not import Lightning"),

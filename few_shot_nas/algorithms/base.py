@@ -24,12 +24,12 @@ from few_shot_nas.episode import Episode, tasks
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.outer_loss import bn_modes, check_bn_mode
 from few_shot_nas.meta.schedule import cosine_with_restarts
-from few_shot_nas.meta.statistics import accuracy, mean_ci
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.early_stop import NOTHING_SEEN, Waiting
 from few_shot_nas.runtime.gradients import average_gradients, gather_rows, world
 from few_shot_nas.seeding import derived_seed, generator
 from few_shot_nas.spaces.genotype import Genotype
+from few_shot_nas.stats.statistics import accuracy, mean_ci
 
 logger = logging.getLogger(__name__)
 

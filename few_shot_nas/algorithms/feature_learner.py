@@ -10,7 +10,7 @@ from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.episode import Episode
 from few_shot_nas.meta.features import query_features, support_features
 from few_shot_nas.meta.outer_loss import BN_MODES
-from few_shot_nas.meta.statistics import accuracy
+from few_shot_nas.stats.statistics import accuracy
 
 Classifier = Callable[[Tensor], Tensor]
 

@@ -10,11 +10,11 @@ from few_shot_nas.algorithms.feature_learner import FeatureModule
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.functional import full_precision
-from few_shot_nas.meta.statistics import accuracy
+from few_shot_nas.nn.init import xavier_init
+from few_shot_nas.nn.norm import keep_running_statistics
 from few_shot_nas.runtime.gradients import average_buffers
 from few_shot_nas.seeding import derived_seed
-from few_shot_nas.spaces.init import xavier_init
-from few_shot_nas.spaces.norm import keep_running_statistics
+from few_shot_nas.stats.statistics import accuracy
 
 
 class FlatModule(FeatureModule):

@@ -15,7 +15,7 @@ from few_shot_nas.meta.functional import Params, call, trainable
 from few_shot_nas.meta.inner_loop import adapt
 from few_shot_nas.meta.outer_loss import query_logits, support_loss, weighted_sum
 from few_shot_nas.meta.reverse_sweep import swept_loss
-from few_shot_nas.meta.statistics import accuracy
+from few_shot_nas.stats.statistics import accuracy
 
 
 class TaskProblem(NamedTuple):

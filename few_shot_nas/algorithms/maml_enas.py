@@ -22,7 +22,6 @@ from few_shot_nas.meta.functional import Params, trainable
 from few_shot_nas.meta.gradient_signal import GradientWindow
 from few_shot_nas.meta.promp import promp
 from few_shot_nas.meta.skip_prior import mean_skip_prior_kl
-from few_shot_nas.meta.statistics import accuracy
 from few_shot_nas.registry import lookup
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.gradients import average_buffers, average_gradients, world
@@ -32,6 +31,7 @@ from few_shot_nas.search.rewards import QueryReward, Reward, SupportReward, rewa
 from few_shot_nas.search.single_path import uniform_paths
 from few_shot_nas.seeding import generator
 from few_shot_nas.spaces.genotype import Genotype
+from few_shot_nas.stats.statistics import accuracy
 
 POLICY_LOGGED = (
     "train/loss",

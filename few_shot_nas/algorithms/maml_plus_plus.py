@@ -14,9 +14,9 @@ from few_shot_nas.episode import Episode, tasks
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.functional import Params
 from few_shot_nas.meta.outer_loss import multi_step_weights
+from few_shot_nas.nn.norm import make_per_step, norm_parameters, recorded_statistics, update_statistics
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.gradients import average_gradients
-from few_shot_nas.spaces.norm import make_per_step, norm_parameters, recorded_statistics, update_statistics
 
 
 @dataclass(frozen=True)

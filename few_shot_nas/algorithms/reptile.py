@@ -16,9 +16,9 @@ from few_shot_nas.meta.functional import Params, call, trainable
 from few_shot_nas.meta.inner_loop import Descent, descend
 from few_shot_nas.meta.inner_optimizer import PLAIN, Adam, InnerRule, Slots
 from few_shot_nas.meta.outer_loss import query_logits
-from few_shot_nas.meta.statistics import accuracy
 from few_shot_nas.runtime.gradients import average_gradients, world
 from few_shot_nas.seeding import generator
+from few_shot_nas.stats.statistics import accuracy
 
 
 def mini_batches(size: int, batch: int, count: int, stream: torch.Generator) -> Tensor:

@@ -19,7 +19,6 @@ from few_shot_nas.meta.functional import Params
 from few_shot_nas.meta.inner_loop import adapt
 from few_shot_nas.meta.metric import ways
 from few_shot_nas.meta.outer_loss import query_logits, support_loss
-from few_shot_nas.meta.statistics import accuracy
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.gradients import gather_rows, world
 from few_shot_nas.search.collapse import GREEDY_ENTROPY, WEIGHTLESS, collapse_warning, weightless_fraction
@@ -27,6 +26,7 @@ from few_shot_nas.search.derive import Decisions, rank
 from few_shot_nas.search.rewards import Reward, SupportReward, check_shots
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.supernet import Supernet
+from few_shot_nas.stats.statistics import accuracy
 
 logger = logging.getLogger(__name__)
 

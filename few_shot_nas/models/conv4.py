@@ -5,9 +5,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.spaces.init import xavier_init
-from few_shot_nas.spaces.layout import channels_last
-from few_shot_nas.spaces.norm import BatchNorm2d
+from few_shot_nas.nn.init import xavier_init
+from few_shot_nas.nn.layout import channels_last
+from few_shot_nas.nn.norm import BatchNorm2d
 
 BLOCKS = 4
 SLOPE = 0.01  # of leaky_relu below zero, in the network of MAML++

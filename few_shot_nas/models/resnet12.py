@@ -4,8 +4,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.spaces.layout import channels_last
-from few_shot_nas.spaces.norm import BatchNorm2d
+from few_shot_nas.nn.layout import channels_last
+from few_shot_nas.nn.norm import BatchNorm2d
 
 WIDTHS = (64, 160, 320, 640)
 SLOPE = 0.1

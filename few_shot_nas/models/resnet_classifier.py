@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from few_shot_nas.spaces.layout import channels_last
-from few_shot_nas.spaces.norm import BatchNorm2d
+from few_shot_nas.nn.layout import channels_last
+from few_shot_nas.nn.norm import BatchNorm2d
 
 
 class ResNetClassifier(nn.Module):

@@ -155,7 +155,8 @@ def _require_same_tables(arms: Sequence[Arm]) -> None:
                 one, other = first.results["table"][key], run.results["table"][key]
                 raise InputError(
                     f"compare: seed {seed} of {reference.path} and of {arm.path} were scored on different reward "
-                    f"tables: {key} is {one} and {other}; repeat training/arms.py with one --test_table and --plant"
+                    f"tables: {key} is {one} and {other}; "
+                    "repeat training/tabular/arms.py with one --test_table and --plant"
                 )
 
 

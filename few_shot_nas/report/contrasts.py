@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.paired import below, hierarchical_bootstrap, holm, t_test, tost, units, wilcoxon
-from few_shot_nas.meta.statistics import MeanCI, mean_ci
 from few_shot_nas.report.arms import Arm, common_mode, differences, load_arm, require_same_tasks, shared_supernets
 from few_shot_nas.report.pairing import task_settings
 from few_shot_nas.report.tables import short_names, task
 from few_shot_nas.seeding import derived_seed
+from few_shot_nas.stats.paired import below, hierarchical_bootstrap, holm, t_test, tost, units, wilcoxon
+from few_shot_nas.stats.statistics import MeanCI, mean_ci
 
 #: Fewer seeds than this do not show their spread.
 FEW_SEEDS = 5

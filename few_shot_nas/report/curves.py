@@ -18,8 +18,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from few_shot_nas.meta.statistics import MeanCI
 from few_shot_nas.report.run import BN_MODES, Run
+from few_shot_nas.stats.statistics import MeanCI
 
 # Stand-ins that matplotlib can draw with; to_svg() turns them into colours of the page.
 INK = "#010203"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from few_shot_nas.data.sources import SOURCES
-from few_shot_nas.meta.statistics import MeanCI, mean_ci
 from few_shot_nas.report.run import Run
+from few_shot_nas.stats.statistics import MeanCI, mean_ci
 
 # What makes two runs draw the same task for the same id, apart from the flags of the data source.
 _TASK_KEYS = ("data_class", "n_way", "k_shot", "n_query", "seed", "split")

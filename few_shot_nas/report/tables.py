@@ -1,7 +1,7 @@
 """Numbers of runs as rows: results with confidence intervals.
 
 Every interval is the two-sided 95 % t-interval over episodes in float64 that
-:func:`few_shot_nas.meta.statistics.mean_ci` computes.
+:func:`few_shot_nas.stats.statistics.mean_ci` computes.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from few_shot_nas.meta.statistics import MeanCI, mean_ci
 from few_shot_nas.report.run import BN_MODES, Run
+from few_shot_nas.stats.statistics import MeanCI, mean_ci
 
 _DASH = "–"
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from few_shot_nas.episode import Episode
-from few_shot_nas.meta.statistics import MeanCI, mean_ci
+from few_shot_nas.stats.statistics import MeanCI, mean_ci
 
 Decisions = tuple[int, ...]
 Reward = Callable[[Decisions, Episode], float]

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from few_shot_nas.episode import Episode, SupportSet
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.statistics import accuracy
 from few_shot_nas.proxies.naswot import naswot
 from few_shot_nas.registry import lookup
+from few_shot_nas.stats.statistics import accuracy
 
 #: An image is shifted by its size over this, in each of the four diagonal directions, to give four views.
 VIEW_SHIFT = 14

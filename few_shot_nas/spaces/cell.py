@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.nn.layout import channels_last
+from few_shot_nas.nn.norm import BatchNorm2d
 from few_shot_nas.spaces.genotype import Edge, Genotype
-from few_shot_nas.spaces.layout import channels_last
-from few_shot_nas.spaces.norm import BatchNorm2d
 from few_shot_nas.spaces.ops import OPS, FactorizedReduce, relu_conv_norm
 from few_shot_nas.spaces.space import Body, Menu
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.nn.layout import channels_last
+from few_shot_nas.nn.norm import BatchNorm2d
 from few_shot_nas.spaces.genotype import Edge, Genotype
 from few_shot_nas.spaces.layered import LayeredBody, OpLayer
-from few_shot_nas.spaces.layout import channels_last
-from few_shot_nas.spaces.norm import BatchNorm2d
 from few_shot_nas.spaces.ops import OPS
 from few_shot_nas.spaces.space import Body, Decision, Menu, SearchSpace, op_index
 

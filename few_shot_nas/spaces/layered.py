@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from few_shot_nas.nn.norm import BatchNorm2d
 from few_shot_nas.spaces.genotype import Genotype
-from few_shot_nas.spaces.norm import BatchNorm2d
 from few_shot_nas.spaces.space import Body
 
 

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.nn.layout import channels_last
+from few_shot_nas.nn.norm import BatchNorm2d
 from few_shot_nas.spaces.cell import pooling_stem
 from few_shot_nas.spaces.genotype import Edge, Genotype
-from few_shot_nas.spaces.layout import channels_last
-from few_shot_nas.spaces.norm import BatchNorm2d
 from few_shot_nas.spaces.ops import OPS, OpBuilder
 from few_shot_nas.spaces.space import Body, Decision, Menu, SearchSpace, op_index
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from few_shot_nas.spaces.norm import BatchNorm2d
+from few_shot_nas.nn.norm import BatchNorm2d
 
 OpBuilder = Callable[[int, int, int, bool], nn.Module]
 

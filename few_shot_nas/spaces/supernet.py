@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from few_shot_nas.nn.init import xavier_init
 from few_shot_nas.registry import lookup
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.genotype import Edge, Genotype
-from few_shot_nas.spaces.init import xavier_init
 from few_shot_nas.spaces.space import SearchSpace
 
 #: Height and width of the map that describes a task.
@@ -28,7 +28,7 @@ def space_of(genotype: Genotype) -> SearchSpace:
 class Supernet(nn.Module):
     """The shared weights of all architectures of a space; a forward pass runs one of them.
 
-    Weights: Xavier-uniform convolutions and head, zero biases (:func:`few_shot_nas.spaces.init.xavier_init`).
+    Weights: Xavier-uniform convolutions and head, zero biases (:func:`few_shot_nas.nn.init.xavier_init`).
 
     Args:
         n_way: number of classes N.

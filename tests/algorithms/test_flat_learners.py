@@ -16,9 +16,9 @@ from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.data.flat import FlatBatch
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.statistics import accuracy
 from few_shot_nas.models.conv4 import Conv4
-from few_shot_nas.spaces.norm import BatchNorm2d
+from few_shot_nas.nn.norm import BatchNorm2d
+from few_shot_nas.stats.statistics import accuracy
 
 LEARNERS = pytest.mark.parametrize("learner", [RFS, Baseline, BaselinePlusPlus])
 CLASSES = 6

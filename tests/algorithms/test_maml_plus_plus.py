@@ -17,7 +17,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.meta.functional import call
 from few_shot_nas.meta.outer_loss import multi_step_weights
 from few_shot_nas.models.conv4 import Conv4
-from few_shot_nas.spaces.norm import per_step_layers
+from few_shot_nas.nn.norm import per_step_layers
 
 OFF = Ingredients(
     multi_step_until=0, first_order_until=0, learn_inner_rates=False, per_step_statistics=False,

@@ -13,8 +13,8 @@ from few_shot_nas.algorithms.matching_net import MatchingNet
 from few_shot_nas.algorithms.proto_net import ProtoNet
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.statistics import accuracy
 from few_shot_nas.models.conv4 import Conv4
+from few_shot_nas.stats.statistics import accuracy
 
 
 class Identity(nn.Module):

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from few_shot_nas.algorithms.reptile import mini_batches
-from few_shot_nas.meta.statistics import mean_ci
 from few_shot_nas.models.conv4 import Conv4
 from few_shot_nas.seeding import generator
+from few_shot_nas.stats.statistics import mean_ci
 
 SCRIPT = Path(__file__).with_name("run_ranks.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from few_shot_nas.meta.metric import attention_logits, cosine_logits, prototypes, squared_euclidean_logits
-from few_shot_nas.meta.statistics import accuracy
+from few_shot_nas.stats.statistics import accuracy
 
 
 def draw(*shape, seed=0):

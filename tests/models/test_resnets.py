@@ -8,7 +8,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.models.cost import count_parameters
 from few_shot_nas.models.resnet12 import ResNet12
 from few_shot_nas.models.resnet_classifier import ResNetClassifier
-from few_shot_nas.spaces.norm import BatchNorm2d
+from few_shot_nas.nn.norm import BatchNorm2d
 
 
 def test_resnet12_has_the_published_number_of_parameters():

@@ -7,9 +7,9 @@ from torch.func import functional_call, grad, jvp
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.forward_context import forward_context
+from few_shot_nas.nn.init import xavier_init
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.genotype import Edge, Genotype
-from few_shot_nas.spaces.init import xavier_init
 from few_shot_nas.spaces.supernet import DerivedNetwork, Supernet, space_of
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.search.array_file import read_arrays, write_arrays
+from few_shot_nas.tabular.array_file import read_arrays, write_arrays
 
 #: Largest space whose table is filled.
 MAX_ARCHITECTURES = 1000
@@ -87,11 +87,13 @@ def load_table(path: Path, *, complete: bool = True) -> RewardTable:
         InputError: if there is no such file, or it is damaged or incomplete.
     """
     names = [field.name for field in fields(RewardTable) if field.name != "facts"]
-    found, facts = read_arrays(path, names, "table", "training/stage0.py")
+    found, facts = read_arrays(path, names, "table", "training/tabular/stage0.py")
     table = RewardTable(**{**found, "done": int(found["done"]), "facts": facts})
     tasks = table.shape[1]
     if complete and table.done < tasks:
-        raise InputError(f"table {path}: {table.done} of {tasks} tasks are filled; run training/stage0.py to its end")
+        raise InputError(
+            f"table {path}: {table.done} of {tasks} tasks are filled; run training/tabular/stage0.py to its end"
+        )
     return table
 
 

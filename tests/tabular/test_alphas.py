@@ -8,7 +8,9 @@ from torch import Tensor
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 from few_shot_nas.forward_context import forward_context
-from few_shot_nas.search.alphas import (
+from few_shot_nas.spaces.layered import LayeredBody
+from few_shot_nas.spaces.supernet import Supernet
+from few_shot_nas.tabular.alphas import (
     AlphaLoop,
     adapted,
     choice_accuracy,
@@ -21,9 +23,7 @@ from few_shot_nas.search.alphas import (
     step_cost,
     support_loss,
 )
-from few_shot_nas.search.table_entries import prototype_entries
-from few_shot_nas.spaces.layered import LayeredBody
-from few_shot_nas.spaces.supernet import Supernet
+from few_shot_nas.tabular.table_entries import prototype_entries
 
 N_WAY = 3
 SPACES = pytest.mark.parametrize("space", ["chain", "conv4_chain"])

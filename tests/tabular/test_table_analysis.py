@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.search.table_analysis import (
+from few_shot_nas.tabular.table_analysis import (
     choice_value,
     headroom,
     oracle,

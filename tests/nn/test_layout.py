@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.func import vmap
 
-from few_shot_nas.spaces.layout import channels_last
+from few_shot_nas.nn.layout import channels_last
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.search.array_file import read_arrays, write_arrays
+from few_shot_nas.tabular.array_file import read_arrays, write_arrays
 
 #: The letter of the arm that each method is.
 LETTERS = {"alphas": "H", "meta_alphas": "H", "naswot": "I"}
@@ -53,7 +53,7 @@ def load_choices(path: Path) -> Choices:
     Raises:
         InputError: if there is no such file, or it is damaged.
     """
-    arrays, facts = read_arrays(path, ["choices"], "choices", "training/choose.py")
+    arrays, facts = read_arrays(path, ["choices"], "choices", "training/tabular/choose.py")
     return Choices(arrays["choices"], facts)
 
 
@@ -75,6 +75,6 @@ def check_same_tasks(path: Path, facts: Mapping[str, Any], table_facts: Mapping[
     ]
     if other:
         raise InputError(
-            f"choices {path} do not fit the table that scores them ({'; '.join(other)}); run training/choose.py with "
-            "the flags that training/stage0.py had"
+            f"choices {path} do not fit the table that scores them ({'; '.join(other)}); "
+            "run training/tabular/choose.py with the flags that training/tabular/stage0.py had"
         )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.search.reward_table import SCORES, RewardTable, empty_table, load_table, planted
+from few_shot_nas.tabular.reward_table import SCORES, RewardTable, empty_table, load_table, planted
 
 
 def test_a_table_comes_back_as_it_was_saved(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from few_shot_nas.report import compare_arms, load_run
-from few_shot_nas.search.choices import Choices
-from few_shot_nas.search.reward_table import SCORES, RewardTable, empty_table
 from few_shot_nas.spaces.chain import Chain
-from training import analyse_table, arms, compare
+from few_shot_nas.tabular.choices import Choices
+from few_shot_nas.tabular.reward_table import SCORES, RewardTable, empty_table
+from training import compare
+from training.tabular import analyse_table, arms
 
 SPACE = Chain(channels=2, cells=2)
 FACTS: dict[str, Any] = {

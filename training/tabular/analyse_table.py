@@ -1,7 +1,8 @@
-"""Say whether per-task search can help: ``python training/analyse_table.py --table=runs/A/stage0/table_val.npz``.
+"""Say whether per-task search can help.
 
-Variance components, headroom, cross-fitted oracles and, with --standalone=runs/*/results.json, the rank correlation
-with runs that trained one architecture each. docs/stage0.md says what the numbers mean.
+``python training/tabular/analyse_table.py --table=runs/A/stage0/table_val.npz`` prints variance components,
+headroom, cross-fitted oracles and, with --standalone=runs/*/results.json, the rank correlation with runs that trained
+one architecture each. docs/stage0.md says what the numbers mean.
 """
 
 import sys
@@ -15,7 +16,7 @@ from training.exits import OneLineParser, guarded
 if TYPE_CHECKING:
     import numpy as np
 
-    from few_shot_nas.search.reward_table import RewardTable
+    from few_shot_nas.tabular.reward_table import RewardTable
 
 
 def standalone_scores(
@@ -61,7 +62,7 @@ def rewards_of(table: "RewardTable") -> "dict[str, np.ndarray]":
 
 def analysis(table: "RewardTable", standalone: Sequence[Path], seed: int) -> dict[str, Any]:
     """Return everything that is known of a table, as JSON values."""
-    from few_shot_nas.search import table_analysis as t
+    from few_shot_nas.tabular import table_analysis as t
 
     kinds = rewards_of(table)
     parts = {name: t.variance_components(rewards, seed=seed) for name, rewards in kinds.items()}
@@ -137,7 +138,7 @@ def analyse(path: Path, standalone: Sequence[Path], output: Path | None, seed: i
     Raises:
         InputError: if the table or a stand-alone run cannot be used.
     """
-    from few_shot_nas.search.reward_table import load_table
+    from few_shot_nas.tabular.reward_table import load_table
     from training.results import write_json
 
     table = load_table(path)

@@ -12,11 +12,11 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.meta.baselines import BASELINES, Evidence, MovingAverage
 from few_shot_nas.meta.estimators import ESTIMATORS
 from few_shot_nas.meta.functional import trainable
-from few_shot_nas.search import simulator
-from few_shot_nas.search.reward_table import RewardTable
-from few_shot_nas.search.simulator import Environment, Reward, SimulatedLoop, Training, new_controller, train
 from few_shot_nas.seeding import generator
-from tests.search.six_archs import DECISIONS, make_table
+from few_shot_nas.tabular import simulator
+from few_shot_nas.tabular.reward_table import RewardTable
+from few_shot_nas.tabular.simulator import Environment, Reward, SimulatedLoop, Training, new_controller, train
+from tests.tabular.six_archs import DECISIONS, make_table
 
 
 def families(tasks: int) -> RewardTable:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from few_shot_nas.meta.paired import below, hierarchical_bootstrap, holm, t_test, tost, units, wilcoxon
-from few_shot_nas.meta.statistics import mean_ci
+from few_shot_nas.stats.paired import below, hierarchical_bootstrap, holm, t_test, tost, units, wilcoxon
+from few_shot_nas.stats.statistics import mean_ci
 
 
 def rng(seed: int = 0) -> np.random.Generator:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.search.choices import SAME, Choices, check_same_tasks, load_choices
+from few_shot_nas.tabular.choices import SAME, Choices, check_same_tasks, load_choices
 
 FACTS = {**{key: 1 for key in SAME}, "method": "meta_alphas", "label_free": True}
 
@@ -22,7 +22,7 @@ def test_choices_come_back_as_they_were_saved(tmp_path: Path) -> None:
 
 
 def test_an_unusable_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"choices .*gone.npz does not exist; training/choose.py makes one"):
+    with pytest.raises(InputError, match=r"choices .*gone.npz does not exist; training/tabular/choose.py makes one"):
         load_choices(tmp_path / "gone.npz")
     np.savez(tmp_path / "other.npz", accuracy=np.zeros(3))
     with pytest.raises(InputError, match="other.npz cannot be read: .*choices"):

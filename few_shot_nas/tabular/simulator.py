@@ -24,8 +24,8 @@ from few_shot_nas.meta.estimators import ESTIMATORS, Estimator
 from few_shot_nas.meta.functional import Params, trainable
 from few_shot_nas.meta.gradient_signal import GradientWindow
 from few_shot_nas.registry import lookup
-from few_shot_nas.search.reward_table import SCORES, RewardTable
 from few_shot_nas.seeding import derived_seed, generator
+from few_shot_nas.tabular.reward_table import SCORES, RewardTable
 
 Reward = Literal["accuracy", "loss", "loo_accuracy", "loo_loss"]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from few_shot_nas.meta.statistics import accuracy, mean_ci
+from few_shot_nas.stats.statistics import accuracy, mean_ci
 
 
 @pytest.mark.parametrize("n", [2, 5, 600])

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.statistics import MeanCI, mean_ci
+from few_shot_nas.stats.statistics import MeanCI, mean_ci
 
 #: The sources of variance, in the order of the model.
 COMPONENTS = ("architecture", "task", "draw", "interaction", "noise")

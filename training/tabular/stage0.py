@@ -1,6 +1,6 @@
 """Fill the table of rewards of every architecture of a small space with the frozen weights of a finished search.
 
-``python training/stage0.py --run_dir=runs/SUPERNET --split=val --tasks=1000 --replicates=2``. A killed command
+``python training/tabular/stage0.py --run_dir=runs/SUPERNET --split=val --tasks=1000 --replicates=2``. A killed command
 continues where it stopped, and a finished one goes on with more --tasks. Flags of run_experiment.py, such as
 --data_dir or --n_query, replace the run's own.
 """
@@ -21,8 +21,8 @@ from training.exits import OneLineParser, guarded
 
 if TYPE_CHECKING:
     from few_shot_nas.episode import Episode
-    from few_shot_nas.search.reward_table import RewardTable
-    from few_shot_nas.search.table_entries import Entries
+    from few_shot_nas.tabular.reward_table import RewardTable
+    from few_shot_nas.tabular.table_entries import Entries
 
 #: Tasks between two writes of the table.
 CHUNK = 20
@@ -34,8 +34,8 @@ def checked_supernet(net: Any) -> Any:
     Raises:
         InputError: if it is not a supernet, or of too large a space.
     """
-    from few_shot_nas.search.reward_table import MAX_ARCHITECTURES
     from few_shot_nas.spaces.supernet import Supernet
+    from few_shot_nas.tabular.reward_table import MAX_ARCHITECTURES
 
     if not isinstance(net, Supernet):
         raise InputError(f"--run_dir: the run trained a {type(net).__name__}; give a search with model_class=Supernet")
@@ -102,7 +102,7 @@ def begin(path: Path, facts: dict[str, Any], supernet: Any, embedding_dim: int) 
     """
     import numpy as np
 
-    from few_shot_nas.search.reward_table import empty_table, extended, load_table
+    from few_shot_nas.tabular.reward_table import empty_table, extended, load_table
 
     if not path.is_file():
         decisions = np.array(list(supernet.space.enumerate()), np.int64)
@@ -122,8 +122,8 @@ def linear_entries(module: Any, task: "Episode", bn_mode: str) -> "Entries":
     import torch
     import torch.nn.functional as F
 
-    from few_shot_nas.meta.statistics import accuracy
-    from few_shot_nas.search.table_entries import Entries, Scores
+    from few_shot_nas.stats.statistics import accuracy
+    from few_shot_nas.tabular.table_entries import Entries, Scores
 
     found, losses = [], []
     for decisions in module.supernet.space.enumerate():
@@ -181,7 +181,7 @@ class Filler:
         """Return the scores of every architecture on one replicate."""
         import torch
 
-        from few_shot_nas.search.table_entries import prototype_entries
+        from few_shot_nas.tabular.table_entries import prototype_entries
 
         with torch.autocast(self.own.device, torch.bfloat16) if self.own.bf16 else contextlib.nullcontext():
             if self.own.head == "linear":
@@ -192,7 +192,7 @@ class Filler:
         """Return the description of a replicate's support images, ``[D]``."""
         import torch
 
-        from few_shot_nas.search.prefix_tree import task_embedding
+        from few_shot_nas.tabular.prefix_tree import task_embedding
 
         with torch.no_grad():
             return task_embedding(self.supernet, task.support_x).float().cpu().numpy()
@@ -300,7 +300,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--head", choices=("prototype", "linear"), default="prototype", help="what classifies features")
     parser.add_argument("--bf16", action="store_true", help="run the network in bfloat16")
     own, rest = parser.parse_known_args(words)
-    command = shlex.join(["python", "training/stage0.py", *words])
+    command = shlex.join(["python", "training/tabular/stage0.py", *words])
     return guarded(lambda: stage0(own, rest, command))
 
 

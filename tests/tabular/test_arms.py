@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.search import arms
-from few_shot_nas.search.arms import Setting, ablations, all_arms, chosen_arm, ladder
-from few_shot_nas.search.choices import Choices
-from few_shot_nas.search.reward_table import RewardTable
-from few_shot_nas.search.simulator import Environment, SimulatedLoop
-from tests.search.six_archs import make_table
+from few_shot_nas.tabular import arms
+from few_shot_nas.tabular.arms import Setting, ablations, all_arms, chosen_arm, ladder
+from few_shot_nas.tabular.choices import Choices
+from few_shot_nas.tabular.reward_table import RewardTable
+from few_shot_nas.tabular.simulator import Environment, SimulatedLoop
+from tests.tabular.six_archs import make_table
 
 ESTIMATORS = ("fomaml", "emaml")
 

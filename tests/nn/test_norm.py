@@ -8,7 +8,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.forward_context import forward_context
 from few_shot_nas.meta.functional import call
 from few_shot_nas.meta.outer_loss import bn_modes
-from few_shot_nas.spaces.norm import (
+from few_shot_nas.nn.norm import (
     BatchNorm2d,
     PerStepBatchNorm2d,
     RunningBatchNorm2d,

@@ -10,8 +10,9 @@ import torch
 from few_shot_nas.data.replicates import draw_replicates
 from few_shot_nas.data.sampler import image_tensor, materialise
 from few_shot_nas.episode import tasks
-from few_shot_nas.search.reward_table import SCORES, RewardTable, load_table
-from training import assemble, run_experiment, stage0
+from few_shot_nas.tabular.reward_table import SCORES, RewardTable, load_table
+from training import assemble, run_experiment
+from training.tabular import stage0
 
 FILL = "--run_dir=s --tasks=5 --replicates=2".split()
 
@@ -118,7 +119,7 @@ def test_more_tasks_go_on_from_fewer_and_fewer_are_refused(
 def test_a_space_that_is_too_large_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("few_shot_nas.search.reward_table.MAX_ARCHITECTURES", 24)
+    monkeypatch.setattr("few_shot_nas.tabular.reward_table.MAX_ARCHITECTURES", 24)
     with pytest.raises(SystemExit):
         stage0.main(FILL)
     assert "space chain with cells=2 has 25 architectures, a table holds at most 24" in capsys.readouterr().err

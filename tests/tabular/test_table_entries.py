@@ -6,10 +6,10 @@ import torch.nn.functional as F
 
 from few_shot_nas.episode import Episode
 from few_shot_nas.forward_context import forward_context
-from few_shot_nas.search.prefix_tree import every_architecture, task_embedding
-from few_shot_nas.search.table_entries import prototype_entries
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.supernet import Supernet
+from few_shot_nas.tabular.prefix_tree import every_architecture, task_embedding
+from few_shot_nas.tabular.table_entries import prototype_entries
 
 N_WAY = 3
 
@@ -80,7 +80,7 @@ def test_one_shot_has_no_leave_one_out_score() -> None:
 def test_scores_do_not_depend_on_how_many_are_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     net, task = make_supernet("chain", 2), make_task(k_shot=2)
     whole = prototype_entries(net, task, "transductive", N_WAY)
-    monkeypatch.setattr("few_shot_nas.search.table_entries._ELEMENTS", 7 * 18 * N_WAY * net.feature_dim)
+    monkeypatch.setattr("few_shot_nas.tabular.table_entries._ELEMENTS", 7 * 18 * N_WAY * net.feature_dim)
     parts = prototype_entries(net, task, "transductive", N_WAY)
     assert torch.equal(whole.query.loss, parts.query.loss)
     assert whole.support is not None and parts.support is not None

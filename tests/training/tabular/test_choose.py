@@ -8,10 +8,10 @@ import pytest
 from few_shot_nas.episode import tasks
 from few_shot_nas.proxies.naswot import untrained_naswot
 from few_shot_nas.report import load_run
-from few_shot_nas.search.alphas import AlphaLoop, adapted, choice_accuracy, likeliest, meta_learned, neutral_alphas
-from few_shot_nas.search.choices import load_choices
-from few_shot_nas.search.reward_table import load_table
-from training import arms, choose, stage0
+from few_shot_nas.tabular.alphas import AlphaLoop, adapted, choice_accuracy, likeliest, meta_learned, neutral_alphas
+from few_shot_nas.tabular.choices import load_choices
+from few_shot_nas.tabular.reward_table import load_table
+from training.tabular import arms, choose, stage0
 
 TASKS = "--run_dir=s --tasks=4 --replicates=2".split()
 

@@ -1,8 +1,9 @@
 """Choose an architecture for every task of a reward table with the network, by gradient (arm H) or by a proxy (arm I).
 
-``python training/choose.py --run_dir=runs/SUPERNET --split=val --tasks=1000 --method=alphas`` writes
-``choices_alphas_val.npz`` beside the table, which training/arms.py takes as ``--choices``. Flags of run_experiment.py,
-such as --data_dir or --n_query, replace the run's own and must be those that the table was filled with.
+``python training/tabular/choose.py --run_dir=runs/SUPERNET --split=val --tasks=1000 --method=alphas`` writes
+``choices_alphas_val.npz`` beside the table, which training/tabular/arms.py takes as ``--choices``. Flags of
+run_experiment.py, such as --data_dir or --n_query, replace the run's own and must be those that the table was filled
+with.
 """
 
 import shlex
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from few_shot_nas.errors import InputError
 from training.exits import OneLineParser, guarded
-from training.stage0 import Filler, add_task_flags, opened
+from training.tabular.stage0 import Filler, add_task_flags, opened
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
     from few_shot_nas.episode import Episode
-    from few_shot_nas.search.alphas import AlphaLoop
+    from few_shot_nas.tabular.alphas import AlphaLoop
 
 #: Step sizes that compete where --rate gives none.
 RATES = (3.0, 10.0, 30.0, 100.0)
@@ -52,7 +53,7 @@ def chosen_loop(own: Namespace, filler: Filler, start: "Tensor") -> "tuple[Alpha
     """
     import numpy as np
 
-    from few_shot_nas.search.alphas import AlphaLoop, choice_accuracy, step_cost
+    from few_shot_nas.tabular.alphas import AlphaLoop, choice_accuracy, step_cost
 
     rates = RATES if own.rate is None else (own.rate,)
     loops = [AlphaLoop(filler.shape["n_way"], own.steps, rate, own.bn_mode) for rate in rates]
@@ -70,7 +71,7 @@ def chosen_loop(own: Namespace, filler: Filler, start: "Tensor") -> "tuple[Alpha
 
 def meta_start(own: Namespace, filler: Filler, start: "Tensor", loop: "AlphaLoop") -> "Tensor":
     """Return the start of the alphas after --meta_steps outer steps on training tasks."""
-    from few_shot_nas.search.alphas import meta_learned
+    from few_shot_nas.tabular.alphas import meta_learned
 
     ids = range(RATE_TASKS, RATE_TASKS + META_BATCH * own.meta_steps)
     firsts = (replicates[0] for replicates in counted("training tasks", filler.of_split("train"), ids))
@@ -86,7 +87,7 @@ def by_alphas(own: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
     """
     import numpy as np
 
-    from few_shot_nas.search.alphas import adapted, layers_of, likeliest, neutral_alphas, step_cost
+    from few_shot_nas.tabular.alphas import adapted, layers_of, likeliest, neutral_alphas, step_cost
 
     layers_of(filler.supernet)
     if filler.shape["k_shot"] < 2:
@@ -152,8 +153,8 @@ def choose(own: Namespace, overrides: Sequence[str], command: str) -> None:
         raise InputError(f"--meta_steps={own.meta_steps}, --meta_lr={own.meta_lr:g}: needed are at least 1 and above 0")
     filler, facts = opened(own, overrides)
 
-    from few_shot_nas.search.choices import Choices, check_same_tasks
-    from few_shot_nas.search.reward_table import load_table
+    from few_shot_nas.tabular.choices import Choices, check_same_tasks
+    from few_shot_nas.tabular.reward_table import load_table
     from training import results
 
     folder = own.output or own.run_dir / "stage0"
@@ -187,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--meta_lr", type=float, default=0.05, help="rate of Adam in these")
     add("--proxy_tasks", type=int, default=10, help="training tasks whose support sets rank the architectures")
     own, rest = parser.parse_known_args(words)
-    command = shlex.join(["python", "training/choose.py", *words])
+    command = shlex.join(["python", "training/tabular/choose.py", *words])
     return guarded(lambda: choose(own, rest, command))
 
 

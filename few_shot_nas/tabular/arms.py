@@ -17,8 +17,9 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.meta.entropy import kl_estimate
 from few_shot_nas.meta.estimators import ESTIMATORS
 from few_shot_nas.meta.functional import Params, trainable
-from few_shot_nas.search.choices import Choices
-from few_shot_nas.search.simulator import (
+from few_shot_nas.seeding import generator
+from few_shot_nas.tabular.choices import Choices
+from few_shot_nas.tabular.simulator import (
     Environment,
     Reward,
     SimulatedLoop,
@@ -30,7 +31,6 @@ from few_shot_nas.search.simulator import (
     subtracted,
     train,
 )
-from few_shot_nas.seeding import generator
 
 #: Test tasks that are adapted at once.
 _CHUNK = 250

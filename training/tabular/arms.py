@@ -1,8 +1,8 @@
 """Compare ways to choose an architecture per task on reward tables, without a network.
 
-``python training/arms.py --train_table=val.npz --test_table=test.npz --output=runs/arms --arms=A,B,C,D,E,F,G,J``. Arms
-are named by letter or in full; each writes ``<output>/<arm>/seed<k>``, as training/compare.py reads it. docs/stage0.md
-says what they are.
+``python training/tabular/arms.py --train_table=val.npz --test_table=test.npz --output=runs/arms --arms=A,B,C,D``.
+Arms are named by letter or in full; each writes ``<output>/<arm>/seed<k>``, as training/compare.py reads it.
+docs/stage0.md says what they are.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ from few_shot_nas.errors import InputError
 from training.exits import OneLineParser, guarded
 
 if TYPE_CHECKING:
-    from few_shot_nas.search.arms import Outcome, Setting
-    from few_shot_nas.search.choices import Choices
-    from few_shot_nas.search.reward_table import RewardTable
+    from few_shot_nas.tabular.arms import Outcome, Setting
+    from few_shot_nas.tabular.choices import Choices
+    from few_shot_nas.tabular.reward_table import RewardTable
 
 #: Facts that the two tables must share.
 SAME = ("space", "cells", "n_way", "k_shot", "n_query", "head", "bn_mode", "precision", "weights")
@@ -53,7 +53,7 @@ def load_tables(train: Path, test: Path) -> "tuple[RewardTable, RewardTable]":
     Raises:
         InputError: if one cannot be used, or they differ in more than the tasks.
     """
-    from few_shot_nas.search.reward_table import load_table
+    from few_shot_nas.tabular.reward_table import load_table
 
     found = load_table(train), load_table(test)
     first, second = (table.facts for table in found)
@@ -109,8 +109,8 @@ def settings(own: Namespace, tables: "tuple[RewardTable, RewardTable]", seed: in
     """Return what all arms of one seed share."""
     import numpy as np
 
-    from few_shot_nas.search.arms import Setting
-    from few_shot_nas.search.simulator import Environment, SimulatedLoop
+    from few_shot_nas.tabular.arms import Setting
+    from few_shot_nas.tabular.simulator import Environment, SimulatedLoop
 
     has_loo = all(np.isfinite(table.loo_loss).all() for table in tables)
     loop = SimulatedLoop(
@@ -134,7 +134,7 @@ def choice_arms(own: Namespace, test: "RewardTable") -> "dict[str, Choices]":
     Raises:
         InputError: if a file cannot be used with the test table, or two are of the same arm.
     """
-    from few_shot_nas.search.choices import check_same_tasks, load_choices
+    from few_shot_nas.tabular.choices import check_same_tasks, load_choices
 
     if own.choices and own.plant:
         raise InputError("--choices with --plant: a preference planted in the table is not in the images; leave one")
@@ -184,7 +184,7 @@ def show(rows: Sequence[tuple[str, "Outcome"]]) -> None:
     import numpy as np
     from rich.table import Table
 
-    from few_shot_nas.meta.statistics import mean_ci
+    from few_shot_nas.stats.statistics import mean_ci
     from training.results import console
 
     table = Table(title="accuracy on the test table, % (95 % interval over tasks, seeds averaged)")
@@ -214,7 +214,7 @@ def check_flags(own: Namespace) -> None:
     if own.train_table.resolve() == own.test_table.resolve():
         raise InputError(
             f"--train_table and --test_table are both {own.test_table}: arms would be scored on the tasks they learned "
-            "from; fill a table of another split with training/stage0.py"
+            "from; fill a table of another split with training/tabular/stage0.py"
         )
     fixed = [flag for flag in ("arms", "ks", "estimators") if own.ladder and getattr(own, flag) is not None]
     if fixed:
@@ -228,8 +228,8 @@ def compare_arms(own: Namespace, command: str) -> None:
         InputError: if a table, an arm or a flag cannot be used.
     """
     from few_shot_nas.runtime.count_progress import CountProgress
-    from few_shot_nas.search.arms import ablations, all_arms, chosen_arm, ladder
-    from few_shot_nas.search.reward_table import planted
+    from few_shot_nas.tabular.arms import ablations, all_arms, chosen_arm, ladder
+    from few_shot_nas.tabular.reward_table import planted
 
     check_flags(own)
     train, test = load_tables(own.train_table, own.test_table)
@@ -272,7 +272,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--test_table", type=Path, required=True, help="table of the same supernet that they are scored on")
     add("--output", type=Path, required=True, help="folder for one run directory per arm and seed")
     add("--arms", help=f"letters, or names such as F_emaml_K4; default {EVERY_ARM}, without J where the space has none")
-    add("--choices", default="", help="files of training/choose.py, an arm H or I each, separated by commas")
+    add("--choices", default="", help="files of training/tabular/choose.py, an arm H or I each, separated by commas")
     add("--ladder", action="store_true",
         help="instead, add a remedy at a time to K = 1 without baseline, and take each away from all")  # fmt: skip
     add("--seeds", default="0,1,2", help="a repetition each")
@@ -291,7 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--plant", type=float, default=0.0, metavar="POINTS",
         help="positive control: points of accuracy by which each source of Mixed favours one op")  # fmt: skip
     own = parser.parse_args(words)
-    command = shlex.join(["python", "training/arms.py", *words])
+    command = shlex.join(["python", "training/tabular/arms.py", *words])
     return guarded(lambda: compare_arms(own, command))
 
 

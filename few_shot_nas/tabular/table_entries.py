@@ -9,8 +9,8 @@ from torch import Tensor
 from few_shot_nas.episode import Episode
 from few_shot_nas.forward_context import forward_context
 from few_shot_nas.meta.prototype_scores import Scores, leave_one_out_scores, query_scores
-from few_shot_nas.search.prefix_tree import every_architecture
 from few_shot_nas.spaces.supernet import Supernet
+from few_shot_nas.tabular.prefix_tree import every_architecture
 
 #: Differences of features to prototypes that are held at once; more only takes memory.
 _ELEMENTS = 2**20

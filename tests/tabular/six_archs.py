@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from few_shot_nas.search.reward_table import RewardTable, empty_table
+from few_shot_nas.tabular.reward_table import RewardTable, empty_table
 
 #: Every architecture of a space of two decisions, with 3 and 2 choices.
 DECISIONS = torch.cartesian_prod(torch.arange(3), torch.arange(2)).numpy()

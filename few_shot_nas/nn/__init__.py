@@ -1,0 +1,1 @@
+"""Layers and starting weights that every network is made of."""

@@ -1,0 +1,1 @@
+"""Commands on reward tables: stage0.py fills one, analyse_table.py, arms.py and choose.py read it."""
