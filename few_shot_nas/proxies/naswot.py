@@ -1,33 +1,17 @@
 """NASWOT: how differently a network's ReLUs treat the images of a batch."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from few_shot_nas.kernels.activation_codes import activation_codes
 from few_shot_nas.seeding import derived_seed
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.supernet import DerivedNetwork
 
-_RELUS = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
 #: Added to the diagonal: two images with the same code give a low score instead of minus infinity.
 _JITTER = 1e-6
-
-
-class _Codes(TorchDispatchMode):
-    """Records which units are active, at every ReLU of the passes inside the block, functional ones too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[Tensor] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func in _RELUS:
-            self.seen.append((out.detach() > 0).flatten(1))
-        return out
 
 
 def naswot(forward: Callable[[Tensor], Tensor], images: Tensor) -> float:
@@ -46,11 +30,7 @@ def naswot(forward: Callable[[Tensor], Tensor], images: Tensor) -> float:
     Raises:
         ValueError: if no ReLU ran.
     """
-    with torch.no_grad(), _Codes() as codes:
-        forward(images)
-    if not codes.seen:
-        raise ValueError("naswot() needs a network with ReLUs")
-    active = torch.cat(codes.seen, dim=1).double()
+    active = activation_codes(forward, images).double()
     idle = 1 - active
     kernel = active @ active.T + idle @ idle.T + _JITTER * torch.eye(len(active)).to(active)
     return float(torch.linalg.slogdet(kernel).logabsdet)
