@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     ("errors",),  # so that every other file may raise InputError
-    ("episode", "registry", "forward_context", "seeding"),
+    ("episode", "registry", "forward_context", "seeding", "whole_file"),
     ("nn", "stats"),
     ("meta", "kernels", "spaces"),
     ("models", "controllers", "proxies", "data"),

@@ -28,8 +28,8 @@ def compare(
         InputError: if a run is missing or damaged, or the test tasks differ.
     """
     from few_shot_nas import report
+    from few_shot_nas.whole_file import write_text
     from training.results import console, write_json
-    from training.run_directory import write_text
 
     found = report.compare_arms(arms, reference=reference, bn_mode=bn_mode, margin=margin, resamples=resamples)
     screen = console()

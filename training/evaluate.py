@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.whole_file import write_text
 from training.cli import CommandLine, dump, parse, read_config
 from training.exits import OneLineParser, guarded
-from training.run_directory import write_text
 
 
 def checkpoint_file(run_dir: Path, wanted: str) -> Path:

@@ -9,10 +9,10 @@ import pytorch_lightning as pl
 from few_shot_nas.errors import InputError
 from few_shot_nas.runtime.choices_csv import ChoicesCSV
 from few_shot_nas.runtime.metrics_csv import MetricsCSV
+from few_shot_nas.whole_file import write_text
 from training import results
 from training.assemble import Parts, Values, hardware_text
 from training.class_tables import Tables
-from training.run_directory import write_text
 
 
 def check(tables: Tables | None, values: Values) -> None:

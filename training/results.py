@@ -19,7 +19,7 @@ from few_shot_nas.models.cost import count_macs, count_parameters
 from few_shot_nas.report import Run, results_table
 from few_shot_nas.spaces.supernet import DerivedNetwork, Supernet
 from few_shot_nas.stats.statistics import mean_ci
-from training.run_directory import write_text
+from few_shot_nas.whole_file import replacing, write_text
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -75,9 +75,8 @@ def write_weights(path: Path, net: nn.Module) -> None:
     """Write the network's tensors so that they load without Lightning."""
     from safetensors.torch import save_file
 
-    part = path.with_name(path.name + ".part")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}, part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}, part)
 
 
 def console() -> Console:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.whole_file import replacing
 
 #: Lightning starts the other ranks by running the same command again; they find the first rank's folder here.
 VARIABLE = "FSN_RUN_DIR"
@@ -20,13 +21,6 @@ def is_first_rank(environment: Mapping[str, str] = os.environ) -> bool:
     return rank == "0" and environment.get("NODE_RANK", "0") == "0"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: a killed process leaves the old one."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
 def adopt_best(resume: Path, run_dir: Path, meta_step: int) -> None:
     """Copy the best checkpoint beside ``resume`` into a new run directory, if it was written by ``meta_step``.
 
@@ -36,7 +30,8 @@ def adopt_best(resume: Path, run_dir: Path, meta_step: int) -> None:
 
     best = resume.parent / "best.ckpt"
     if best.is_file() and load_checkpoint(best)[KEY]["meta_step"] <= meta_step:
-        shutil.copyfile(best, run_dir / "checkpoints" / "best.ckpt")
+        with replacing(run_dir / "checkpoints" / "best.ckpt") as part:
+            shutil.copyfile(best, part)
 
 
 class RunDirectory:

@@ -9,9 +9,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from few_shot_nas.whole_file import write_text
 from training.cli import CommandLine, dump, parse
 from training.exits import guarded
-from training.run_directory import RunDirectory, adopt_best, is_first_rank, write_text
+from training.run_directory import RunDirectory, adopt_best, is_first_rank
 
 
 def run(command: CommandLine, argv: Sequence[str]) -> None:

@@ -1,6 +1,5 @@
 """Put tables and pictures into one self-contained HTML page."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from few_shot_nas.report.tables import (
     task,
 )
 from few_shot_nas.spaces.genotype import Genotype
+from few_shot_nas.whole_file import write_text
 
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -96,9 +96,7 @@ def write_contrasts(comparison: Comparison, output: Path) -> Path:
 
 def _write(path: Path, template: str, content: Mapping[str, Any]) -> Path:
     """Render and write the page whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(_ENVIRONMENT.get_template(template).render(content), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, _ENVIRONMENT.get_template(template).render(content))
     return path
 
 

@@ -1,6 +1,5 @@
 """Checkpoints of an episodic run: last and best, written atomically, readable with ``weights_only=True``."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,12 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.runtime.seal import damage, is_sealed, seal
+from few_shot_nas.whole_file import replacing
 
 KEY = "few_shot_nas"
+_SEALED = "few_shot_nas_sealed"
+_OTHER = "give another checkpoint of the run, such as checkpoints/best.ckpt, or a copy of this one"
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -24,13 +27,42 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"checkpoint {path} does not exist; give the path of a run's checkpoints/last.ckpt")
     try:
+        broken = damage(path)
+    except OSError as error:
+        raise InputError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
+    if broken:
+        raise InputError(f"checkpoint {path} is damaged: {broken}; {_OTHER}")
+    try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different type for each kind of damage
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"checkpoint {path} cannot be read as plain tensors and data: {reason}") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"checkpoint {path} cannot be read as plain tensors and data: {reason}; {_OTHER}") from error
     if not isinstance(content, dict) or KEY not in content:
         raise InputError(f"checkpoint {path} was not written by few_shot_nas: it has no {KEY!r} entry")
+    odd = _odd_entry(content)
+    if odd:
+        raise InputError(f"checkpoint {path} is not one of a run: {odd}; {_OTHER}")
+    if content.get(_SEALED, False) and not is_sealed(path):
+        raise InputError(f"checkpoint {path} is damaged: its digest is missing; {_OTHER}")
     return content
+
+
+def _odd_entry(content: dict[str, Any]) -> str:
+    """Return what is missing or of another kind in the entries that every reader needs; empty if nothing is."""
+    own = content[KEY]
+    if not isinstance(own, dict):
+        return f"its entry {KEY} is a {type(own).__name__} where a mapping is needed"
+    step = own.get("meta_step")
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        return f"its meta_step is {step!r} where a number of meta-steps is needed"
+    if not isinstance(own.get("identity"), dict):
+        return "it does not say what kind of run it is of (identity)"
+    weights = content.get("state_dict")
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    ):
+        return "its state_dict does not hold tensors by name"
+    return ""
 
 
 def read_identity(path: str | Path) -> dict[str, str | int]:
@@ -62,10 +94,10 @@ class MetaCheckpoint(Checkpoint):
     """Keep ``last.ckpt`` and ``best.ckpt`` (highest ``val/accuracy``) of a run.
 
     Lightning's own ModelCheckpoint counts optimizer steps, which under manual optimisation are not outer updates, and
-    ignores its time trigger there. This one counts ``meta_step``. A file is written beside its target and renamed, so
-    a process killed at any moment leaves the previous checkpoint whole. Where a validation follows the meta-step,
-    ``last.ckpt`` is written after it: a run that continues there does not repeat the validation, so its outcome has to
-    be in the file.
+    ignores its time trigger there. This one counts ``meta_step``. A file is written beside its target, sealed with its
+    digest, flushed to the disk and renamed, so a process killed at any moment leaves the previous checkpoint whole.
+    Where a validation follows the meta-step, ``last.ckpt`` is written after it: a run that continues there does not
+    repeat the validation, so its outcome has to be in the file.
 
     Args:
         dirpath: folder for the two files.
@@ -92,6 +124,12 @@ class MetaCheckpoint(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best validation accuracy."""
         self.best_accuracy = state_dict["best_accuracy"]
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say in the file that it carries a digest, so that one without is seen to have lost it."""
+        checkpoint[_SEALED] = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -130,7 +168,10 @@ class MetaCheckpoint(Checkpoint):
     def _write(self, trainer: pl.Trainer, path: Path) -> None:
         if getattr(trainer, "fast_dev_run", False):
             return
-        part = path.with_suffix(".part")
-        trainer.save_checkpoint(part, False)  # False: not the weights alone, the optimizer's state too
-        if trainer.is_global_zero:
-            os.replace(part, path)
+        # False: not the weights alone, the optimizer's state too. Every rank calls it, and the first one writes.
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(path, False)
+            return
+        with replacing(path) as part:
+            trainer.save_checkpoint(part, False)
+            seal(part)

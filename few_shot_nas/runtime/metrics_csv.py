@@ -3,13 +3,14 @@
 import csv
 import io
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from few_shot_nas.whole_file import write_text
 
 X_AXIS = "meta_step"
 
@@ -26,9 +27,7 @@ def _write(path: Path, rows: list[list[str]]) -> None:
     """Replace ``path`` in one step: a killed process leaves the old file or the new one."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, text.getvalue())
 
 
 def _read(path: Path) -> list[list[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.whole_file import write_text
 
 _FIELDS = ("space", "channels", "cells", "nodes", "edges")
 
@@ -85,10 +86,7 @@ class Genotype:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the genotype to a file, whole or not at all."""
-        path = Path(path)
-        partial = path.with_name(path.name + ".part")
-        partial.write_text(self.to_json(), encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Genotype":

@@ -1,7 +1,6 @@
 """Files of arrays with the facts they were made from: written whole or not at all, read without unpickling."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,14 +10,13 @@ from zipfile import BadZipFile
 import numpy as np
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.whole_file import replacing
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Write arrays by name and the facts, plain JSON values, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with replacing(path) as part, part.open("wb") as file:
         np.savez(file, **arrays, facts=np.array(json.dumps(dict(facts))))
-    os.replace(part, path)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from few_shot_nas.errors import InputError
-from training.run_directory import VARIABLE, RunDirectory, is_first_rank, write_text
+from training.run_directory import VARIABLE, RunDirectory, is_first_rank
 
 NAMES = ("MAML", "Conv4", "Glyphs")
 
@@ -177,11 +177,3 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 )
 def test_the_first_rank_is_known_before_any_process_group(environment: dict[str, str], first: bool) -> None:
     assert is_first_rank(environment) is first
-
-
-def test_write_text_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
-    target = tmp_path / "a.txt"
-    write_text(target, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(target, "new \ud800")
-    assert target.read_text(encoding="utf-8") == "old"

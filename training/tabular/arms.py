@@ -155,7 +155,7 @@ def write_arm(
     import yaml
 
     from training import results
-    from training.run_directory import write_text
+    from few_shot_nas.whole_file import write_text
 
     mode = facts["bn_mode"]
     rows = [
