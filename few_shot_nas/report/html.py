@@ -52,7 +52,7 @@ def write_report(run_dir: Path | str) -> Path:
         InputError: naming the file of the run that is missing or damaged.
     """
     run = load_run(run_dir)
-    return _write(Path(run_dir) / "report.html", "run.html.jinja", _one_run(run))
+    return write_page(Path(run_dir) / "report.html", "run.html.jinja", _one_run(run))
 
 
 def compare_runs(run_dirs: Sequence[Path | str], output: Path | str) -> Path:
@@ -72,7 +72,7 @@ def compare_runs(run_dirs: Sequence[Path | str], output: Path | str) -> Path:
         raise InputError("report: no run directory given; name at least one folder that holds a results.json")
     runs = [load_run(run_dir) for run_dir in run_dirs]
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    return _write(Path(output), "comparison.html.jinja", _comparison(runs))
+    return write_page(Path(output), "comparison.html.jinja", _comparison(runs))
 
 
 def write_contrasts(comparison: Comparison, output: Path) -> Path:
@@ -91,10 +91,10 @@ def write_contrasts(comparison: Comparison, output: Path) -> Path:
         "rows": contrast_tables.arm_rows(comparison),
         "notes": contrast_tables.notes(comparison),
     }
-    return _write(output, "contrasts.html.jinja", content)
+    return write_page(output, "contrasts.html.jinja", content)
 
 
-def _write(path: Path, template: str, content: Mapping[str, Any]) -> Path:
+def write_page(path: Path, template: str, content: Mapping[str, Any]) -> Path:
     """Render and write the page whole or not at all."""
     write_text(path, _ENVIRONMENT.get_template(template).render(content))
     return path
