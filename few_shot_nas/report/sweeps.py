@@ -18,6 +18,7 @@ from rich.table import Table
 from few_shot_nas.report.curves import BLUE, INK, ORANGE, panel, style, to_svg
 from few_shot_nas.report.html import write_page
 from few_shot_nas.report.tables import duration
+from few_shot_nas.whole_file import write_text
 
 _STATES = {
     TrialState.COMPLETE: "finished",
@@ -54,7 +55,7 @@ class SweepTable:
         """Write the table as CSV."""
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self.head, *self.rows])
-        path.write_text(text.getvalue(), encoding="utf-8")
+        write_text(path, text.getvalue())
 
 
 def best_value(trial: FrozenTrial) -> float | None:
