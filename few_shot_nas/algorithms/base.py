@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, cast
 
 import pytorch_lightning as pl
@@ -27,6 +27,7 @@ from few_shot_nas.meta.schedule import cosine_with_restarts
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.early_stop import NOTHING_SEEN, Waiting
 from few_shot_nas.runtime.gradients import average_gradients, gather_rows, world
+from few_shot_nas.search.found import Found
 from few_shot_nas.seeding import derived_seed, generator
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.stats.statistics import accuracy, mean_ci
@@ -55,6 +56,7 @@ class EpisodicModule(pl.LightningModule, ABC):
     """
 
     default_model: ClassVar[str] = "Conv4"
+    #: Whether training ends with an architecture: set where a class says how, in :meth:`end_search`.
     searches: ClassVar[bool] = False
     #: What the batches of training are: the data module that the learner needs says the same of itself.
     data_kind: ClassVar[Literal["episodes", "flat"]] = "episodes"
@@ -62,10 +64,14 @@ class EpisodicModule(pl.LightningModule, ABC):
     #: What the command line gives the data module by default for this algorithm, instead of the data module's own.
     data_defaults: ClassVar[Mapping[str, int]] = {}
     #: Whether training uses the network's head, which fixes the number of ways to that of the test tasks.
-    uses_head: ClassVar[bool] = True
+    uses_head: bool = True
 
     #: Scalars of one task that training logs, in the order in which :meth:`task_loss` returns them.
     logged: ClassVar[tuple[str, ...]] = ("train/loss", "train/accuracy")
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.searches = cls.end_search is not EpisodicModule.end_search
 
     def __init__(self, net: nn.Module, *, outer: OuterLoop, seed: int, per_query: bool = False) -> None:
         super().__init__()
@@ -350,8 +356,26 @@ class EpisodicModule(pl.LightningModule, ABC):
 
     # ---- search -------------------------------------------------------------------------------------------------
 
+    def end_search(self, datamodule: Any) -> Found | None:
+        """Return the architecture that training ends with and its cost; None for a learner that searches none.
+
+        Runs on every rank after training, and the ranks must agree.
+
+        Args:
+            datamodule: the data module of the run, for tasks to decide on (:meth:`episodes_of`).
+        """
+        return None
+
     def finish_search(self, datamodule: Any) -> None:
-        """Derive the genotype after training; only searches override this."""
+        """Keep what :meth:`end_search` returns as ``genotype`` and ``search_summary``."""
+        found = self.end_search(datamodule)
+        if found is not None:
+            self.genotype, self.search_summary = found.genotype, found.summary()
+
+    def episodes_of(self, datamodule: Any, split: str, task_ids: Sequence[int]) -> list[Episode]:
+        """Return single tasks of a split by their ids, on this module's device."""
+        batch = datamodule.episode(split, task_ids)
+        return list(tasks(self.transfer_batch_to_device(batch, self.device, 0)))
 
     # ---- checkpoints --------------------------------------------------------------------------------------------
 

@@ -1,17 +1,26 @@
 """What searches with a controller have in common: what it would choose, and whom it sends into the final round."""
 
 import logging
-from typing import Any
+from abc import abstractmethod
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from few_shot_nas.algorithms.supernet_search import SupernetSearch
-from few_shot_nas.controllers.base import Controller
+from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring
+from few_shot_nas.algorithms.shared_children import shared_children
+from few_shot_nas.controllers import CONTROLLERS
+from few_shot_nas.episode import Episode
+from few_shot_nas.registry import lookup
 from few_shot_nas.runtime.choices_csv import ChoicesCSV
-from few_shot_nas.runtime.gradients import world
-from few_shot_nas.search.derive import Decisions
+from few_shot_nas.runtime.gradients import gather_rows, world
+from few_shot_nas.search.collapse import GREEDY_ENTROPY, WEIGHTLESS, collapse_warning, weightless_fraction
+from few_shot_nas.search.derivation import Decisions, Derivation, derive, rank
+from few_shot_nas.search.found import Found
 from few_shot_nas.seeding import generator
+from few_shot_nas.spaces.genotype import Genotype
 
 logger = logging.getLogger(__name__)
 
@@ -21,14 +30,51 @@ PATIENCE = 50
 MARGINAL_PATHS = 8
 
 
-class ControllerSearch(SupernetSearch):
-    """A search whose architectures come from a controller.
+class ControllerSearch(EpisodicModule):
+    """A search whose architectures come from a controller, and whose children share the weights of a supernet.
+
+    Args:
+        net: the supernet.
+        inner: the inner loop of every child; without effect under a closed-form head.
+        scoring: what a child classifies with and is rewarded for.
+        outer: the outer loop of the shared weights.
+        derivation: how the search ends: the greedy architecture and samples compete.
+        controller: name of the policy.
+        task_embedding: whether the controller is told what the task looks like.
+        seed: names every random stream of the run.
 
     Attributes:
-        controller: the policy; a subclass makes it in its constructor.
+        supernet_children: the architectures, as they are trained and rewarded.
+        controller: the policy.
     """
 
-    controller: Controller
+    default_model: ClassVar[str] = "Supernet"
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        inner: InnerLoop,
+        scoring: Scoring,
+        outer: OuterLoop,
+        derivation: Derivation,
+        controller: str,
+        task_embedding: bool = False,
+        seed: int,
+    ) -> None:
+        super().__init__(net, outer=outer, seed=seed)
+        self.inner = inner
+        self.supernet_children = shared_children(self, net, inner, scoring)
+        self.supernet = self.supernet_children.supernet
+        self.uses_head = self.supernet_children.head is None  # closed forms take any number of ways
+        self.derivation = derivation
+        decisions = self.supernet.space.decisions
+        self.kinds = tuple(decision.kind for decision in decisions)
+        embedding_dim = self.supernet.embedding_dim if task_embedding else None
+        self.controller = lookup(CONTROLLERS, controller, "controller")(
+            [len(decision.choices) for decision in decisions], self.kinds, embedding_dim=embedding_dim
+        )
+        self._warned_of_collapse = False
 
     def controller_group(self, lr: float, **settings: Any) -> dict[str, Any]:
         """Return the optimizer's group of the controller: no weight decay, and restarts only of the shared weights."""
@@ -57,12 +103,43 @@ class ControllerSearch(SupernetSearch):
             controller.p_max(),
         )
 
-    def finish_search(self, datamodule: Any) -> None:
-        """Derive, and note the bound on the policy's certainty."""
-        super().finish_search(datamodule)
-        self.search_summary["p_max"] = self.controller.p_max()
+    # ---- the end of the search --------------------------------------------------------------------------------------
 
-    def entropy_fraction(self) -> float | None:
+    @abstractmethod
+    def rewards_spent(self, meta_batch_size: int) -> int:
+        """Return the reward calls of the search before the derivation."""
+
+    def end_search(self, datamodule: Any) -> Found:
+        """Let the candidates compete on validation episodes; note the bound on the policy's certainty."""
+        episodes = self.episodes_of(datamodule, "val", range(self.derivation.derive_episodes))
+        ranking = rank(self.propose(), episodes, self.supernet_children.reward, place=world(), gather=gather_rows)
+        found = derive(self.supernet.space, ranking, spent=self.rewards_spent(datamodule.meta_batch_size))
+        return replace(found, facts={"p_max": self.controller.p_max()})
+
+    def genotype_for(self, task: Episode) -> Genotype:
+        """Return the architecture that a task is scored with: the derived one, the incumbent while the search runs."""
+        return self.genotype or self.supernet.space.decode(self.incumbent())
+
+    def task_logits(self, task: Episode) -> dict[str, Tensor]:
+        """Query logits of the task's architecture with inherited weights."""
+        return self.supernet_children.evaluated(task, self.genotype_for(task), self.bn_modes)
+
+    # ---- what is watched --------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores and how far the greedy architecture has collapsed, and warn once if it has."""
+        super().on_validation_epoch_end()
+        fraction = self.entropy_fraction()
+        weightless = weightless_fraction(self.supernet.space, self.incumbent())
+        self.log_row({WEIGHTLESS: weightless, GREEDY_ENTROPY: fraction})
+        if self._warned_of_collapse:
+            return
+        warning = collapse_warning(weightless, fraction)
+        if warning is not None and world()[0] == 0:
+            logger.warning("%s, meta-step %d: %s", type(self).__name__, self.meta_step, warning)
+        self._warned_of_collapse = warning is not None
+
+    def entropy_fraction(self) -> float:
         """Entropy of the policy along its greedy architecture, over that of the uniform policy."""
         with torch.no_grad():
             entropy = float(self.controller(greedy=True, context=self.average_context()).entropy)
@@ -88,11 +165,11 @@ class ControllerSearch(SupernetSearch):
 
     def propose(self) -> list[Decisions]:
         """The greedy architecture and distinct samples, so that every search spends its whole derivation."""
-        stream = generator(self.seed, "derive")
+        stream, count = generator(self.seed, "derive"), self.derivation.derive_candidates
         found = {self.incumbent(): None}
         with torch.no_grad():
-            for _ in range(PATIENCE * self.derive_candidates):
-                if len(found) == self.derive_candidates:
+            for _ in range(PATIENCE * count):
+                if len(found) == count:
                     break
                 found.setdefault(tuple(self.controller.sample(stream, self.average_context()).decisions.tolist()))
         return list(found)

@@ -8,19 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.controller_search import ControllerSearch
-from few_shot_nas.algorithms.supernet_search import WEIGHTS_LOGGED
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring, require_positive
-from few_shot_nas.controllers import CONTROLLERS
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.policy_gradient import leave_one_out, policy_loss
 from few_shot_nas.meta.skip_prior import mean_skip_prior_kl
-from few_shot_nas.registry import lookup
 from few_shot_nas.runtime.checkpoint import KEY
-from few_shot_nas.search.derive import Decisions
+from few_shot_nas.search.derivation import Decisions, Derivation
 from few_shot_nas.search.single_path import uniform_paths
 
 Phase = Literal["warmup", "weights", "policy"]
+WEIGHTS_LOGGED = ("train/loss", "train/accuracy")
 POLICY_LOGGED = ("controller/policy_loss", "controller/reward", "controller/baseline", "controller/entropy")
 
 
@@ -93,8 +91,7 @@ class ENAS(ControllerSearch):
         scoring: what a child classifies with and is rewarded for.
         policy: the turns and the controller.
         outer: the outer loop of the shared weights.
-        derive_candidates: architectures that compete at the end: the greedy one and samples.
-        derive_episodes: validation episodes on which they compete.
+        derivation: how the search ends: the greedy architecture and samples compete on validation episodes.
         seed: names every random stream of the run.
 
     Attributes:
@@ -111,8 +108,7 @@ class ENAS(ControllerSearch):
         scoring: Scoring = Scoring(),
         policy: ENASLoop = ENASLoop(),
         outer: OuterLoop = OuterLoop(),
-        derive_candidates: int = 10,
-        derive_episodes: int = 20,
+        derivation: Derivation = Derivation(),
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -120,16 +116,11 @@ class ENAS(ControllerSearch):
             inner=inner,
             scoring=scoring,
             outer=outer,
-            derive_candidates=derive_candidates,
-            derive_episodes=derive_episodes,
+            derivation=derivation,
+            controller=policy.controller,
             seed=seed,
         )
         self.policy = policy
-        decisions = self.supernet.space.decisions
-        self.kinds = tuple(decision.kind for decision in decisions)
-        self.controller = lookup(CONTROLLERS, policy.controller, "controller")(
-            [len(decision.choices) for decision in decisions], self.kinds
-        )
         self.baseline: float | None = None
         self.hparams.update(dataclasses.asdict(policy))
 
@@ -159,12 +150,13 @@ class ENAS(ControllerSearch):
         """Loss of the shared weights, or of the policy, whose turn it is."""
         if self.phase(self.meta_step) == "policy":
             return self.controller_loss(task)
-        return self.mean_weights_loss(task, self.trained_children(task))
+        loss, accuracy = self.supernet_children.mean_loss(task, self.trained_children(task))
+        return loss, [loss, accuracy]
 
     def controller_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
         """Policy loss of one task, see the class; and its reward, baseline and entropy."""
         tried = self.sampled(task, "reward", self.policy.archs_per_task)
-        rewards = torch.tensor([self.reward(a, task) for a in tried], device=self.device)
+        rewards = torch.tensor([self.supernet_children.reward(a, task) for a in tried], device=self.device)
         rollouts = [self.controller(torch.tensor(a, dtype=torch.int64, device=self.device)) for a in tried]
         log_probs = torch.stack([rollout.log_prob for rollout in rollouts])
         entropies = torch.stack([rollout.entropy for rollout in rollouts])

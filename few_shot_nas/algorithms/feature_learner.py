@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,7 +20,7 @@ class FeatureModule(EpisodicModule):
     The network's own head is not used, so training tasks may have another number of ways than test tasks.
     """
 
-    uses_head: ClassVar[bool] = False
+    uses_head = False
 
     @abstractmethod
     def classifier(self, features: Tensor, labels: Tensor, task: Episode) -> Classifier:

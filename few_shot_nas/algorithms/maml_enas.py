@@ -5,14 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.controller_search import ControllerSearch
 from few_shot_nas.algorithms.maml_enas_settings import ControllerLoop, MetaTest, SharedWeights, check_together
 from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, Scoring
-from few_shot_nas.algorithms.supernet_search import WEIGHTS_LOGGED
-from few_shot_nas.controllers import CONTROLLERS
 from few_shot_nas.controllers.policy import TaskPolicy
 from few_shot_nas.episode import Episode, SupportSet
 from few_shot_nas.errors import InputError
@@ -22,10 +19,10 @@ from few_shot_nas.meta.functional import Params, trainable
 from few_shot_nas.meta.gradient_signal import GradientWindow
 from few_shot_nas.meta.promp import promp
 from few_shot_nas.meta.skip_prior import mean_skip_prior_kl
-from few_shot_nas.registry import lookup
 from few_shot_nas.runtime.checkpoint import KEY
-from few_shot_nas.runtime.gradients import average_buffers, average_gradients, world
-from few_shot_nas.search.derive import Decisions
+from few_shot_nas.runtime.gradients import average_buffers, average_gradients, gather_rows, world
+from few_shot_nas.search.derivation import Decisions, Derivation
+from few_shot_nas.search.found import Found
 from few_shot_nas.search.phases import two_phases
 from few_shot_nas.search.rewards import QueryReward, Reward, SupportReward, reward_named
 from few_shot_nas.search.single_path import uniform_paths
@@ -33,6 +30,7 @@ from few_shot_nas.seeding import generator
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.stats.statistics import accuracy
 
+WEIGHTS_LOGGED = ("train/loss", "train/accuracy")
 POLICY_LOGGED = (
     "train/loss",
     "train/accuracy",
@@ -87,9 +85,12 @@ class MAMLENAS(ControllerSearch):
         shared: how and when the shared weights are trained.
         test: what happens to the controller at meta-test.
         outer: the outer loop of the shared weights.
-        derive_candidates: architectures that compete at the end: the greedy one and samples.
-        derive_episodes: validation episodes on which they compete.
+        derivation: how the search ends: the greedy architecture and samples compete on validation episodes.
         seed: names every random stream of the run.
+
+    Attributes:
+        scoring_calls: reward calls of this rank on tasks of a validation or test that are not counted yet.
+        validation_calls: reward calls in the validations of training, of all ranks.
     """
 
     logged: ClassVar[tuple[str, ...]] = POLICY_LOGGED
@@ -105,8 +106,7 @@ class MAMLENAS(ControllerSearch):
         shared: SharedWeights = SharedWeights(),
         test: MetaTest = MetaTest(),
         outer: OuterLoop = OuterLoop(),
-        derive_candidates: int = 10,
-        derive_episodes: int = 20,
+        derivation: Derivation = Derivation(),
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -114,8 +114,9 @@ class MAMLENAS(ControllerSearch):
             inner=inner,
             scoring=scoring,
             outer=outer,
-            derive_candidates=derive_candidates,
-            derive_episodes=derive_episodes,
+            derivation=derivation,
+            controller=policy.controller,
+            task_embedding=policy.task_embedding,
             seed=seed,
         )
         check_together(policy, shared, scoring, test)
@@ -127,14 +128,9 @@ class MAMLENAS(ControllerSearch):
         self.reward_average = self.outer_average = MovingAverage()
         self._gradients = GradientWindow()
         self._rewarded: list[Rewarded] = []
-        decisions = self.supernet.space.decisions
-        self.kinds = tuple(decision.kind for decision in decisions)
-        embedding_dim = self.supernet.embedding_dim if policy.task_embedding else None
-        self.controller = lookup(CONTROLLERS, policy.controller, "controller")(
-            [len(decision.choices) for decision in decisions], self.kinds, embedding_dim=embedding_dim
-        )
-        if embedding_dim is not None:
-            self.register_buffer("mean_embedding", torch.zeros(embedding_dim))
+        self.scoring_calls = self.validation_calls = 0
+        if policy.task_embedding:
+            self.register_buffer("mean_embedding", torch.zeros(self.supernet.embedding_dim))
         self._embeddings: list[Tensor] = []
         self.hparams.update({**dataclasses.asdict(policy), **dataclasses.asdict(shared), **dataclasses.asdict(test)})
 
@@ -185,7 +181,7 @@ class MAMLENAS(ControllerSearch):
 
         Where the inner rewards are of another kind it is the average outer reward of the steps before.
         """
-        if self.inner_provider is self.provider or self.policy.inner_baseline == "none":
+        if self.inner_provider is self.supernet_children.provider or self.policy.inner_baseline == "none":
             return inner_baseline
         return torch.full_like(inner_baseline, self.outer_average.value)
 
@@ -210,31 +206,27 @@ class MAMLENAS(ControllerSearch):
         """Reward of an architecture that the controller tries on a training task."""
         if self.trains_in_place():
             return float(self.trained_child(decisions, task, self.inner_provider)[2])
-        if self.policy.inner_reward is None:
-            return self.reward(decisions, task)
-        return self.scored(self.inner_provider, decisions, task)
+        return self.supernet_children.reward(decisions, task, self.inner_provider)
 
     def trained_child(self, decisions: Decisions, task: Episode, provider: Reward) -> tuple[Tensor, Tensor, Tensor]:
         """Query loss, accuracy and reward of an architecture; the loss is differentiable if it trains the weights."""
-        genotype = self.supernet.space.decode(decisions)
         with torch.set_grad_enabled(self.phase() == "joint" and not self.trains_in_place()):
-            params = self.child(task, genotype, training=True, second_order=not self.inner.first_order)
-            logits = self.child_logits(task, genotype, params, training=True, mode="transductive")
-            loss = F.cross_entropy(logits, task.query_y)
+            child = self.supernet_children.trained(task, self.supernet_children.decode(decisions))
         if self.trains_in_place():
-            self.keep(params)
+            self.keep(child.weights)
         if isinstance(provider, QueryReward):
-            reward = provider.score(logits.detach(), task)
+            reward = provider.score(child.logits.detach(), task)
         else:
-            reward = torch.tensor(self.scored(provider, decisions, task), device=self.device)
-        return loss, accuracy(logits, task.query_y), reward
+            reward = torch.tensor(self.supernet_children.reward(decisions, task, provider), device=self.device)
+        return child.loss, accuracy(child.logits, task.query_y), reward
 
     def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
         """Outer loss of the shared weights plus outer policy loss of the controller; they share no parameter."""
         if self.phase() == "warmup":
             stream = self.task_stream("uniform", task)
             paths = uniform_paths(self.supernet.space, stream, fair=self.shared.strict_fairness)
-            return self.mean_weights_loss(task, paths)
+            loss, query_accuracy = self.supernet_children.mean_loss(task, paths)
+            return loss, [loss, query_accuracy]
         first, second = two_phases(task)
         policy, own = self.on_task(task), trainable(self.controller)
         if policy.context is not None:
@@ -248,11 +240,14 @@ class MAMLENAS(ControllerSearch):
         clone = self.estimator.adapt(policy.log_probs, own, tried, advantages, lr=self.policy.controller_inner_lr)
 
         chosen = self.draw(clone, task, "outer", self.policy.outer_archs)
-        children = [self.trained_child(a, second, self.provider) for a in chosen]
+        children = [self.trained_child(a, second, self.supernet_children.provider) for a in chosen]
         weights_loss, query_accuracy = (torch.stack(own).mean() for own in list(zip(*children, strict=True))[:2])
         outer_rewards = torch.stack([reward.to(inner_rewards.dtype) for _, _, reward in children])
         baseline = self.subtracted(
-            self.outer_baseline, outer_rewards, inner_rewards, lambda: self.reward(policy.greedy(clone), second)
+            self.outer_baseline,
+            outer_rewards,
+            inner_rewards,
+            lambda: self.supernet_children.reward(policy.greedy(clone), second),
         )
         log_probs, entropies = policy.rollouts(clone, chosen)
         loss = weights_loss + self.estimator.loss(
@@ -332,11 +327,23 @@ class MAMLENAS(ControllerSearch):
 
     def deployed_score(self, provider: SupportReward, support: SupportSet) -> Score:
         """Return the reward of architectures on a task whose queries are not there to be seen."""
-        return lambda decisions: self.support_scored(provider, decisions, support)
+        return lambda decisions: self.supernet_children.support_reward(decisions, support, provider)
 
     def oracle_score(self, task: Episode) -> Score:
         """Return the reward that knows the labels of the queries, which MetaTest grants only by name."""
-        return lambda decisions: self.scored(cast(Reward, self.test_provider), decisions, task)
+        return lambda decisions: self.supernet_children.reward(decisions, task, cast(Reward, self.test_provider))
+
+    def take_scoring_calls(self) -> int:
+        """Return ``scoring_calls`` of all ranks and count from 0 again. A collective: every rank must call it."""
+        counted, self.scoring_calls = self.scoring_calls, 0
+        return sum(gather_rows([counted]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation, and count the rewards that adaptation to its tasks took."""
+        super().on_validation_epoch_end()
+        calls = self.take_scoring_calls()
+        if self._datamodule() is not None:
+            self.validation_calls += calls
 
     def on_test_epoch_end(self) -> None:
         """Count what adaptation to the test tasks cost, and say so if it used their labels."""
@@ -373,16 +380,19 @@ class MAMLENAS(ControllerSearch):
         super().log_row(metrics)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the moving averages and the window of meta-gradients."""
+        """Add the moving averages, the window of meta-gradients and the reward calls of the validations."""
         super().on_save_checkpoint(checkpoint)
+        checkpoint[KEY]["validation_calls"] = self.validation_calls
         steps, total, square = self._gradients
         checkpoint[KEY]["reward_average"] = list(self.reward_average)
         checkpoint[KEY]["outer_average"] = list(self.outer_average)
         checkpoint[KEY]["gradients"] = {"steps": steps, "total": total, "square": square}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the moving averages and the window of meta-gradients."""
+        """Restore what :meth:`on_save_checkpoint` adds."""
         super().on_load_checkpoint(checkpoint)
+        # Checkpoints of versions without these begin to count where they are continued.
+        self.validation_calls = checkpoint[KEY].get("validation_calls", 0)
         self.reward_average = MovingAverage(*checkpoint[KEY]["reward_average"])
         # Checkpoints of versions without it begin to average where they are continued.
         self.outer_average = MovingAverage(*checkpoint[KEY].get("outer_average", MovingAverage()))
@@ -391,6 +401,13 @@ class MAMLENAS(ControllerSearch):
         self._gradients = GradientWindow(window["steps"], total, window["square"])
 
     # ---- search -----------------------------------------------------------------------------------------------------
+
+    def end_search(self, datamodule: Any) -> Found:
+        """Derive; the rewards of the validations stand beside ``reward_calls``, by which searches are compared."""
+        found = super().end_search(datamodule)
+        if not self.validation_calls:
+            return found
+        return dataclasses.replace(found, cost={**found.cost, "reward_calls_validation": self.validation_calls})
 
     def rewards_spent(self, meta_batch_size: int) -> int:
         """K inner and M outer reward calls per task after the warm-up, and one for each self-critical baseline."""

@@ -1,20 +1,22 @@
 """Random search on a supernet: the baseline that every searched architecture stands beside."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, Scoring
-from few_shot_nas.algorithms.supernet_search import SupernetSearch
+from few_shot_nas.algorithms.shared_children import shared_children
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
-from few_shot_nas.search.derive import Decisions
+from few_shot_nas.runtime.gradients import gather_rows, world
+from few_shot_nas.search.derivation import Decisions, Derivation, Ranked, derive, rank
+from few_shot_nas.search.found import Found
 from few_shot_nas.search.single_path import uniform_paths
 from few_shot_nas.seeding import generator
 
 
-class RandomSearch(SupernetSearch):
+class RandomSearch(EpisodicModule):
     """Train the shared weights on uniformly drawn architectures, then keep the best of n by the same reward.
 
     The reward calls that a controller would spend while it trains are spent afterwards, on training tasks, in equal
@@ -31,10 +33,11 @@ class RandomSearch(SupernetSearch):
         random_archs: architectures n that are drawn.
         rewards_per_task: reward calls per training task that the search compared with spends; 3 is MAMLENAS's default
             (inner_archs + outer_archs).
-        derive_candidates: architectures that go on to the derivation.
-        derive_episodes: validation episodes on which they compete.
+        derivation: how many architectures go on to validation episodes, and how many of these.
         seed: names every random stream of the run.
     """
+
+    default_model: ClassVar[str] = "Supernet"
 
     def __init__(
         self,
@@ -45,27 +48,20 @@ class RandomSearch(SupernetSearch):
         outer: OuterLoop = OuterLoop(),
         random_archs: int = 50,
         rewards_per_task: int = 3,
-        derive_candidates: int = 10,
-        derive_episodes: int = 20,
+        derivation: Derivation = Derivation(),
         seed: int = 0,
     ) -> None:
-        super().__init__(
-            net,
-            inner=inner,
-            scoring=scoring,
-            outer=outer,
-            derive_candidates=derive_candidates,
-            derive_episodes=derive_episodes,
-            seed=seed,
-        )
+        super().__init__(net, outer=outer, seed=seed)
+        self.supernet_children = shared_children(self, net, inner, scoring)
+        self.supernet = self.supernet_children.supernet
+        self.uses_head = self.supernet_children.head is None  # closed forms take any number of ways
+        self.derivation = derivation
         if random_archs < 1 or rewards_per_task < 1:
             raise InputError(
                 f"random_archs={random_archs} and rewards_per_task={rewards_per_task}: both must be at least 1"
             )
         self.random_archs = random_archs
         self.rewards_per_task = rewards_per_task
-        self._proposed: list[Decisions] = []
-        self._spent = 0
 
     def draw(self, count: int, *words: int | str) -> list[Decisions]:
         """Draw architectures uniformly from the stream that ``words`` name."""
@@ -74,29 +70,30 @@ class RandomSearch(SupernetSearch):
 
     def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
         """Outer loss of the shared weights through one uniformly drawn child."""
-        stream = self.task_stream("uniform", task)
-        return self.mean_weights_loss(task, uniform_paths(self.supernet.space, stream, fair=False))
+        paths = uniform_paths(self.supernet.space, self.task_stream("uniform", task), fair=False)
+        loss, accuracy = self.supernet_children.mean_loss(task, paths)
+        return loss, [loss, accuracy]
 
     def incumbent(self) -> Decisions:
         """The first of the architectures that will be tried; no reward has been spent on any yet."""
         return self.draw(1, "candidates")[0]
 
-    def finish_search(self, datamodule: Any) -> None:
-        """Spend the budget on training tasks, then derive as every search does."""
-        candidates = list(dict.fromkeys(self.draw(self.random_archs, "candidates")))
+    def task_logits(self, task: Episode) -> dict[str, Tensor]:
+        """Query logits of the architecture that was found, with inherited weights; of the incumbent before."""
+        genotype = self.genotype or self.supernet.space.decode(self.incumbent())
+        return self.supernet_children.evaluated(task, genotype, self.bn_modes)
+
+    def ranking(self, candidates: list[Decisions], episodes: list[Episode]) -> list[Ranked]:
+        """Rank candidates by their mean reward; the ranks of the run share the work."""
+        return rank(candidates, episodes, self.supernet_children.reward, place=world(), gather=gather_rows)
+
+    def end_search(self, datamodule: Any) -> Found:
+        """Spend the budget on training tasks, then let the best compete on validation episodes."""
+        drawn = list(dict.fromkeys(self.draw(self.random_archs, "candidates")))
         budget = self.meta_step * datamodule.meta_batch_size * self.rewards_per_task
-        per_arch = max(budget // len(candidates), 1)
+        per_arch = max(budget // len(drawn), 1)
         start = self.meta_step * datamodule.meta_batch_size
-        episodes = self.episodes_of(datamodule, "train", range(start, start + per_arch))
-        ranking = self.score_candidates(candidates, episodes)
-        self._spent = per_arch * len(candidates)
-        self._proposed = [decisions for decisions, _ in ranking[: self.derive_candidates]]
-        super().finish_search(datamodule)
-
-    def propose(self) -> Sequence[Decisions]:
-        """The best of the drawn architectures on training tasks."""
-        return self._proposed
-
-    def rewards_spent(self, meta_batch_size: int) -> int:
-        """Reward calls spent on training tasks."""
-        return self._spent
+        first = self.ranking(drawn, self.episodes_of(datamodule, "train", range(start, start + per_arch)))
+        best = [ranked.decisions for ranked in first[: self.derivation.derive_candidates]]
+        episodes = self.episodes_of(datamodule, "val", range(self.derivation.derive_episodes))
+        return derive(self.supernet.space, self.ranking(best, episodes), spent=per_arch * len(drawn))

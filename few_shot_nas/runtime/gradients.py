@@ -1,9 +1,12 @@
 """Average gradients over the tasks of a meta-batch, on one rank or many."""
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Row = TypeVar("Row")
 
 
 def world() -> tuple[int, int]:
@@ -13,11 +16,11 @@ def world() -> tuple[int, int]:
     return 0, 1
 
 
-def gather_rows(rows: list[dict]) -> list[dict]:
+def gather_rows(rows: list[Row]) -> list[Row]:
     """Return the rows of all ranks, rank 0's first, on every rank. A collective: every rank must call it."""
     if world()[1] == 1:
         return rows
-    gathered: list[list[dict] | None] = [None] * world()[1]
+    gathered: list[list[Row] | None] = [None] * world()[1]
     torch.distributed.all_gather_object(gathered, rows)
     return [row for part in gathered if part is not None for row in part]
 

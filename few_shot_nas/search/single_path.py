@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from few_shot_nas.search.derive import Decisions
+from few_shot_nas.search.derivation import Decisions
 from few_shot_nas.spaces.space import Decision, SearchSpace
 
 

@@ -18,7 +18,7 @@ from few_shot_nas.meta.features import query_features, support_features
 from few_shot_nas.meta.functional import full_precision
 from few_shot_nas.meta.inner_loop import adapt
 from few_shot_nas.meta.prototype_scores import leave_one_out_scores, query_scores
-from few_shot_nas.search.derive import Decisions
+from few_shot_nas.search.derivation import Decisions
 from few_shot_nas.spaces.layered import LayeredBody
 from few_shot_nas.spaces.supernet import Supernet
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from few_shot_nas.meta.functional import full_precision
-from few_shot_nas.search.derive import Decisions
+from few_shot_nas.search.derivation import Decisions
 from few_shot_nas.spaces.layered import LayeredBody
 from few_shot_nas.spaces.supernet import Supernet
 

@@ -62,7 +62,7 @@ def test_the_expected_gradient_is_that_of_reward_plus_entropy_by_enumeration(mon
     search.meta_step, search.baseline = 1, baseline
     architectures = list(search.supernet.space.enumerate())
     table = dict(zip(architectures, torch.rand(25, generator=torch.Generator().manual_seed(3)).tolist(), strict=True))
-    monkeypatch.setattr(search, "reward", lambda decisions, task: table[decisions])
+    monkeypatch.setattr(search.supernet_children, "reward", lambda decisions, task: table[decisions])
     expected = {name: torch.zeros_like(p) for name, p in search.controller.named_parameters()}
     for a in architectures:
         monkeypatch.setattr(search, "sampled", lambda task, purpose, count, a=a: [a])
@@ -88,7 +88,7 @@ def test_a_step_averages_its_samples_and_the_first_one_takes_the_others_as_basel
     log_p = torch.stack([search.controller.log_prob(torch.tensor(a)) for a in tried])
     for baseline, advantages in ((None, [0.2 - 0.65, 0.8 - 0.35, 0.5 - 0.5]), (0.4, [-0.2, 0.4, 0.1])):
         left = list(rewards)
-        monkeypatch.setattr(search, "reward", lambda decisions, task, left=left: left.pop(0))
+        monkeypatch.setattr(search.supernet_children, "reward", lambda decisions, task, left=left: left.pop(0))
         search.baseline = baseline
         loss, scalars = search.task_loss(make_task())
         expected = -(torch.tensor(advantages).double() * log_p).sum() / 3
@@ -153,7 +153,8 @@ def test_strictly_fair_children_hold_every_choice_equally_often_and_share_one_st
     group = search.trained_children(task)
     assert len(group) == 5
     assert all(sorted(column) == [0, 1, 2, 3, 4] for column in zip(*group, strict=True))
-    losses = [search.weights_loss(task, search.supernet.space.decode(a))[0] for a in group]
+    children = search.supernet_children
+    losses = [children.trained(task, children.decode(a)).loss for a in group]
     loss, scalars = search.task_loss(task)
     torch.testing.assert_close(loss, torch.stack(losses).mean())
     loss.backward()
@@ -173,7 +174,7 @@ def test_the_skip_prior_joins_the_loss_where_the_space_decides_on_skips(monkeypa
     for weight in (0.0, 2.0):
         search = make_search("enas_macro", cells=3, archs_per_task=2, skip_weight=weight, skip_target=0.3)
         search.meta_step = 1
-        monkeypatch.setattr(search, "reward", lambda decisions, task: 0.5)
+        monkeypatch.setattr(search.supernet_children, "reward", lambda decisions, task: 0.5)
         losses.append(search.task_loss(make_task())[0])
     tried = search.sampled(make_task(), "reward", 2)
     rollouts = [search.controller(torch.tensor(a)) for a in tried]
@@ -191,7 +192,7 @@ def test_the_controller_finds_the_best_arm_of_an_additive_bandit(monkeypatch):
             torch.nn.init.uniform_(parameter, -0.1, 0.1)
         noise = torch.Generator().manual_seed(seed)
         monkeypatch.setattr(
-            search,
+            search.supernet_children,
             "reward",
             lambda a, task, noise=noise: 0.4
             + 0.1 * sum(x == y for x, y in zip(a, best, strict=True))

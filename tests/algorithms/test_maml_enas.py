@@ -16,6 +16,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.meta.baselines import BASELINES
 from few_shot_nas.meta.estimators import ESTIMATORS
 from few_shot_nas.models.conv4 import Conv4
+from few_shot_nas.search.derivation import Derivation
 from few_shot_nas.search.phases import two_phases
 from few_shot_nas.spaces.supernet import Supernet
 from tests.three_way import make_task
@@ -51,7 +52,7 @@ def test_controller_gradient_equals_a_plain_loop(monkeypatch, estimator, tried, 
     chosen, task = (2, 0, 4), make_task()
     draws, left = {"inner": tried, "outer": [chosen]}, list(rewards)
     monkeypatch.setattr(search, "draw", lambda params, task, phase, count: draws[phase])
-    monkeypatch.setattr(search, "reward", lambda decisions, task: left.pop(0))
+    monkeypatch.setattr(search.supernet_children, "reward", lambda decisions, task, provider=None: left.pop(0))
     loss, scalars = search.task_loss(task)
     loss.backward()
 
@@ -109,16 +110,16 @@ def test_weight_gradient_is_mamls_on_the_sampled_path_and_none_elsewhere(monkeyp
             assert value.grad is None, name
 
 
-def fixed(monkeypatch, search, tried, chosen, reward=lambda decisions, task: 0.5):
+def fixed(monkeypatch, search, tried, chosen, reward=lambda decisions: 0.5):
     """Hold samples and inner rewards fixed; return the list of rewarded (architecture, number of queries)."""
     calls = []
     monkeypatch.setattr(search, "draw", lambda params, task, phase, count: tried if phase == "inner" else chosen)
 
-    def rewarded(decisions, task):
+    def rewarded(decisions, task, provider=None):
         calls.append((decisions, len(task.query_y)))
-        return reward(decisions, task)
+        return reward(decisions)
 
-    monkeypatch.setattr(search, "reward", rewarded)
+    monkeypatch.setattr(search.supernet_children, "reward", rewarded)
     return calls
 
 
@@ -153,7 +154,7 @@ def test_self_critical_rewards_the_greedy_architecture_of_theta_and_of_the_clone
     )
     tried, chosen, task = [(0, 1, 2)], [(2, 0, 4)], make_task()
     theta = search.incumbent()
-    calls = fixed(monkeypatch, search, tried, chosen, lambda decisions, task: 0.9 if decisions == tried[0] else 0.2)
+    calls = fixed(monkeypatch, search, tried, chosen, lambda decisions: 0.9 if decisions == tried[0] else 0.2)
     scalars = search.task_loss(task)[1]
     own = dict(search.controller.named_parameters())
     step = torch.autograd.grad(0.7 * log_prob(search.controller, own, tried[0]), list(own.values()))
@@ -187,7 +188,7 @@ def test_the_moving_average_is_used_before_it_is_updated_and_survives_a_checkpoi
 def test_diagnostics_are_those_of_the_clone(monkeypatch):
     search = make_search(controller_inner_lr=20.0)
     tried, chosen = [(0, 1, 2), (3, 3, 0)], [(2, 0, 4), (1, 1, 1)]
-    fixed(monkeypatch, search, tried, chosen, lambda decisions, task: 0.9 if decisions == tried[0] else 0.2)
+    fixed(monkeypatch, search, tried, chosen, lambda decisions: 0.9 if decisions == tried[0] else 0.2)
     scalars = dict(zip(search.logged, search.task_loss(make_task())[1], strict=True))
     own = dict(search.controller.named_parameters())
     advantages = torch.tensor([0.7, -0.7], dtype=torch.double)
@@ -256,7 +257,8 @@ def test_a_reward_is_the_accuracy_of_the_adapted_child_and_changes_nothing():
             for (name, value), g in zip(fast.items(), grads, strict=True)
         }
     predicted = functional_call(search.supernet, fast, (task.query_x, genotype)).argmax(1)
-    assert search.reward(decisions, task) == pytest.approx(float((predicted == task.query_y).double().mean()))
+    reward = search.supernet_children.reward(decisions, task)
+    assert reward == pytest.approx(float((predicted == task.query_y).double().mean()))
     assert all(torch.equal(value, before[name]) for name, value in search.state_dict().items())
 
 
@@ -276,11 +278,11 @@ class Tasks:
 
 def test_the_search_derives_the_candidate_with_the_highest_mean_reward(monkeypatch):
     search, data = make_search(), Tasks()
-    search.derive_candidates, search.derive_episodes, search.meta_step = 6, 3, 7
+    search.derivation, search.meta_step = Derivation(6, 3), 7
     candidates = search.propose()
     assert candidates[0] == search.incumbent() and len(candidates) == 6
     best = candidates[3]
-    monkeypatch.setattr(search, "reward", lambda decisions, task: 1.0 if decisions == best else 0.5)
+    monkeypatch.setattr(search.supernet_children, "reward", lambda decisions, task: 1.0 if decisions == best else 0.5)
     search.finish_search(data)
     assert search.genotype == search.supernet.space.decode(best)
     assert data.asked == [("val", [0, 1, 2])]
@@ -295,13 +297,15 @@ def test_the_search_derives_the_candidate_with_the_highest_mean_reward(monkeypat
 def test_random_search_spends_the_same_calls_on_unseen_training_tasks_and_keeps_the_best(monkeypatch):
     torch.manual_seed(0)
     net = Supernet(3, 1, 28, space="chain", channels=4)
-    search = RandomSearch(net, inner=INNER, random_archs=6, derive_candidates=2, derive_episodes=3, seed=5).double()
+    search = RandomSearch(net, inner=INNER, random_archs=6, derivation=Derivation(2, 3), seed=5).double()
     data, calls = Tasks(), []
     search.meta_step = 10
     candidates = list(dict.fromkeys(search.draw(6, "candidates")))
     best = candidates[-1]
     monkeypatch.setattr(
-        search, "reward", lambda decisions, task: calls.append(decisions) or (0.9 if decisions == best else 0.1)
+        search.supernet_children,
+        "reward",
+        lambda decisions, task: calls.append(decisions) or (0.9 if decisions == best else 0.1),
     )
     search.finish_search(data)
     per_arch = 10 * 2 * 3 // len(candidates)
@@ -329,5 +333,5 @@ def test_the_sweep_is_refused_and_adam_moves_the_children():
     for optimizer in ("sgd", "adam"):
         search = make_search(InnerLoop(inner_lr=0.1, inner_optimizer=optimizer))
         genotype = search.supernet.space.decode((0, 1, 2))
-        children.append(search.child(task, genotype, training=True, second_order=False))
+        children.append(search.supernet_children.adapted(task, genotype, training=True, second_order=False))
     assert not torch.allclose(children[0]["head.weight"], children[1]["head.weight"])

@@ -15,7 +15,7 @@ from few_shot_nas.algorithms.maml_enas_settings import (
     SharedWeights,
 )
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring
-from few_shot_nas.algorithms.supernet_search import WEIGHTS_LOGGED
+from few_shot_nas.algorithms.maml_enas import WEIGHTS_LOGGED
 from few_shot_nas.episode import SupportSet
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.baselines import MovingAverage
@@ -84,7 +84,7 @@ def test_persistent_weights_are_those_after_every_childs_steps_in_order_and_get_
 def test_evaluation_and_derivation_leave_persistent_weights_alone():
     search = make_search(shared={"weights": "persistent"}, inner_archs=1, outer_baseline="none")
     before = copy.deepcopy(search.state_dict())
-    search.reward((0, 1, 2), make_task())
+    search.supernet_children.reward((0, 1, 2), make_task())
     search.task_logits(make_task())
     assert all(torch.equal(value, before[key]) for key, value in search.state_dict().items())
 
@@ -221,7 +221,8 @@ def test_the_skip_prior_of_the_clone_joins_the_loss(monkeypatch):
         kinds = search.kinds
         chosen = [tuple(0 if kind == "op" else place % 2 for place, kind in enumerate(kinds)), (1,) * len(kinds)]
         fixed(monkeypatch, search, chosen, chosen)
-        monkeypatch.setattr(search, "reward", lambda decisions, task: 0.5)  # equal rewards: the clone is theta
+        # Equal rewards: the clone is theta.
+        monkeypatch.setattr(search.supernet_children, "reward", lambda decisions, task, provider=None: 0.5)
         losses.append(float(search.task_loss(make_task())[0].detach()))
     rollouts = [search.controller(torch.tensor(a)) for a in chosen]
     expected = sum(float(skip_prior_kl(r.log_probs, r.decisions, kinds, 0.3).detach()) for r in rollouts) / 2
@@ -233,7 +234,11 @@ def test_promps_first_step_is_lvcs_and_later_ones_reuse_the_rewards(monkeypatch)
     search = make_search(estimator="lvc", promp_epochs=3, controller_inner_lr=5.0, entropy_weight=0.0)
     fixed(monkeypatch, search, tried, chosen)
     calls, steps = [], []
-    monkeypatch.setattr(search, "reward", lambda decisions, task: calls.append(decisions) or 0.1 * len(calls))
+    monkeypatch.setattr(
+        search.supernet_children,
+        "reward",
+        lambda decisions, task, provider=None: calls.append(decisions) or 0.1 * len(calls),
+    )
     optimizer = torch.optim.SGD(search.parameters(), lr=0.5)
     monkeypatch.setattr(search, "optimizers", lambda: optimizer)
     monkeypatch.setattr(search, "manual_backward", lambda loss: loss.backward())
@@ -261,12 +266,12 @@ def test_the_clone_of_a_test_task_takes_the_step_of_its_support_rewards(monkeypa
     task, seen = make_task(shots=2), []
     values = {}
 
-    def scored(provider, decisions, support):
+    def scored(decisions, support, provider):
         assert type(support) is SupportSet
         seen.append(decisions)
         return values.setdefault(decisions, 0.1 * len(values))
 
-    monkeypatch.setattr(search, "support_scored", scored)
+    monkeypatch.setattr(search.supernet_children, "support_reward", scored)
     chosen = search.genotype_for(task)
     own, rewards = dict(search.controller.named_parameters()), [values[a] for a in seen]
     assert len(seen) == 3

@@ -1,5 +1,7 @@
 """What every algorithm must do: train, resume bit by bit, evaluate without a trace, test on the same episodes."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from few_shot_nas.algorithms.maml_enas_settings import (
 )
 from few_shot_nas.algorithms.settings import Scoring
 from few_shot_nas.runtime.checkpoint import load_checkpoint
+from few_shot_nas.search.derivation import Derivation
 from few_shot_nas.spaces.genotype import Genotype
 
 everyone = pytest.mark.parametrize("name", ALGORITHMS)
@@ -114,7 +117,7 @@ def test_a_search_with_its_switches_on_continues_with_the_same_bits(
 def test_adaptation_in_validations_is_counted_beside_the_budget(
     test, policy, per_task, make_module, make_data, make_trainer
 ):
-    module = make_module("MAMLENAS", test=test, policy=policy, derive_candidates=2, derive_episodes=2)
+    module = make_module("MAMLENAS", test=test, policy=policy, derivation=Derivation(2, 2))
     given, deployed = [], module.deployed_score
 
     def counted(provider, support):
@@ -187,16 +190,44 @@ def test_checkpoints_are_plain_data_and_hold_the_cursor(name, make_module, make_
     assert checkpoint.best_path.is_file()
 
 
-@pytest.mark.parametrize("name", [name for name, algorithm in ALGORITHMS.items() if algorithm.searches])
-def test_a_search_ends_with_a_genotype_of_its_space_and_counts_its_rewards(name, make_module, make_data, make_trainer):
-    module = make_module(name, derive_candidates=2, derive_episodes=2)
-    data = make_data()
+SEARCHES = [name for name, algorithm in ALGORITHMS.items() if algorithm.searches]
+#: Searches that rank candidates by rewards; others have no Derivation among their settings.
+BY_REWARDS = [name for name in SEARCHES if "derivation" in inspect.signature(ALGORITHMS[name]).parameters]
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_ends_with_a_genotype_of_its_space_and_a_cost_in_named_units(
+    name, make_module, make_data, make_trainer
+):
+    module, data = make_module(name, **({"derivation": Derivation(2, 2)} if name in BY_REWARDS else {})), make_data()
     fit(make_trainer()[0], module, data)
+    found = module.end_search(data)
+    assert Genotype.from_json(found.genotype.to_json()) == found.genotype
+    assert module.net.space.encode(found.genotype)
+    assert found.cost and all(type(count) is int and count >= 0 for count in found.cost.values())
+    assert sum(found.cost.values()) > 0
     module.finish_search(data)
-    assert Genotype.from_json(module.genotype.to_json()) == module.genotype
-    assert module.supernet.space.encode(module.genotype)
-    parts = module.search_summary
-    assert parts["reward_calls"] == parts["reward_calls_search"] + parts["reward_calls_derive"] > 0
+    assert module.genotype == found.genotype
+    assert module.search_summary == {**found.cost, **found.facts}
+
+
+@pytest.mark.parametrize("name", BY_REWARDS)
+def test_a_search_by_rewards_lets_candidates_compete_and_counts_every_reward(
+    name, make_module, make_data, make_trainer
+):
+    module, data = make_module(name, derivation=Derivation(2, 3)), make_data()
+    fit(make_trainer()[0], module, data)
+    parts = module.end_search(data).cost
+    assert module.derivation.derive_candidates == 2
+    assert parts["reward_calls"] == parts["reward_calls_search"] + parts["reward_calls_derive"]
+    assert parts["reward_calls_search"] > 0 and parts["reward_calls_derive"] in (3, 6)
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in SEARCHES])
+def test_a_learner_that_searches_nothing_ends_without_an_architecture(name, make_module):
+    module = make_module(name)
+    module.finish_search(None)
+    assert module.end_search(None) is None and module.genotype is None and module.search_summary == {}
 
 
 @everyone

@@ -47,9 +47,10 @@ def test_flags_offer_exactly_the_rewards():
 @pytest.mark.parametrize("head", ["linear", "prototype"])
 def test_query_rewards_are_scores_of_the_adapted_child(head):
     search, task = make_search(scoring={"head": head}), make_task(shots=2)
-    loss, accuracy = search.weights_loss(task, search.supernet.space.decode(DECISIONS))
-    assert search.scored(REWARDS["query_accuracy"], DECISIONS, task) == float(accuracy)
-    assert search.scored(REWARDS["negative_query_loss"], DECISIONS, task) == pytest.approx(-float(loss.detach()))
+    children = search.supernet_children
+    loss, accuracy = children.mean_loss(task, [DECISIONS])
+    assert children.reward(DECISIONS, task, REWARDS["query_accuracy"]) == float(accuracy)
+    assert children.reward(DECISIONS, task, REWARDS["negative_query_loss"]) == pytest.approx(-float(loss.detach()))
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -62,18 +63,20 @@ def test_leave_one_out_rewards_are_those_of_heads_refitted_without_the_image(hea
     logits = torch.cat(logits).detach()
     accuracy = float((logits.argmax(1) == task.support_y).double().mean())
     loss = float(F.cross_entropy(logits, task.support_y))
-    assert search.scored(REWARDS["support_loo"], DECISIONS, task) == pytest.approx(accuracy)
-    assert search.scored(REWARDS["support_loo_loss"], DECISIONS, task) == pytest.approx(-loss, rel=1e-9)
+    children = search.supernet_children
+    assert children.reward(DECISIONS, task, REWARDS["support_loo"]) == pytest.approx(accuracy)
+    assert children.reward(DECISIONS, task, REWARDS["support_loo_loss"]) == pytest.approx(-loss, rel=1e-9)
 
 
 def test_support_loss_and_views_judge_the_child_adapted_to_the_support_set():
     search, task = make_search(scoring={"head": "prototype"}), make_task(shots=2)
     own, views = features(search, task.support_x), shifted_views(task.support_x)
     loss = F.cross_entropy(HEADS["prototype"].logits(own, task.support_y, own, 3), task.support_y)
-    assert search.scored(REWARDS["support_loss"], DECISIONS, task) == pytest.approx(-float(loss.detach()), rel=1e-9)
+    children = search.supernet_children
+    assert children.reward(DECISIONS, task, REWARDS["support_loss"]) == pytest.approx(-float(loss.detach()), rel=1e-9)
     predicted = HEADS["prototype"].logits(own, task.support_y, features(search, views), 3).argmax(1)
     hits = [int(predicted[i]) == int(task.support_y[i % 6]) for i in range(24)]
-    assert search.scored(REWARDS["support_views"], DECISIONS, task) == pytest.approx(sum(hits) / 24)
+    assert children.reward(DECISIONS, task, REWARDS["support_views"]) == pytest.approx(sum(hits) / 24)
 
 
 def test_views_are_the_four_diagonal_shifts_with_repeated_edges():
@@ -90,10 +93,11 @@ def test_views_are_the_four_diagonal_shifts_with_repeated_edges():
 def test_a_support_reward_does_not_change_with_the_queries_and_changes_no_weight(name):
     search, task = make_search(scoring={"head": "ridge"}), make_task(shots=2)
     before = {key: value.clone() for key, value in search.state_dict().items()}
-    value = search.scored(REWARDS[name], DECISIONS, task)
+    children, support = search.supernet_children, SupportSet(task.support_x, task.support_y)
+    value = children.reward(DECISIONS, task, REWARDS[name])
     other = make_task(seed=1)
-    assert search.scored(REWARDS[name], DECISIONS, task._replace(query_x=other.query_x)) == value
-    assert search.support_scored(REWARDS[name], DECISIONS, SupportSet(task.support_x, task.support_y)) == value
+    assert children.reward(DECISIONS, task._replace(query_x=other.query_x), REWARDS[name]) == value
+    assert children.support_reward(DECISIONS, support, REWARDS[name]) == value
     assert all(torch.equal(value, before[key]) for key, value in search.state_dict().items())
 
 
@@ -116,7 +120,7 @@ def test_rewards_with_query_labels_are_refused_at_meta_test_unless_as_an_oracle(
 def test_leaving_one_out_needs_two_shots_and_a_closed_form():
     search = make_search(scoring={"head": "prototype"})
     with pytest.raises(InputError, match="support_loo: k_shot=1 .*support_views .*support_loss"):
-        search.scored(REWARDS["support_loo"], DECISIONS, make_task(shots=1))
+        search.supernet_children.reward(DECISIONS, make_task(shots=1), REWARDS["support_loo"])
     with pytest.raises(InputError, match="reward=support_loo.*head=linear"):
         Scoring(reward="support_loo")
     with pytest.raises(InputError, match="reward=accuracy"):

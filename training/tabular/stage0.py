@@ -129,8 +129,8 @@ def linear_entries(module: Any, task: "Episode", bn_mode: str) -> "Entries":
     for decisions in module.supernet.space.enumerate():
         genotype = module.supernet.space.decode(decisions)
         with torch.no_grad():
-            params = module.child(task, genotype, training=False, second_order=False)
-            logits = module.child_logits(task, genotype, params, training=False, mode=bn_mode)
+            params = module.supernet_children.adapted(task, genotype, training=False, second_order=False)
+            logits = module.supernet_children.logits(task, genotype, params, training=False, mode=bn_mode)
         found.append(accuracy(logits, task.query_y))
         losses.append(F.cross_entropy(logits, task.query_y))
     return Entries(Scores(torch.stack(found), torch.stack(losses)), None)

@@ -1,0 +1,194 @@
+"""The children of a search: architectures with the shared weights of one supernet, trained and rewarded on tasks.
+
+A child is one architecture with fast weights: the parameters on its path, adapted to one task from the shared ones and
+dropped afterwards. Parameters off the path are not touched. With a closed-form head the shared parameters are used as
+they are, and the outer loop trains them by the query loss through the head (as ProtoNet and R2D2).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from few_shot_nas.episode import Episode, SupportSet
+from few_shot_nas.meta.features import query_features, support_features
+from few_shot_nas.meta.functional import Params
+from few_shot_nas.meta.heads import Head
+from few_shot_nas.meta.inner_loop import adapt
+from few_shot_nas.meta.inner_optimizer import InnerRule
+from few_shot_nas.meta.metric import ways
+from few_shot_nas.meta.outer_loss import query_logits, support_loss
+from few_shot_nas.search.derivation import Decisions
+from few_shot_nas.search.rewards import Reward, SupportReward, check_shots
+from few_shot_nas.spaces.genotype import Genotype
+from few_shot_nas.spaces.supernet import Supernet
+from few_shot_nas.stats.statistics import accuracy
+
+
+class InnerSettings(Protocol):
+    """What children ask of the settings of an inner loop; :class:`few_shot_nas.algorithms.settings.InnerLoop` fits."""
+
+    @property
+    def inner_lr(self) -> float:
+        """Step size."""
+
+    @property
+    def first_order(self) -> bool:
+        """Whether inner gradients are constants to the outer loop."""
+
+    def steps(self, training: bool) -> int:
+        """Return the number of updates in training or in evaluation."""
+
+    def rule(self) -> InnerRule:
+        """Return what turns gradients into directions."""
+
+
+class TrainedChild(NamedTuple):
+    """A child after its inner loop on one training task.
+
+    Attributes:
+        loss: outer loss of the queries, a scalar.
+        logits: of the queries, ``[Q, N]``.
+        weights: the fast weights; none under a closed-form head.
+    """
+
+    loss: Tensor
+    logits: Tensor
+    weights: Params
+
+
+class SharedChild(NamedTuple):
+    """One architecture with the shared weights, as a reward provider sees it."""
+
+    children: "Children"
+    genotype: Genotype
+
+    def logits(self, support: SupportSet, images: Tensor) -> Tensor:
+        """Adapt to a support set and classify ``images [B, C, H, W]``: ``[B, N]``."""
+        return self.children.predict(support, images, self.genotype)
+
+    def left_out(self, support: SupportSet) -> Tensor:
+        """Classify every support image by the closed-form head of the others: ``[S, N]``."""
+        head = self.children.head
+        if head is None:
+            raise ValueError("a head that is fitted by an inner loop has no closed form to leave images out of")
+        features = support_features(self.children.supernet, support, genotype=self.genotype)
+        return head.left_out(features, support.support_y, ways(support.support_y))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Run the architecture with the shared weights, not adapted."""
+        return self.children.supernet(images, self.genotype)
+
+
+class Children:
+    """The architectures of a supernet on single tasks.
+
+    Args:
+        supernet: the shared weights.
+        inner: the inner loop of every child; without effect under a closed-form head.
+        head: the closed-form head; None adapts the supernet's own linear one.
+        provider: what :meth:`reward` gives when no other provider is named.
+        outer_loss: (logits ``[Q, N]``, labels ``[Q]``) -> loss of a training task, a scalar.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        inner: InnerSettings,
+        *,
+        head: Head | None,
+        provider: Reward,
+        outer_loss: Callable[[Tensor, Tensor], Tensor],
+    ) -> None:
+        self.supernet = supernet
+        self.inner = inner
+        self.head = head
+        self.provider = provider
+        self.outer_loss = outer_loss
+
+    def decode(self, decisions: Decisions) -> Genotype:
+        """Return the architecture that ``decisions`` name."""
+        return self.supernet.space.decode(decisions)
+
+    # ---- from an architecture to its logits and loss ----------------------------------------------------------------
+
+    def adapted(
+        self, task: Episode | SupportSet, genotype: Genotype, *, training: bool, second_order: bool
+    ) -> Params:
+        """Return the fast weights of ``genotype`` after the inner loop on the support set; none for a closed form."""
+        if self.head is not None:
+            return {}
+        shared = dict(self.supernet.named_parameters())
+        return adapt(
+            lambda params, step: support_loss(self.supernet, task, params, step, genotype=genotype),
+            {name: shared[name] for name in self.supernet.active_params(genotype)},
+            lr=lambda name, step: self.inner.inner_lr,
+            num_steps=self.inner.steps(training),
+            second_order=second_order,
+            rule=self.inner.rule(),
+        )[-1]
+
+    def logits(self, task: Episode, genotype: Genotype, weights: Params, *, training: bool, mode: str) -> Tensor:
+        """Return the query logits ``[Q, N]`` of a child with the fast weights ``weights`` in one bn_mode."""
+        if self.head is not None:
+            features = support_features(self.supernet, task, running=mode == "running", genotype=genotype)
+            queries = query_features(self.supernet, task, mode, genotype=genotype)
+            return self.head.logits(features, task.support_y, queries, ways(task.support_y))
+        last = max(self.inner.steps(training) - 1, 0)
+        return query_logits(self.supernet, task, weights, last, mode, genotype=genotype)
+
+    def predict(self, support: SupportSet, images: Tensor, genotype: Genotype) -> Tensor:
+        """Adapt a child to a support set and classify ``images [B, C, H, W]`` by their own batch statistics."""
+        weights = self.adapted(support, genotype, training=True, second_order=False)
+        task = Episode(*support[:2], images, support.support_y)
+        return self.logits(task, genotype, weights, training=True, mode="transductive")
+
+    def evaluated(self, task: Episode, genotype: Genotype, modes: Sequence[str]) -> dict[str, Tensor]:
+        """Adapt a child as in evaluation and return its query logits ``[Q, N]`` for every bn_mode of ``modes``."""
+        weights = self.adapted(task, genotype, training=False, second_order=False)
+        return {mode: self.logits(task, genotype, weights, training=False, mode=mode) for mode in modes}
+
+    def trained(self, task: Episode, genotype: Genotype) -> TrainedChild:
+        """Adapt a child to one training task and take the outer loss of its queries, differentiable."""
+        weights = self.adapted(task, genotype, training=True, second_order=not self.inner.first_order)
+        logits = self.logits(task, genotype, weights, training=True, mode="transductive")
+        return TrainedChild(self.outer_loss(logits, task.query_y), logits, weights)
+
+    def mean_loss(self, task: Episode, architectures: Sequence[Decisions]) -> tuple[Tensor, Tensor]:
+        """Return the mean outer loss and the mean query accuracy of some children on one training task."""
+        losses, accuracies = [], []
+        for decisions in architectures:
+            child = self.trained(task, self.decode(decisions))
+            losses.append(child.loss)
+            accuracies.append(accuracy(child.logits, task.query_y))
+        return torch.stack(losses).mean(), torch.stack(accuracies).mean()
+
+    # ---- rewards ----------------------------------------------------------------------------------------------------
+
+    def reward(self, decisions: Decisions, task: Episode, provider: Reward | None = None) -> float:
+        """Reward of a child on one task; a provider that needs no queries does not get them.
+
+        The shared weights stay as they are.
+
+        Args:
+            decisions: the architecture.
+            task: one task, without the meta-batch axis.
+            provider: what rewards; None takes the children's own.
+        """
+        provider = provider or self.provider
+        if isinstance(provider, SupportReward):
+            return self.support_reward(decisions, task.support_set(), provider)
+        with torch.no_grad():
+            logits = self.predict(task.support_set(), task.query_x, self.decode(decisions))
+            return float(provider.score(logits, task))
+
+    def support_reward(self, decisions: Decisions, support: SupportSet, provider: SupportReward) -> float:
+        """Reward of a child by a provider that sees the support set alone.
+
+        Raises:
+            InputError: if there are too few shots for it.
+        """
+        check_shots(provider, support)
+        with torch.no_grad():
+            return float(provider.score(SharedChild(self, self.decode(decisions)), support))

@@ -1,0 +1,95 @@
+"""Derive one architecture: candidates compete by their mean reward on the same episodes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from few_shot_nas.episode import Episode
+from few_shot_nas.errors import InputError
+from few_shot_nas.search.found import Found
+from few_shot_nas.spaces.space import SearchSpace
+from few_shot_nas.stats.statistics import MeanCI, mean_ci
+
+Decisions = tuple[int, ...]
+Reward = Callable[[Decisions, Episode], float]
+
+
+class Ranked(NamedTuple):
+    """One candidate and its mean reward over the episodes, a fraction."""
+
+    decisions: Decisions
+    reward: MeanCI
+
+
+Gather = Callable[[list[Ranked]], list[Ranked]]
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How a search by rewards ends.
+
+    Attributes:
+        derive_candidates: architectures that compete at the end of the search.
+        derive_episodes: validation episodes on which they compete; the derivation spends
+            ``derive_candidates * derive_episodes`` reward calls.
+    """
+
+    derive_candidates: int = 10
+    derive_episodes: int = 20
+
+    def __post_init__(self) -> None:
+        if self.derive_candidates < 1 or self.derive_episodes < 1:
+            raise InputError(
+                f"derive_candidates={self.derive_candidates} and derive_episodes={self.derive_episodes}: both must be "
+                "at least 1"
+            )
+
+
+def rank(
+    candidates: Sequence[Decisions],
+    episodes: Sequence[Episode],
+    reward: Reward,
+    *,
+    place: tuple[int, int] = (0, 1),
+    gather: Gather = list,
+) -> list[Ranked]:
+    """Score every candidate on every episode and sort, best first.
+
+    Common episodes remove the difference between tasks from the comparison. Ties keep the order of ``candidates``.
+
+    Args:
+        candidates: architectures as decisions; equal ones are scored once.
+        episodes: single tasks, without the meta-batch axis.
+        reward: the score of one architecture on one task, higher is better.
+        place: (index, number) of the processes that share the candidates; this one scores every number-th of them.
+        gather: returns the entries of all processes from those of this one.
+
+    Returns:
+        One entry per distinct candidate, in every process; ``len(result) * len(episodes)`` reward calls were spent.
+
+    Raises:
+        ValueError: if there is no candidate or no episode.
+    """
+    if not candidates or not episodes:
+        raise ValueError(f"rank() needs candidates and episodes, got {len(candidates)} and {len(episodes)}")
+    distinct = list(dict.fromkeys(candidates))
+    index, processes = place
+    scored = [
+        Ranked(decisions, mean_ci([reward(decisions, episode) for episode in episodes]))
+        for decisions in distinct[index::processes]
+    ]
+    order = {decisions: position for position, decisions in enumerate(distinct)}
+    return sorted(gather(scored), key=lambda ranked: (-ranked.reward.mean, order[ranked.decisions]))
+
+
+def derive(space: SearchSpace, ranking: Sequence[Ranked], *, spent: int) -> Found:
+    """Return the winner of a ranking, and the reward calls of its search and of the ranking.
+
+    Args:
+        space: the space of the candidates.
+        ranking: what :func:`rank` returned.
+        spent: reward calls of the search before the derivation.
+    """
+    calls = sum(ranked.reward.n for ranked in ranking)
+    cost = {"reward_calls": spent + calls, "reward_calls_search": spent, "reward_calls_derive": calls}
+    return Found(space.decode(ranking[0].decisions), cost)
