@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from PIL import Image
 
-from few_shot_nas.data.image_files import ImageFile, folder_members, read_all, resized
+from few_shot_nas.data.image_files import Depth, ImageFile, folder_members, folders_in, read_all, resized
 from few_shot_nas.data.source import SPLITS, Source, SplitPlan
 from few_shot_nas.data.unpickle import load_pickle
 from few_shot_nas.errors import InputError
@@ -22,12 +22,14 @@ class Content(NamedTuple):
         counts: number of images of each class.
         images: (size, filter) -> the images, class by class, uint8 ``[size, size, 3]``.
         positions: as in :class:`~few_shot_nas.data.pack.SplitPlan`, where the images come in another order.
+        files: the pictures, where each lies in a file of its own; they are scaled together with those of other splits.
     """
 
     class_names: tuple[str, ...]
     counts: tuple[int, ...]
     images: Callable[[int, Image.Resampling], Iterator[np.ndarray]]
     positions: np.ndarray | None = None
+    files: Sequence[ImageFile] = ()
 
 
 class Layout(ABC):
@@ -113,16 +115,22 @@ class LayoutSource(Source):
         found = self._layout()
         contents = {split: found.layout.read(found.root, split) for split in self.split_names()}
         shape = (self.image_size, self.image_size, 3)
+        depth = Depth(file for content in contents.values() for file in content.files)
         return {
             split: SplitPlan(
                 names,
                 contents[split].counts,
                 shape,
-                contents[split].images(self.image_size, self.resample()),
+                self._images(contents[split], depth),
                 positions=contents[split].positions,
             )
             for split, names in distinct_names(contents, self.published).items()
         }
+
+    def _images(self, content: Content, depth: Depth) -> Iterator[np.ndarray]:
+        if not content.files:
+            return content.images(self.image_size, self.resample())
+        return read_all(content.files, "RGB", self.image_size, self.resample(), depth=depth)
 
     def resample(self) -> Image.Resampling:
         """Return the filter for resizing."""
@@ -192,7 +200,8 @@ def from_files(classes: Mapping[str, Sequence[ImageFile]]) -> Content:
     return Content(
         tuple(classes),
         tuple(len(images) for images in classes.values()),
-        lambda size, resample: read_all(files, "RGB", size, resample),
+        lambda size, resample: read_all(files, "RGB", size, resample, depth=Depth(files)),
+        files=files,
     )
 
 
@@ -204,7 +213,7 @@ class ClassFolders(Layout):
 
     def has(self, root: Path, split: str) -> bool:
         """Return whether the split's folder holds a folder."""
-        return (root / split).is_dir() and any(entry.is_dir() for entry in (root / split).iterdir())
+        return (root / split).is_dir() and bool(folders_in(root / split))
 
     def files(self, root: Path, split: str) -> list[Path]:
         """Return every image."""
@@ -215,8 +224,7 @@ class ClassFolders(Layout):
         return from_files(self._classes(root, split))
 
     def _classes(self, root: Path, split: str) -> dict[str, list[ImageFile]]:
-        folders = sorted(entry for entry in (root / split).iterdir() if entry.is_dir())
-        classes = {folder.name: folder_members(folder) for folder in folders}
+        classes = {folder.name: folder_members(folder) for folder in folders_in(root / split)}
         return {name: files for name, files in classes.items() if files}
 
 
@@ -286,22 +294,40 @@ def label_titles(labels: list[int], names: list[str]) -> dict[int, str]:
     return {label: f"label {label}" for label in distinct}
 
 
+def whole(value: Any) -> int:
+    """Return a whole number of a file as int.
+
+    Raises:
+        TypeError: if it is anything else, such as 1.5, infinity, a text or a truth value.
+    """
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{value!r:.40} is no whole number")
+    return int(value)
+
+
 def _rows_by_class(path: Path, content: Any) -> dict[str, list[int]]:
     fields = fields_of(path, content)
     count = len(_array(path, content))
     try:
         if "class_dict" in fields:
-            classes = {str(text_of(name)): [int(row) for row in rows] for name, rows in fields["class_dict"].items()}
+            classes = {str(text_of(name)): [whole(row) for row in rows] for name, rows in fields["class_dict"].items()}
         else:
-            labels = [int(label) for label in fields["labels"]]
-            title = {int(label): str(text_of(name)) for name, label in dict(fields.get("catname2label", {})).items()}
+            labels = [whole(label) for label in fields["labels"]]
+            title = {whole(label): str(text_of(name)) for name, label in dict(fields.get("catname2label", {})).items()}
             classes = {title.get(label, f"label {label}"): [] for label in sorted(set(labels))}
             for row, label in enumerate(labels):
                 classes[title.get(label, f"label {label}")].append(row)
+            if len(labels) != count:
+                raise ValueError(f"{len(labels)} labels of {count} images")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{path}: class_dict, or labels, is missing or of another kind ({type(error).__name__}: {error})"
         ) from error
     if any(not 0 <= row < count for rows in classes.values() for row in rows):
         raise InputError(f"{path}: names rows beyond its {count} images; get this file again")
+    named = [row for rows in classes.values() for row in rows]
+    if len(set(named)) < len(named):
+        raise InputError(
+            f"{path}: names a row twice: one image would be support and query of a task; get this file again"
+        )
     return classes

@@ -10,12 +10,13 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from few_shot_nas.errors import InputError
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 INDEX_NAME = "pack.json"
+_PATIENCE = 1.0  # seconds for which another process's lock is no news
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -71,11 +73,18 @@ def fingerprint(settings: Mapping[str, Any], files: Iterable[Path]) -> str:
     Args:
         settings: everything in a source that decides which images come out; values that JSON can hold.
         files: the input files; their names, sizes and modification times count, their contents are not read.
+
+    Raises:
+        InputError: naming a file that cannot be looked at.
     """
     digest = hashlib.sha256(json.dumps([FORMAT_VERSION, settings], sort_keys=True).encode())
     for file in files:
-        stat = os.stat(file)
-        digest.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        try:
+            stat = os.stat(file)
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read ({error.strerror}); restore or remove it") from error
+        # Names need not be UTF-8.
+        digest.update(os.fsencode(file) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -101,30 +110,49 @@ def check_disjoint(label: str, class_names: Mapping[str, Sequence[str]]) -> None
 def open_pack(folder: Path) -> dict[str, Split] | None:
     """Memory-map the pack in ``folder``; None where it is missing, half-written or damaged.
 
-    Damage that is seen: a missing or unreadable index, a missing array, an array of another size or shape. The pixels
-    themselves are not read.
+    Damage that is seen: a missing, unreadable or altered index, a missing array, an array of another size or shape. The
+    pixels themselves are not read.
     """
     try:
         index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
-        if index["version"] != FORMAT_VERSION:
+        if index["version"] != FORMAT_VERSION or index.get("sha256", "") not in ("", _checksum(index)):
             return None
-        splits = {}
-        for name, entry in index["splits"].items():
-            file = folder / f"{name}.npy"
-            if file.stat().st_size != entry["bytes"]:
-                return None
-            images = np.load(file, mmap_mode="r", allow_pickle=False)
-            starts = np.asarray(entry["starts"], dtype=np.int64)
-            class_names = tuple(entry["class_names"])
-            groups = np.asarray(entry["groups"], dtype=np.int64) if "groups" in entry else None
-            if images.dtype != np.uint8 or len(images) != starts[-1] or len(starts) != len(class_names) + 1:
-                return None
-            if groups is not None and len(groups) != len(class_names):
-                return None
-            splits[name] = Split(images, starts, class_names, groups)
-        return splits
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        splits = {str(name): _open_split(folder / f"{name}.npy", entry) for name, entry in index["splits"].items()}
+        return splits or None
+    except Exception:  # a damaged index can raise nearly anything; what it describes is built again
         return None
+
+
+def _checksum(index: Mapping[str, Any]) -> str:
+    """Return the hash of everything else in an index."""
+    others = {key: value for key, value in index.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
+
+
+def _open_split(file: Path, entry: Mapping[str, Any]) -> Split:
+    """Memory-map one split.
+
+    Raises:
+        ValueError: if the file and its entry in the index do not fit.
+    """
+    images = np.load(file, mmap_mode="r", allow_pickle=False)
+    starts, class_names = np.asarray(entry["starts"], dtype=np.int64), tuple(entry["class_names"])
+    groups = np.asarray(entry["groups"], dtype=np.int64) if "groups" in entry else None
+    fits = (
+        file.stat().st_size == entry["bytes"]
+        and images.dtype == np.uint8
+        and images.ndim == 4
+        and starts.shape == (len(class_names) + 1,)
+        and starts[0] == 0
+        and starts[-1] == len(images)
+        and bool((np.diff(starts) > 0).all())
+        and all(isinstance(name, str) for name in class_names)
+        and len(set(class_names)) == len(class_names)
+        and (groups is None or groups.shape == (len(class_names),))
+    )
+    if not fits:
+        raise ValueError(f"{file} does not fit its index")
+    return Split(images, starts, class_names, groups)
 
 
 def build_pack(label: str, folder: Path, plan: Callable[[], Mapping[str, SplitPlan]]) -> dict[str, Split]:
@@ -148,20 +176,39 @@ def build_pack(label: str, folder: Path, plan: Callable[[], Mapping[str, SplitPl
         return ready
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        with _locked(label, folder):
             ready = open_pack(folder)
             if ready is None:
                 if folder.exists():
                     logger.warning("%s: the cache in %s is damaged; it is built again", label, folder)
                 _write_atomically(label, folder, plan())
                 ready = open_pack(folder)
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # the second where a file system knows no locks
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{label}: cannot write the cache {folder}: {error.strerror or error}; give another folder as cache_dir"
+            f"{label}: cannot write the cache {folder}: {reason}; give another folder as cache_dir"
         ) from error
     if ready is None:
         raise InputError(f"{label}: the cache just written to {folder} cannot be read back; check that disk")
     return ready
+
+
+@contextmanager
+def _locked(label: str, folder: Path) -> Iterator[None]:
+    """Hold the lock of a pack, and say so if another process has it."""
+    lock = FileLock(f"{folder}.lock")
+    try:
+        lock.acquire(timeout=_PATIENCE)
+    except Timeout:
+        logger.warning(
+            "%s: another process is packing into %s; waiting for it to finish (it holds %s)",
+            *(label, folder, lock.lock_file),
+        )
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write_atomically(label: str, folder: Path, plans: Mapping[str, SplitPlan]) -> None:
@@ -205,6 +252,7 @@ def _write(label: str, folder: Path, plans: Mapping[str, SplitPlan]) -> None:
                 "class_names": list(plan.class_names),
                 **({} if plan.groups is None else {"groups": list(plan.groups)}),
             }
+    index["sha256"] = _checksum(index)
     (folder / INDEX_NAME).write_text(json.dumps(index), encoding="utf-8")
 
 

@@ -75,7 +75,7 @@ def stream_bytes(path: Path, magic: bytes) -> Iterator[bytes]:
                     yield argument.encode("latin1")  # a str of Python 2
                 elif isinstance(argument, bytes | bytearray) and argument.startswith(magic):
                     yield bytes(argument)
-        except (ValueError, OverflowError) as error:
+        except Exception as error:  # a damaged pickle can raise nearly anything
             raise InputError(f"{path}: this pickle is damaged ({error}); get it again") from error
 
 

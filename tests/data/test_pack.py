@@ -1,11 +1,15 @@
 """The cache: complete or absent, whoever writes it and whatever happens meanwhile. Truth: what the toy source draws."""
 
+import fcntl
 import json
 import multiprocessing
 import os
 import resource
 import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,9 +80,32 @@ def test_nothing_is_printed_without_a_terminal(make_toy, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def rewrite(pack: Path, change: Callable[[dict[str, Any]], object], checked: bool = False) -> None:
+    """Change the index; without its checksum, as an earlier version wrote it, unless ``checked``."""
+    index = json.loads((pack / "pack.json").read_text())
+    change(index)
+    if not checked:
+        del index["sha256"]
+    (pack / "pack.json").write_text(json.dumps(index))
+
+
+def entry(**values: Any) -> Callable[[Path], None]:
+    return lambda pack: rewrite(pack, lambda index: index["splits"]["val"].update(values))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
+        lambda pack: rewrite(pack, lambda index: index["splits"]["val"].update(class_names=list("abcdefgh")), True),
+        lambda pack: rewrite(pack, lambda index: index.update(splits={})),
+        lambda pack: (pack / "pack.json").write_text("[" * 100_000),
+        lambda pack: (pack / "pack.json").write_bytes(b"\xff\xfe{}"),
+        entry(starts=[10**30] * 9),
+        entry(starts=[0] * 8 + [160]),
+        entry(starts=[0, *range(160, 0, -20)]),
+        entry(class_names=["same"] * 8),
+        entry(class_names=list(range(8))),
+        entry(groups=[0]),
         lambda pack: (pack / "pack.json").unlink(),
         lambda pack: (pack / "pack.json").write_text((pack / "pack.json").read_text()[:50]),
         lambda pack: (pack / "pack.json").write_text("[1, 2]"),
@@ -87,8 +114,12 @@ def test_nothing_is_printed_without_a_terminal(make_toy, capfd):
         lambda pack: os.truncate(pack / "val.npy", 200),
         lambda pack: shutil.rmtree(pack) or pack.mkdir(),
     ],
-    ids=["no index", "half an index", "another index", "old format", "no images", "half the images", "empty folder"],
-)
+    ids=[
+        "a name altered", "no splits", "deep nesting", "no text", "huge starts", "empty classes", "falling starts",
+        "one name for all", "numbers for names", "too few groups", "no index", "half an index", "another index",
+        "old format", "no images", "half the images", "empty folder",
+    ],
+)  # fmt: skip
 def test_a_damaged_pack_is_seen_and_built_again(make_toy, tmp_path, damage):
     make_toy().prepare()
     pack = the_pack(tmp_path / "cache")
@@ -128,6 +159,25 @@ def test_two_processes_at_once_write_one_pack_and_both_read_it(make_toy, tmp_pat
     assert sums == [20 * 150 * 151 // 2] * 2
     assert log.read_text() == "x"
     the_pack(tmp_path / "cache")
+
+
+def test_a_run_that_waits_for_anothers_lock_says_so(make_toy, tmp_path, monkeypatch, caplog):
+    make_toy().prepare()
+    pack = the_pack(tmp_path / "cache")
+    shutil.rmtree(pack)
+    monkeypatch.setattr("few_shot_nas.data.pack._PATIENCE", 0.05)
+    other = open(f"{pack}.lock", "w")
+    fcntl.flock(other, fcntl.LOCK_EX)
+    waiting = threading.Timer(0.5, other.close)
+    waiting.start()
+    make_toy().prepare()
+    waiting.join()
+    assert f"Toy: another process is packing into {pack}; waiting for it to finish" in caplog.text
+
+
+def test_a_lock_that_is_free_is_not_talked_about(make_toy, caplog):
+    make_toy().prepare()
+    assert "another process" not in caplog.text
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_behind(make_toy, tmp_path):

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from few_shot_nas.data.image_files import folder_members
+from few_shot_nas.data.image_files import ImageFile, folder_members, is_hidden
 from few_shot_nas.data.layouts import ArrayPickles, ClassFolders, Content, Layout, LayoutSource, from_files
+from few_shot_nas.data.lists import read_text
 from few_shot_nas.data.sources.cifar100 import MEAN, STD, WHERE, Cifar100Python
 from few_shot_nas.errors import InputError
 
@@ -38,22 +39,27 @@ class BertinettoLists(Layout):
 
     def files(self, root: Path, split: str) -> list[Path]:
         """Return the list and every image."""
-        images = [file.path for name in self._names(root, split) for file in folder_members(root / "data" / name)]
+        images = [file.path for files in self._classes(root, split).values() for file in files]
         return [self._list(root, split), *images]
 
     def read(self, root: Path, split: str) -> Content:
         """Return the classes in the order of the list."""
-        classes = {name: folder_members(root / "data" / name) for name in self._names(root, split)}
-        for name, files in classes.items():
-            if not files:
-                raise InputError(f"{self._list(root, split)}: lists {name}, and {root / 'data' / name} has no images")
-        return from_files(classes)
+        return from_files(self._classes(root, split))
+
+    def _classes(self, root: Path, split: str) -> dict[str, list[ImageFile]]:
+        classes = {}
+        for name in self._names(root, split):
+            place = root / "data" / name
+            classes[name] = folder_members(place) if place.is_dir() else []
+            if not classes[name]:
+                raise InputError(f"{self._list(root, split)}: lists {name}, and {place} has no images")
+        return classes
 
     def _list(self, root: Path, split: str) -> Path:
         return root / "splits" / "bertinetto" / f"{split}.txt"
 
     def _names(self, root: Path, split: str) -> list[str]:
-        return self._list(root, split).read_text(encoding="utf-8").split()
+        return [name for name in read_text(self._list(root, split)).split() if not is_hidden(name)]
 
 
 _LAYOUTS: tuple[Layout, ...] = (

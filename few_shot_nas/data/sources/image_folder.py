@@ -1,17 +1,18 @@
 """The user's own images: one folder per class."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from few_shot_nas.data.image_files import ImageFile, folder_members, read_all
+from few_shot_nas.data.image_files import SUFFIXES, Depth, ImageFile, folder_members, folders_in, read_all
 from few_shot_nas.data.source import SPLITS, Source, SplitPlan
 from few_shot_nas.errors import InputError
 from few_shot_nas.seeding import derived_seed
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+logger = logging.getLogger(__name__)
 
 _FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _MODES = {1: "L", 3: "RGB"}
@@ -28,8 +29,16 @@ class ImageFolder(Source):
 
     A class needs k_shot + n_query images, and every split n_way classes. Images may lie deeper in a class's folder and
     be of any size, as png, jpg, bmp, gif, tif, webp or ppm. They are turned as their EXIF tag says, put on white where
-    they are transparent, and resized as a whole, whatever their proportions, by Lanczos; 16-bit grey keeps its upper 8
-    bits. Fed as ``(x - 0.5) / 0.25`` of the image scaled to [0, 1].
+    they are transparent, and resized as a whole, whatever their proportions, by Lanczos. Fed as ``(x - 0.5) / 0.25`` of
+    the image scaled to [0, 1].
+
+    Images of more than 8 bits are scaled to 8 by one range for all of them: whole numbers keep the upper 8 of as many
+    bits as the largest sample needs, so 12-bit data in files of 16 bits fill the range; floating point goes by the next
+    power of two (1 for samples up to 1), or by 255 where the largest sample lies from 128 to there; with negative
+    samples it is smallest to largest. A range that a file declares and keeps (TIFF's SMaxSampleValue or MaxSampleValue,
+    9 to 15 bits per sample, PGM's maximum) counts as found. The log says which range it is.
+
+    Files and folders whose names begin with ``.``, ``__`` or ``@`` are no data, wherever they lie.
 
     Args:
         data_dir: folder with the data.
@@ -39,6 +48,7 @@ class ImageFolder(Source):
         val_fraction: share of the classes that go to val, at least one class; for the second way.
         test_fraction: share of the classes that go to test, at least one unless it is 0; for the second way.
         class_split_seed: seed of the shuffle; for the second way.
+        min_images_per_class: leave classes with fewer images out; the log says how many.
 
     Raises:
         InputError: if a number is out of range.
@@ -55,6 +65,7 @@ class ImageFolder(Source):
         val_fraction: float = 0.2,
         test_fraction: float = 0.2,
         class_split_seed: int = 0,
+        min_images_per_class: int = 1,
     ) -> None:
         super().__init__(data_dir, cache_dir, image_size)
         if image_channels not in _MODES:
@@ -66,11 +77,14 @@ class ImageFolder(Source):
             )
         if class_split_seed < 0:
             raise InputError(f"{self.name}: class_split_seed={class_split_seed} must not be negative")
+        if min_images_per_class < 1:
+            raise InputError(f"{self.name}: min_images_per_class={min_images_per_class} must be at least 1")
         self.in_channels = image_channels
         self.mean, self.std = (0.5,) * image_channels, (0.25,) * image_channels
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.class_split_seed = class_split_seed
+        self.min_images_per_class = min_images_per_class
         self._found: dict[str, Classes] | None = None
 
     def split_names(self) -> tuple[str, ...]:
@@ -81,6 +95,7 @@ class ImageFolder(Source):
         """Return the channels and which classes are in which split."""
         return {
             "image_channels": self.in_channels,
+            "depth": "found",  # 16-bit images that earlier versions packed have another range
             "splits": {split: list(classes) for split, classes in self._divided().items()},
         }
 
@@ -101,17 +116,19 @@ class ImageFolder(Source):
         """Return the classes of each split with the images to read."""
         shape = (self.image_size, self.image_size, self.in_channels)
         plans = {}
+        depth = Depth(file for classes in self._divided().values() for files in classes.values() for file in files)
         for split, classes in self._divided().items():
             files = [file for images in classes.values() for file in images]
             mode, size = _MODES[self.in_channels], self.image_size
-            pixels = read_all(files, mode, size, Image.Resampling.LANCZOS, upright=True)
+            pixels = read_all(files, mode, size, Image.Resampling.LANCZOS, upright=True, depth=depth)
             plans[split] = SplitPlan(tuple(classes), tuple(map(len, classes.values())), shape, pixels)
         return plans
 
     def _divided(self) -> dict[str, Classes]:
         if self._found is None:
             folders = self._split_folders()
-            self._found = {split: _classes(folder) for split, folder in folders.items()} if folders else self._drawn()
+            given = {split: self._classes(place) for split, place in folders.items()}
+            self._found = given if folders else self._drawn()
         return self._found
 
     def _split_folders(self) -> dict[str, Path]:
@@ -121,7 +138,7 @@ class ImageFolder(Source):
             for name in _FOLDERS[split]:
                 place = self.data_dir / name
                 # A class may be called train (CIFAR-100 has one); its folder holds images, not classes.
-                if split not in folders and place.is_dir() and any(entry.is_dir() for entry in place.iterdir()):
+                if split not in folders and place.is_dir() and folders_in(place):
                     folders[split] = place
         if not folders or ("train" in folders and "val" in folders):
             return folders
@@ -131,7 +148,7 @@ class ImageFolder(Source):
         )
 
     def _drawn(self) -> dict[str, Classes]:
-        classes = _classes(self.data_dir) if self.data_dir.is_dir() else {}
+        classes = self._classes(self.data_dir) if self.data_dir.is_dir() else {}
         if not classes:
             raise InputError(
                 f"{self.name}: no images in data_dir={self.data_dir}; needed is data_dir/train/<class>/*.jpg with val "
@@ -150,9 +167,14 @@ class ImageFolder(Source):
         held_out = {"train": names[val + test :], "val": names[:val], "test": names[val : val + test]}
         return {split: {name: classes[name] for name in sorted(part)} for split, part in held_out.items() if part}
 
-
-def _classes(folder: Path) -> Classes:
-    """Return class -> images, sorted; folders without images, and hidden ones, are passed over."""
-    places = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
-    classes = {place.name: folder_members(place, SUFFIXES) for place in places}
-    return {name: files for name, files in classes.items() if files}
+    def _classes(self, folder: Path) -> Classes:
+        """Return class -> images, sorted; folders with too few images are passed over."""
+        classes = {place.name: folder_members(place) for place in folders_in(folder)}
+        poor = [name for name, files in classes.items() if 0 < len(files) < self.min_images_per_class]
+        if poor:
+            logger.warning(
+                "%s: %d of %d classes in %s have fewer than min_images_per_class=%d images and are left out: %s%s",
+                *(self.name, len(poor), len(classes), folder, self.min_images_per_class, ", ".join(poor[:5])),
+                ", ..." if len(poor) > 5 else "",
+            )
+        return {name: files for name, files in classes.items() if len(files) >= self.min_images_per_class}

@@ -1,13 +1,25 @@
 """The shapes in which mini-ImageNet is found on disks, each as one small reader."""
 
-import csv
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
-from few_shot_nas.data.image_files import ImageFile, archive_members
-from few_shot_nas.data.layouts import ArrayPickles, ClassFolders, Content, Layout, from_files, label_titles
+from few_shot_nas.data.image_files import ImageFile, archive_members, is_hidden
+from few_shot_nas.data.layouts import ArrayPickles, ClassFolders, Content, Layout, from_files, label_titles, whole
+from few_shot_nas.data.lists import read_columns, read_text
 from few_shot_nas.errors import InputError
+
+
+def _check_once(path: Path, files: list[str]) -> None:
+    """Refuse a list that names a file twice: one image would be support and query of a task.
+
+    Raises:
+        InputError: naming the list and the file.
+    """
+    twice = next((file for file, count in Counter(files).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"{path}: lists {twice} twice; every image belongs to one class, and to it once")
 
 
 class CsvLists(Layout):
@@ -40,17 +52,9 @@ class CsvLists(Layout):
 
     def _rows(self, root: Path, split: str) -> list[tuple[str, str]]:
         path = root / f"{split}.csv"
-        with open(path, newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            header = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = header
-            for file, label in self._columns:
-                if file in header and label in header:
-                    rows = [(row[file] or "", row[label] or "") for row in reader]
-                    if not rows or not all(file and label for file, label in rows):
-                        raise InputError(f"{path}: empty, or a row without {file} or {label}; get the list again")
-                    return rows
-        raise InputError(f"{path}: columns are {','.join(header)}; needed are filename,label or class_name,image_name")
+        rows = [(file, label) for file, label in read_columns(path, self._columns) if not is_hidden(Path(file).name)]
+        _check_once(path, [file for file, _ in rows])
+        return rows
 
     def _shards(self, root: Path, split: str) -> list[Path]:
         shards: dict[int, Path] = {}
@@ -66,12 +70,16 @@ class CsvLists(Layout):
         return [shards[index] for index in sorted(shards)]
 
     def _in_shards(self, root: Path, split: str, shards: list[Path]) -> dict[str, list[ImageFile]]:
-        members = {file.parts[-1]: file for shard in shards for file in archive_members(shard)}
+        members: dict[str, list[ImageFile]] = {}
+        for member in (member for shard in shards for member in archive_members(shard)):
+            members.setdefault(member.parts[-1], []).append(member)
         classes: dict[str, list[ImageFile]] = {}
         for file, label in self._rows(root, split):
-            if file not in members:
-                raise InputError(f"{root / f'{split}.csv'}: lists {file}, which is in none of its zip shards")
-            classes.setdefault(label, []).append(members[file])
+            found = members.get(file, [])
+            if len(found) != 1:
+                count = "none" if not found else f"{len(found)} places"
+                raise InputError(f"{root / f'{split}.csv'}: lists {file}, which is in {count} of its zip shards")
+            classes.setdefault(label, []).append(found[0])
         return classes
 
     def _pattern(self, root: Path, split: str, rows: list[tuple[str, str]]) -> str | None:
@@ -117,18 +125,24 @@ class JsonLists(Layout):
     def _classes(self, root: Path, split: str) -> dict[str, list[ImageFile]]:
         path = root / self._file[split]
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_text(path))
             names, images = [str(n) for n in content["label_names"]], [str(n) for n in content["image_names"]]
-            labels = [int(label) for label in content["image_labels"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            labels = [whole(label) for label in content["image_labels"]]
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path}: not a list with label_names, image_names and image_labels ({error})") from error
         if len(images) != len(labels):
             raise InputError(f"{path}: {len(images)} image_names but {len(labels)} image_labels; they must agree")
         title = label_titles(labels, names)
+        if len(set(title.values())) < len(title):
+            raise InputError(f"{path}: label_names has a name twice, so that two classes would become one; rename one")
         classes: dict[str, list[ImageFile]] = {title[label]: [] for label in sorted(set(labels))}
         for image, label in zip(images, labels, strict=True):
-            classes[title[label]].append(ImageFile(self._resolve(path, image)))
-        return classes
+            if not is_hidden(Path(image).name):
+                classes[title[label]].append(ImageFile(self._resolve(path, image)))
+        _check_once(path, [str(file.path) for files in classes.values() for file in files])
+        return {name: files for name, files in classes.items() if files}
 
     def _resolve(self, path: Path, image: str) -> Path:
         base = Path(image).name

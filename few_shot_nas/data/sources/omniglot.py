@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
-from few_shot_nas.data.image_files import ImageFile, archive_members, folder_members, read_all
+from few_shot_nas.data.image_files import Depth, ImageFile, archive_members, folder_members, folders_in, read_all
+from few_shot_nas.data.lists import read_text
 from few_shot_nas.data.source import SPLITS, Rotation, Source, SplitPlan
 from few_shot_nas.errors import InputError
 
@@ -143,10 +144,11 @@ class Omniglot(Source):
         sets = [_characters(place) for place in self._layout().places]
         splits = self._lake(sets) if self.split_scheme == "lake" else self._by_name(sets)
         shape = (self.image_size, self.image_size, 1)
+        depth = Depth(file for characters in splits.values() for images in characters.values() for file in images)
         plans = {}
         for split, characters in splits.items():
             files = [file for images in characters.values() for file in images]
-            pixels = read_all(files, "L", self.image_size, Image.Resampling.LANCZOS, invert=True)
+            pixels = read_all(files, "L", self.image_size, Image.Resampling.LANCZOS, invert=True, depth=depth)
             plans[split] = SplitPlan(tuple(characters), tuple(map(len, characters.values())), shape, pixels)
         return plans
 
@@ -207,7 +209,7 @@ class Omniglot(Source):
     def _read_lists(self) -> dict[str, list[str]]:
         lists = {}
         for split, file in self._list_files().items():
-            lines = file.read_text(encoding="utf-8").split()
+            lines = read_text(file).split()
             # Four lines per character, one per quarter turn; a dict keeps the first of each, in order.
             lists[split] = list(dict.fromkeys("/".join(line.split("/")[:2]) for line in lines))
         return lists
@@ -259,10 +261,10 @@ def _find_layout(data_dir: Path) -> _Layout | None:
 def _holds_characters(place: Path) -> bool:
     if not place.is_dir():
         return False
-    for alphabet in sorted(entry for entry in place.iterdir() if entry.is_dir()):
+    for alphabet in folders_in(place):
         if _FLAT_FOLDER.fullmatch(alphabet.name):
             return True
-        if any(_CLASS_FOLDER.fullmatch(entry.name) for entry in alphabet.iterdir()):
+        if any(_CLASS_FOLDER.fullmatch(entry.name) for entry in folders_in(alphabet)):
             return True
     return False
 
@@ -272,7 +274,7 @@ def _characters(place: Path) -> Characters:
     files = archive_members(place) if place.suffix == ".zip" else folder_members(place)
     found: dict[str, list[ImageFile]] = {}
     for file in files:
-        folder, parent = file.parts[-2], file.parts[-3] if len(file.parts) > 2 else ""
+        parent, folder, _ = ("", "", *file.parts)[-3:]
         flat = _FLAT_FOLDER.fullmatch(folder)
         if _CLASS_FOLDER.fullmatch(folder) and parent:
             found.setdefault(f"{parent}/{folder}", []).append(file)

@@ -1,7 +1,7 @@
 """tieredImageNet (Ren et al. 2018): 608 ImageNet classes, divided by the 34 categories they belong to."""
 
-import io
 import logging
+import math
 import zipfile
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from few_shot_nas.data.image_files import resized
+from few_shot_nas.data.image_files import LARGEST_FILE, decoded, resized
 from few_shot_nas.data.layouts import ClassFolders, Content, Layout, LayoutSource, fields_of, label_titles, text_of
+from few_shot_nas.data.pixels import Deep, shallow
 from few_shot_nas.data.unpickle import load_pickle, stream_bytes
 from few_shot_nas.errors import InputError
 
@@ -75,10 +76,8 @@ class PngPickles(_Labelled):
     def stream(self, path: Path) -> Iterator[Image.Image]:
         """Yield the pictures; PNG says itself which channel is red."""
         for index, encoded in enumerate(stream_bytes(path, _PNG)):
-            try:
-                yield Image.open(io.BytesIO(encoded)).convert("RGB")
-            except (OSError, SyntaxError, ValueError) as error:
-                raise InputError(f"{path}: image {index} cannot be read ({error}); get this file again") from error
+            image = decoded(encoded, f"{path}: image {index}")
+            yield (shallow(image, image.bounds.scale()) if isinstance(image, Deep) else image).convert("RGB")
 
 
 class NpzArrays(_Labelled):
@@ -102,7 +101,7 @@ class NpzArrays(_Labelled):
                     yield Image.fromarray(image[:, :, ::-1] if self._order == "bgr" else image)
         except InputError:
             raise
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # a damaged archive can raise nearly anything
             raise InputError(f"{path}: cannot be read as npz with images ({error}); get this file again") from error
 
 
@@ -110,7 +109,7 @@ def _header(path: Path, stream: Any) -> tuple[int, ...]:
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(stream)
-    if dtype != np.uint8 or fortran or len(shape) != 4 or shape[3] != 3:
+    if dtype != np.uint8 or fortran or len(shape) != 4 or shape[3] != 3 or not 0 < math.prod(shape[1:]) < LARGEST_FILE:
         raise InputError(f"{path}: images is {dtype} {list(shape)}, needed is uint8 [n, height, width, 3] in C order")
     return shape
 
