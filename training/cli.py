@@ -17,8 +17,8 @@ from training.legacy import Word
 from training.trainer_flags import TRAINER_FLAGS
 
 TASK = ("n_way", "k_shot", "n_query")
-#: What the shell passes to a model itself, from the task and the source.
-FROM_SOURCE = ("in_channels", "image_size")
+#: What no flag says of a model: the shell takes the first two from the source, and a menu is made by a search.
+FROM_SOURCE = ("in_channels", "image_size", "menu")
 CLASS_FLAGS = ("algorithm", "model_class", "data_class")
 #: Flags that ask for an answer instead of a run, and that a saved configuration therefore does not hold.
 ACTIONS = ("help", "list", "print_config")

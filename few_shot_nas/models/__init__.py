@@ -6,6 +6,7 @@ from few_shot_nas.models.conv4 import Conv4
 from few_shot_nas.models.genotype_network import GenotypeNetwork
 from few_shot_nas.models.resnet12 import ResNet12
 from few_shot_nas.models.resnet_classifier import ResNetClassifier
+from few_shot_nas.spaces.mixed_supernet import MixedSupernet
 from few_shot_nas.spaces.supernet import Supernet
 
 MODELS: dict[str, type[nn.Module]] = {
@@ -14,4 +15,5 @@ MODELS: dict[str, type[nn.Module]] = {
     "ResNetClassifier": ResNetClassifier,
     "GenotypeNetwork": GenotypeNetwork,
     "Supernet": Supernet,
+    "MixedSupernet": MixedSupernet,
 }

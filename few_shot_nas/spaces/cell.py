@@ -1,6 +1,8 @@
 """Cells of the DARTS family, and the network made by stacking them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +11,8 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.nn.layout import channels_last
 from few_shot_nas.nn.norm import BatchNorm2d
 from few_shot_nas.spaces.genotype import Edge, Genotype
-from few_shot_nas.spaces.ops import OPS, FactorizedReduce, relu_conv_norm
-from few_shot_nas.spaces.space import Body, Menu
+from few_shot_nas.spaces.ops import DERIVED, OPS, FactorizedReduce, LayerStyle, Zero, relu_conv_norm
+from few_shot_nas.spaces.space import Body, EdgeWeights, Menu, Place
 
 FIRST_CELL_SIZE = 21
 
@@ -22,6 +24,16 @@ def reductions(cells: int) -> frozenset[int]:
     in T-NAS, where that rule would make both reductions.
     """
     return frozenset({1}) if cells == 2 else frozenset({cells // 3, 2 * cells // 3})
+
+
+def mixed_op(ops: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> list[Tensor]:
+    """Return the terms of an edge's mixed op, ``weight * op(x)`` each; ``none`` adds no term."""
+    return [weight * cast(nn.ModuleDict, ops)[op](x) for op, weight in weights.items() if op != "none"]
+
+
+def added(terms: Sequence[Tensor]) -> Tensor:
+    """Return the sum of at least one term, from the first to the last, so that zeros do not change a bit of it."""
+    return reduce(torch.add, terms)
 
 
 class Cell(nn.Module):
@@ -38,6 +50,7 @@ class Cell(nn.Module):
         reduction: whether this cell halves the size.
         after_reduction: whether the cell before did, so that the older input must be halved too.
         menu: the ops that each edge holds.
+        style: how layers are made.
     """
 
     def __init__(
@@ -48,20 +61,20 @@ class Cell(nn.Module):
         nodes: int,
         reduction: bool,
         after_reduction: bool,
-        menu: Mapping[tuple[int, int], tuple[str, ...]],
+        menu: Mapping[Place, tuple[str, ...]],
+        style: LayerStyle = DERIVED,
     ) -> None:
         super().__init__()
         self.nodes = nodes
+        self.zero = Zero(2 if reduction else 1)
         self.pre0 = (
-            FactorizedReduce(before, channels, affine=True)
-            if after_reduction
-            else relu_conv_norm(before, channels, affine=True)
+            FactorizedReduce(before, channels, style) if after_reduction else relu_conv_norm(before, channels, style)
         )
-        self.pre1 = relu_conv_norm(last, channels, affine=True)
+        self.pre1 = relu_conv_norm(last, channels, style)
         self.edges = nn.ModuleDict()
         for (src, dst), ops in menu.items():
             stride = 2 if reduction and src < 2 else 1
-            self.edges[f"{src}_{dst}"] = nn.ModuleDict({op: OPS[op](channels, channels, stride, True) for op in ops})
+            self.edges[f"{src}_{dst}"] = nn.ModuleDict({op: OPS[op](channels, channels, stride, style) for op in ops})
 
     def forward(self, before: Tensor, last: Tensor, edges: tuple[Edge, ...]) -> Tensor:
         """Run the ops of ``edges``, which are ordered by ``dst``."""
@@ -71,6 +84,19 @@ class Cell(nn.Module):
             held = states[dst]
             states[dst] = out if held is None else held + out
         return torch.cat([state for state in states[2:] if state is not None], dim=1)
+
+    def mixed(self, before: Tensor, last: Tensor, weights: Mapping[Place, Mapping[str, Tensor]]) -> Tensor:
+        """Run every op of ``weights`` by its weight; a node that none of them reaches is zero."""
+        states = [self.pre0(before), self.pre1(last)]
+        for node in range(2, self.nodes + 2):
+            terms = [
+                term
+                for (src, dst), row in weights.items()
+                if dst == node
+                for term in mixed_op(self.edges[f"{src}_{dst}"], row, states[src])
+            ]
+            states.append(added(terms) if terms else self.zero(states[0]))
+        return torch.cat(states[2:], dim=1)
 
 
 def pooling_stem(in_channels: int, out_channels: int, image_size: int) -> nn.Sequential:
@@ -96,7 +122,7 @@ def pooling_stem(in_channels: int, out_channels: int, image_size: int) -> nn.Seq
 class CellBody(Body):
     """Stem, cells, global average pool.
 
-    The shape is that of T-NAS' derived networks: every BN is affine.
+    The shape is that of T-NAS' networks. The BN of the stem is affine always, that of the cells as ``style`` says.
 
     Args:
         in_channels: channels of the images.
@@ -107,6 +133,7 @@ class CellBody(Body):
         menu: the ops that the edges hold, by cell type ``normal`` or ``reduce``.
         stem_multiplier: the stem gives this many times ``channels``: 3 in DARTS and T-NAS, 1 in MetaNTK-NAS (three
             times makes the stem the costliest part of a small network).
+        style: how the layers of the cells are made.
 
     Raises:
         InputError: if the images are too small.
@@ -121,6 +148,7 @@ class CellBody(Body):
         nodes: int,
         menu: Menu,
         stem_multiplier: int = 1,
+        style: LayerStyle = DERIVED,
     ) -> None:
         super().__init__()
         if image_size < 8:
@@ -135,7 +163,7 @@ class CellBody(Body):
         for cell_type in self.cell_types:
             reduction = cell_type == "reduce"
             channels *= 2 if reduction else 1
-            self.cells.append(Cell(before, last, channels, nodes, reduction, after_reduction, menu[cell_type]))
+            self.cells.append(Cell(before, last, channels, nodes, reduction, after_reduction, menu[cell_type], style))
             before, last, after_reduction = last, nodes * channels, reduction
         self.feature_dim = last
 
@@ -145,6 +173,13 @@ class CellBody(Body):
         before = last = self.stem(channels_last(x))
         for cell, cell_type in zip(self.cells, self.cell_types, strict=True):
             before, last = last, cell(before, last, edges[cell_type])
+        return last.mean(dim=(2, 3))
+
+    def mixed(self, x: Tensor, weights: EdgeWeights) -> Tensor:
+        """Run a mixture, all cells of a type by the same weights: ``[B, C, H, W]`` to ``[B, feature_dim]``."""
+        before = last = self.stem(channels_last(x))
+        for cell, cell_type in zip(self.cells, self.cell_types, strict=True):
+            before, last = last, cast(Cell, cell).mixed(before, last, weights[cell_type])
         return last.mean(dim=(2, 3))
 
     def owned_ops(self) -> Iterator[tuple[str, str, Edge]]:

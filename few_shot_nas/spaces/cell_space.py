@@ -6,7 +6,10 @@ from typing import ClassVar
 from few_shot_nas.errors import InputError
 from few_shot_nas.spaces.cell import CellBody, reductions
 from few_shot_nas.spaces.genotype import Edge, Genotype
-from few_shot_nas.spaces.space import Body, Decision, Menu, SearchSpace, op_index
+from few_shot_nas.spaces.ops import DERIVED, LayerStyle
+from few_shot_nas.spaces.space import Body, Decision, EdgeNumbers, Menu, SearchSpace, heaviest, op_index
+
+NONE = ("none",)
 
 
 def input_pairs(node: int) -> tuple[tuple[int, int], ...]:
@@ -81,10 +84,30 @@ class CellSpace(SearchSpace):
         return tuple(choices)
 
     def menu(self) -> Menu:
-        """Return every edge from an earlier state to a node, with all ops."""
-        edges = {(src, node + 2): self.ops for node in range(self.nodes) for src in range(node + 2)}
+        """Return every edge from an earlier state to a node, with ``none`` and then all ops.
+
+        ``none`` belongs to mixtures alone, as in DARTS: it is never derived, and no choice of a decision.
+        """
+        edges = {(src, node + 2): NONE + self.ops for node in range(self.nodes) for src in range(node + 2)}
         return {cell_type: edges for cell_type in self.cell_types}
 
-    def body(self, in_channels: int, image_size: int, menu: Menu) -> Body:
+    def _strongest(self, weights: EdgeNumbers) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
+        """Return, for each node, its two heaviest edges with their heaviest op, ``none`` left out: DARTS, section 2.4.
+
+        Deviation: the edges of a node are written lower state first, not heavier first.
+        """
+        cells = []
+        for cell_type, rows in weights.items():
+            edges: list[Edge] = []
+            for node in range(2, self.nodes + 2):
+                best = [Edge(heaviest(row, without=NONE), *place) for place, row in rows.items() if place[1] == node]
+                best.sort(key=lambda edge: -rows[edge.src, edge.dst][edge.op])  # noqa: B023  # used at once; stable
+                edges += sorted(best[:2], key=lambda edge: edge.src)
+            cells.append((cell_type, tuple(edges)))
+        return tuple(cells)
+
+    def body(self, in_channels: int, image_size: int, menu: Menu, style: LayerStyle = DERIVED) -> Body:
         """Build stem, cells and global pool; see :class:`few_shot_nas.spaces.cell.CellBody`."""
-        return CellBody(in_channels, image_size, self.channels, self.cells, self.nodes, menu, self.stem_multiplier)
+        return CellBody(
+            in_channels, image_size, self.channels, self.cells, self.nodes, menu, self.stem_multiplier, style
+        )

@@ -10,7 +10,7 @@ from few_shot_nas.nn.layout import channels_last
 from few_shot_nas.nn.norm import BatchNorm2d
 from few_shot_nas.spaces.genotype import Edge, Genotype
 from few_shot_nas.spaces.layered import LayeredBody, OpLayer
-from few_shot_nas.spaces.ops import OPS
+from few_shot_nas.spaces.ops import DERIVED, OPS, LayerStyle
 from few_shot_nas.spaces.space import Body, Decision, Menu, SearchSpace, op_index
 
 CHAIN_OPS = ("conv_k3", "conv_k5", "sep_k3", "avg_pool_3x3", "skip_connect")
@@ -24,12 +24,15 @@ class ChainBody(LayeredBody):
         image_size: height and width of the images.
         channels: channels of every layer.
         menu: the ops that the layers hold.
+        style: how the searched layers are made.
 
     Raises:
         InputError: if the images are too small to be halved once per layer and once by the stem.
     """
 
-    def __init__(self, in_channels: int, image_size: int, channels: int, menu: Menu) -> None:
+    def __init__(
+        self, in_channels: int, image_size: int, channels: int, menu: Menu, style: LayerStyle = DERIVED
+    ) -> None:
         super().__init__()
         self.menu = menu
         layers = menu["chain"]
@@ -46,7 +49,8 @@ class ChainBody(LayeredBody):
             nn.MaxPool2d(2),
         )
         self.layers = nn.ModuleList(
-            OpLayer({op: OPS[op](channels, channels, 1, True) for op in ops}, channels) for ops in layers.values()
+            OpLayer({op: OPS[op](channels, channels, 1, style) for op in ops}, channels, style)
+            for ops in layers.values()
         )
         self.feature_dim = channels * size**2
 
@@ -69,7 +73,7 @@ class Chain(SearchSpace):
     """``cells`` layers of five ops each; with the default of three layers 125 architectures.
 
     A layer is op, BN, ReLU, 2x2 max-pool; the ops are a full 3x3 or 5x5 convolution, a separable 3x3 convolution, an
-    average pool, and identity.
+    average pool, and identity. A chain of other ops is a subclass with another ``ops``.
 
     Args:
         channels: channels of every layer.
@@ -78,13 +82,14 @@ class Chain(SearchSpace):
     """
 
     name: ClassVar[str] = "chain"
+    ops: ClassVar[tuple[str, ...]] = CHAIN_OPS
 
     def __init__(self, channels: int = 16, cells: int = 3, nodes: int = 1) -> None:
         super().__init__(channels, cells, nodes)
-        self._decisions = tuple(Decision(f"layer/{index}/op", "op", CHAIN_OPS) for index in range(cells))
+        self._decisions = tuple(Decision(f"layer/{index}/op", "op", self.ops) for index in range(cells))
 
     def _edges(self, choices: Sequence[int]) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
-        return (("chain", tuple(Edge(CHAIN_OPS[choice], src, src + 1) for src, choice in enumerate(choices))),)
+        return (("chain", tuple(Edge(self.ops[choice], src, src + 1) for src, choice in enumerate(choices))),)
 
     def _choices(self, genotype: Genotype) -> tuple[int, ...]:
         given = [(cell_type, [edge[1:] for edge in edges]) for cell_type, edges in genotype.edges]
@@ -93,12 +98,12 @@ class Chain(SearchSpace):
                 f"genotype: edges {given} given, space {self.name} with cells={self.cells} has one edge "
                 f"from each of 0..{self.cells - 1} to the next, of cell type chain"
             )
-        return tuple(op_index(CHAIN_OPS, edge, "chain", self.name) for edge in genotype.edges[0][1])
+        return tuple(op_index(self.ops, edge, "chain", self.name) for edge in genotype.edges[0][1])
 
     def menu(self) -> Menu:
-        """Return the edges of all layers, with all five ops."""
-        return {"chain": {(src, src + 1): CHAIN_OPS for src in range(self.cells)}}
+        """Return the edges of all layers, with all ops."""
+        return {"chain": {(src, src + 1): self.ops for src in range(self.cells)}}
 
-    def body(self, in_channels: int, image_size: int, menu: Menu) -> Body:
+    def body(self, in_channels: int, image_size: int, menu: Menu, style: LayerStyle = DERIVED) -> Body:
         """Build stem and layers; see :class:`ChainBody`."""
-        return ChainBody(in_channels, image_size, self.channels, menu)
+        return ChainBody(in_channels, image_size, self.channels, menu, style)

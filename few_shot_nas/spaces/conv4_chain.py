@@ -10,19 +10,19 @@ from few_shot_nas.nn.layout import channels_last
 from few_shot_nas.spaces.chain import Chain
 from few_shot_nas.spaces.genotype import Edge
 from few_shot_nas.spaces.layered import LayeredBody, OpLayer
-from few_shot_nas.spaces.ops import OPS
+from few_shot_nas.spaces.ops import DERIVED, OPS, LayerStyle
 from few_shot_nas.spaces.space import Body, Menu
 
 KEEP_CHANNELS = ("avg_pool_3x3", "skip_connect")
 
 
-def block_op(op: str, channels_in: int, channels_out: int) -> nn.Module:
+def block_op(op: str, channels_in: int, channels_out: int, style: LayerStyle = DERIVED) -> nn.Module:
     """Build an op; one that keeps the number of channels gets a 1x1 convolution behind it where that must change."""
     if op in KEEP_CHANNELS and channels_in != channels_out:
         return nn.Sequential(
-            OPS[op](channels_in, channels_in, 1, True), nn.Conv2d(channels_in, channels_out, 1, bias=False)
+            OPS[op](channels_in, channels_in, 1, style), nn.Conv2d(channels_in, channels_out, 1, bias=False)
         )
-    return OPS[op](channels_in, channels_out, 1, True)
+    return OPS[op](channels_in, channels_out, 1, style)
 
 
 class Conv4ChainBody(LayeredBody):
@@ -33,12 +33,15 @@ class Conv4ChainBody(LayeredBody):
         image_size: height and width of the images.
         channels: channels of every block.
         menu: the ops that the blocks hold.
+        style: how the blocks are made.
 
     Raises:
         InputError: if the images are too small to be halved once per block.
     """
 
-    def __init__(self, in_channels: int, image_size: int, channels: int, menu: Menu) -> None:
+    def __init__(
+        self, in_channels: int, image_size: int, channels: int, menu: Menu, style: LayerStyle = DERIVED
+    ) -> None:
         super().__init__()
         self.menu = menu
         blocks = menu["chain"]
@@ -49,7 +52,9 @@ class Conv4ChainBody(LayeredBody):
                 f"image; at least image_size={1 << len(blocks)} is needed"
             )
         self.blocks = nn.ModuleList(
-            OpLayer({op: block_op(op, channels if index else in_channels, channels) for op in ops}, channels)
+            OpLayer(
+                {op: block_op(op, channels if index else in_channels, channels, style) for op in ops}, channels, style
+            )
             for index, ops in enumerate(blocks.values())
         )
         self.feature_dim = channels * size**2
@@ -87,6 +92,6 @@ class Conv4Chain(Chain):
     def __init__(self, channels: int = 32, cells: int = 4, nodes: int = 1) -> None:
         super().__init__(channels, cells, nodes)
 
-    def body(self, in_channels: int, image_size: int, menu: Menu) -> Body:
+    def body(self, in_channels: int, image_size: int, menu: Menu, style: LayerStyle = DERIVED) -> Body:
         """Build the blocks; see :class:`Conv4ChainBody`."""
-        return Conv4ChainBody(in_channels, image_size, self.channels, menu)
+        return Conv4ChainBody(in_channels, image_size, self.channels, menu, style)

@@ -1,6 +1,7 @@
 """The macro space of ENAS: an op for every layer, and which earlier layers are added to its output."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -8,28 +9,40 @@ from torch import Tensor, nn
 from few_shot_nas.errors import InputError
 from few_shot_nas.nn.layout import channels_last
 from few_shot_nas.nn.norm import BatchNorm2d
-from few_shot_nas.spaces.cell import pooling_stem
+from few_shot_nas.spaces.cell import added, mixed_op, pooling_stem
 from few_shot_nas.spaces.genotype import Edge, Genotype
-from few_shot_nas.spaces.ops import OPS, FactorizedReduce
-from few_shot_nas.spaces.space import Body, Decision, Menu, SearchSpace, genotype_menu, op_index
+from few_shot_nas.spaces.ops import DERIVED, OPS, FactorizedReduce, LayerStyle
+from few_shot_nas.spaces.space import (
+    Body,
+    Decision,
+    EdgeNumbers,
+    EdgeWeights,
+    Menu,
+    Place,
+    SearchSpace,
+    heaviest,
+    op_index,
+)
 
 # In the order of the arc strings. Not in OPS: these include the 1x1 convolution that precedes each of them.
 MACRO_OPS = ("enas_conv_k3", "enas_sep_k3", "enas_conv_k5", "enas_sep_k5", "enas_avg_pool", "enas_max_pool")
 SKIP_CHOICES = ("no", "yes")
+SKIP_OPS = ("none", "skip_connect")
 
 
-def macro_op(name: str, channels: int) -> nn.Sequential:
+def macro_op(name: str, channels: int, style: LayerStyle = DERIVED) -> nn.Sequential:
     """Build a branch: 1x1 convolution, BN, ReLU; then (separable) convolution, BN, ReLU, or a bare pool."""
-    layers: list[nn.Module] = [nn.Conv2d(channels, channels, 1, bias=False), BatchNorm2d(channels), nn.ReLU()]
+    norm = partial(BatchNorm2d, channels, affine=style.affine)
+    layers: list[nn.Module] = [nn.Conv2d(channels, channels, 1, bias=False), norm(), nn.ReLU()]
     if name.endswith("pool"):
         pool = name.removeprefix("enas_")
-        return nn.Sequential(*layers, OPS[f"{pool}_3x3"](channels, channels, 1, True))
+        return nn.Sequential(*layers, OPS[f"{pool}_3x3"](channels, channels, 1, style))
     kernel = int(name[-1])
     if "sep" in name:
         layers.append(nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False))
         kernel = 1
     layers.append(nn.Conv2d(channels, channels, kernel, padding=kernel // 2, bias=False))
-    return nn.Sequential(*layers, BatchNorm2d(channels), nn.ReLU())
+    return nn.Sequential(*layers, norm(), nn.ReLU())
 
 
 def pools_after(layers: int) -> tuple[int, ...]:
@@ -63,26 +76,29 @@ class MacroBody(Body):
         in_channels: channels of the images.
         image_size: height and width of the images.
         channels: channels of every layer.
-        menu: ops and skips under ``macro``, halved states under ``reduce``.
+        menu: the layers' ops under ``op``, the skips under ``skip``, halved states under ``halve``.
+        style: how the layers are made.
 
     Raises:
         InputError: if the images are too small.
     """
 
-    def __init__(self, in_channels: int, image_size: int, channels: int, menu: Menu) -> None:
+    def __init__(
+        self, in_channels: int, image_size: int, channels: int, menu: Menu, style: LayerStyle = DERIVED
+    ) -> None:
         super().__init__()
         if image_size < 8:
             raise InputError(f"space enas_macro: image_size={image_size} given, at least 8 is needed")
         self.menu = menu
         self.stem = pooling_stem(in_channels, channels, image_size)
-        chains = {dst: ops for (src, dst), ops in menu["macro"].items() if src == dst - 1}
+        chains = list(menu["op"].values())
         self.depth = len(chains)
-        self.layers = nn.ModuleList(
-            nn.ModuleDict({op: macro_op(op, channels) for op in chains[layer + 1]}) for layer in range(self.depth)
-        )
-        self.norms = nn.ModuleList(BatchNorm2d(channels) for _ in range(self.depth - 1))
+        if not all(chains):
+            raise InputError(f"space enas_macro: layer {chains.index(())} has no op in the menu, each layer needs one")
+        self.layers = nn.ModuleList(nn.ModuleDict({op: macro_op(op, channels, style) for op in ops}) for ops in chains)
+        self.norms = nn.ModuleList(BatchNorm2d(channels, affine=style.affine) for _ in range(self.depth - 1))
         self.reduce = nn.ModuleDict(
-            {f"{state}_{layer}": FactorizedReduce(channels, channels, True) for state, layer in menu["reduce"]}
+            {f"{state}_{layer}": FactorizedReduce(channels, channels, style) for state, layer in menu["halve"]}
         )
         self.feature_dim = channels
 
@@ -99,19 +115,41 @@ class MacroBody(Body):
                     out = out + states[skip.src]
                 out = self.norms[layer - 1](out)
             states.append(out)
-            for state in range(layer + 2):
-                if (state, layer) in halved:
-                    states[state] = self.reduce[f"{state}_{layer}"](states[state])
+            self._halve(states, layer, halved)
         return states[-1].mean(dim=(2, 3))
+
+    def mixed(self, x: Tensor, weights: EdgeWeights) -> Tensor:
+        """Run a mixture, every skip by the weight of its ``skip_connect``: ``[B, C, H, W]`` to ``[B, feature_dim]``."""
+        skips = {place: row["skip_connect"] for place, row in weights["skip"].items() if "skip_connect" in row}
+        halved = set(reductions_read([*weights["op"], *skips], self.depth))
+        states = [self.stem(channels_last(x))]
+        for layer, row in enumerate(weights["op"].values()):
+            terms = mixed_op(self.layers[layer], row, states[layer])
+            if not terms:
+                raise ValueError(f"layer {layer} of a macro network whose ops are all left out has no output")
+            out = added(terms)
+            if layer:
+                for state in range(layer):
+                    if (state, layer + 1) in skips:
+                        out = out + skips[state, layer + 1] * states[state]
+                out = self.norms[layer - 1](out)
+            states.append(out)
+            self._halve(states, layer, halved)
+        return states[-1].mean(dim=(2, 3))
+
+    def _halve(self, states: list[Tensor], layer: int, halved: Collection[Place]) -> None:
+        """Halve, in place, what is read after the pooling layer ``layer``."""
+        for state in range(layer + 2):
+            if (state, layer) in halved:
+                states[state] = self.reduce[f"{state}_{layer}"](states[state])
 
     def owned_ops(self) -> Iterator[tuple[str, str, Edge]]:
         """Yield, for each op module held, its name prefix (with the dot), cell type and edge."""
-        for (src, dst), ops in self.menu["macro"].items():
-            if src == dst - 1:
-                for op in ops:
-                    yield f"layers.{src}.{op}.", "macro", Edge(op, src, dst)
-        for state, layer in self.menu["reduce"]:
-            yield f"reduce.{state}_{layer}.", "reduce", Edge("reduce", state, layer)
+        for (src, dst), ops in self.menu["op"].items():
+            for op in ops:
+                yield f"layers.{src}.{op}.", "op", Edge(op, src, dst)
+        for state, layer in self.menu["halve"]:
+            yield f"reduce.{state}_{layer}.", "halve", Edge("halve", state, layer)
 
 
 class EnasMacro(SearchSpace):
@@ -174,18 +212,41 @@ class EnasMacro(SearchSpace):
         return tuple(choices)
 
     def menu(self) -> Menu:
-        """Return all ops of all layers, all skips, and every state that may have to be halved."""
-        ops = {(layer, layer + 1): MACRO_OPS for layer in range(self.cells)}
-        skips = {(state, layer + 1): ("skip_connect",) for layer in range(self.cells) for state in range(layer)}
-        return self._with_reductions({**ops, **skips})
+        """Return the ops of all layers, and the skips, each ``skip_connect`` or ``none``.
+
+        Of the decisions of a layer, ``op`` has one edge for each layer, from the layer before, and ``skip`` one edge
+        for each yes-or-no.
+        """
+        return {
+            "op": {(layer, layer + 1): MACRO_OPS for layer in range(self.cells)},
+            "skip": {(state, layer + 1): SKIP_OPS for layer in range(self.cells) for state in range(layer)},
+        }
+
+    def with_fixed_parts(self, menu: Menu) -> Menu:
+        """Add the states that are halved on the way, because somebody reads them later, under ``halve``."""
+        places = [*menu["op"], *(place for place, ops in menu["skip"].items() if "skip_connect" in ops)]
+        return {**menu, "halve": {place: ("halve",) for place in reductions_read(places, self.cells)}}
 
     def menu_of(self, genotype: Genotype) -> Menu:
         """Return the genotype's edges, and the states that are halved on the way."""
-        return self._with_reductions(genotype_menu(genotype)["macro"])
+        return self.with_fixed_parts(self._chosen(genotype))
 
-    def _with_reductions(self, macro: Mapping[tuple[int, int], tuple[str, ...]]) -> Menu:
-        return {"macro": macro, "reduce": {place: ("reduce",) for place in reductions_read(list(macro), self.cells)}}
+    def _chosen(self, genotype: Genotype) -> Menu:
+        ops: dict[Place, tuple[str, ...]] = {}
+        skips: dict[Place, tuple[str, ...]] = {}
+        for op, src, dst in genotype.edges[0][1]:
+            (ops if src == dst - 1 else skips)[src, dst] = (op,)
+        return {"op": ops, "skip": skips}
 
-    def body(self, in_channels: int, image_size: int, menu: Menu) -> Body:
+    def _strongest(self, weights: EdgeNumbers) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
+        """Return the heaviest op of every layer, and the skips that outweigh their ``none``."""
+        edges: list[Edge] = []
+        for (src, dst), row in weights["op"].items():
+            edges.append(Edge(heaviest(row), src, dst))
+            skips = (place for place in weights["skip"] if place[1] == dst)
+            edges += [Edge("skip_connect", *at) for at in skips if heaviest(weights["skip"][at]) == "skip_connect"]
+        return (("macro", tuple(edges)),)
+
+    def body(self, in_channels: int, image_size: int, menu: Menu, style: LayerStyle = DERIVED) -> Body:
         """Build the network; see :class:`MacroBody`."""
-        return MacroBody(in_channels, image_size, self.channels, menu)
+        return MacroBody(in_channels, image_size, self.channels, menu, style)

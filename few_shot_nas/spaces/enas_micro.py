@@ -1,22 +1,35 @@
 """The micro space of ENAS: two cells of blocks, each block the sum of two ops on earlier states."""
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from functools import reduce
+from typing import ClassVar, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.nn.layout import channels_last
 from few_shot_nas.nn.norm import BatchNorm2d
-from few_shot_nas.spaces.cell import pooling_stem, reductions
+from few_shot_nas.spaces.cell import added, mixed_op, pooling_stem, reductions
 from few_shot_nas.spaces.genotype import Edge, Genotype
-from few_shot_nas.spaces.ops import OPS, FactorizedReduce, relu_conv_norm
-from few_shot_nas.spaces.space import Body, Decision, Menu, SearchSpace, op_index
+from few_shot_nas.spaces.ops import DERIVED, OPS, FactorizedReduce, LayerStyle, Zero, relu_conv_norm
+from few_shot_nas.spaces.space import (
+    Body,
+    Decision,
+    EdgeNumbers,
+    EdgeWeights,
+    Menu,
+    Place,
+    SearchSpace,
+    heaviest,
+    op_index,
+)
 
 # In the order of the arc strings.
 MICRO_OPS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "skip_connect")
 BRANCHES = ("left", "right")
+NONE = ("none",)
 
 
 def loose_ends(edges: Sequence[Edge], nodes: int) -> tuple[int, ...]:
@@ -40,25 +53,29 @@ class MicroCell(nn.Module):
         channels: channels of every state.
         reduction: whether this cell halves the size.
         menu: the ops under ``left`` and ``right``, and the states mixed under ``out``.
+        style: how layers are made.
     """
 
-    def __init__(self, before: int, last: int, channels: int, reduction: bool, menu: Menu) -> None:
+    def __init__(
+        self, before: int, last: int, channels: int, reduction: bool, menu: Menu, style: LayerStyle = DERIVED
+    ) -> None:
         super().__init__()
         self.reduction = reduction
+        self.zero = Zero(1)
         if reduction:
-            self.pre0: nn.Module = FactorizedReduce(last, channels, affine=True)
-            self.pre1: nn.Module = FactorizedReduce(last, channels, affine=True)
+            self.pre0: nn.Module = FactorizedReduce(last, channels, style)
+            self.pre1: nn.Module = FactorizedReduce(last, channels, style)
         else:
-            self.pre0 = relu_conv_norm(before, channels, affine=True)
-            self.pre1 = relu_conv_norm(last, channels, affine=True)
+            self.pre0 = relu_conv_norm(before, channels, style)
+            self.pre1 = relu_conv_norm(last, channels, style)
         for branch in BRANCHES:
             ops = {
-                f"{src}_{dst}": nn.ModuleDict({op: OPS[op](channels, channels, 1, True) for op in ops})
+                f"{src}_{dst}": nn.ModuleDict({op: OPS[op](channels, channels, 1, style) for op in ops})
                 for (src, dst), ops in menu[branch].items()
             }
             self.add_module(branch, nn.ModuleDict(ops))
         self.out = nn.ModuleDict({str(src): nn.Conv2d(channels, channels, 1, bias=False) for src, _ in menu["out"]})
-        self.norm = BatchNorm2d(channels)
+        self.norm = BatchNorm2d(channels, affine=style.affine)
 
     def forward(self, before: Tensor, last: Tensor, edges: Sequence[Edge]) -> tuple[Tensor, Tensor]:
         """Run the cell; return what the next cell's older input is, and the output."""
@@ -68,6 +85,31 @@ class MicroCell(nn.Module):
             states.append(self._branch("left", left, states) + self._branch("right", right, states))
         mixed = [self.out[str(state)](F.relu(states[state])) for state in loose_ends(edges, len(edges) // 2)]
         return (states[1] if self.reduction else last), self.norm(sum(mixed[1:], mixed[0]))
+
+    def mixed(self, before: Tensor, last: Tensor, weights: EdgeWeights) -> tuple[Tensor, Tensor]:
+        """Run the cell as a mixture of branches ``left`` and ``right``; returns as :meth:`forward` does.
+
+        The share of a state in the output is the product, over the edges that leave it, of their weights of ``none``:
+        the probability that no block reads it. An edge with ops but without ``none`` reads for certain.
+        """
+        states = [self.pre0(last if self.reduction else before), self.pre1(last)]
+        blocks = max(dst for _, dst in weights["left"]) - 1
+        for block in range(2, blocks + 2):
+            terms = [
+                term
+                for branch in BRANCHES
+                for (src, dst), row in weights[branch].items()
+                if dst == block
+                for term in mixed_op(self.get_submodule(f"{branch}.{src}_{dst}"), row, states[src])
+            ]
+            states.append(added(terms) if terms else self.zero(states[0]))
+        mixed = []
+        for state, out in ((int(name), layer) for name, layer in self.out.items()):
+            rows = [row for branch in BRANCHES for (src, _), row in weights[branch].items() if src == state and row]
+            if all("none" in row for row in rows):
+                shares = [row["none"] for row in rows if len(row) > 1]
+                mixed.append(reduce(torch.mul, shares, out(F.relu(states[state]))))
+        return (states[1] if self.reduction else last), self.norm(added(mixed))
 
     def _branch(self, branch: str, edge: Edge, states: Sequence[Tensor]) -> Tensor:
         return self.get_submodule(f"{branch}.{edge.src}_{edge.dst}.{edge.op}")(states[edge.src])
@@ -82,12 +124,15 @@ class MicroBody(Body):
         channels: channels of the first cell, doubled by each reduction cell.
         cells: number of cells.
         menu: for each cell type, the parts ``TYPE/left``, ``TYPE/right`` and ``TYPE/out``.
+        style: how the layers of the cells are made; the BN of the stem is affine.
 
     Raises:
         InputError: if the images are too small.
     """
 
-    def __init__(self, in_channels: int, image_size: int, channels: int, cells: int, menu: Menu) -> None:
+    def __init__(
+        self, in_channels: int, image_size: int, channels: int, cells: int, menu: Menu, style: LayerStyle = DERIVED
+    ) -> None:
         super().__init__()
         if image_size < 8:
             raise InputError(f"space enas_micro: image_size={image_size} given, at least 8 is needed")
@@ -100,7 +145,7 @@ class MicroBody(Body):
             reduction = cell_type == "reduce"
             channels *= 2 if reduction else 1
             parts = {part: menu[f"{cell_type}/{part}"] for part in (*BRANCHES, "out")}
-            self.cells.append(MicroCell(before, last, channels, reduction, parts))
+            self.cells.append(MicroCell(before, last, channels, reduction, parts, style))
             before, last = channels if reduction else last, channels
         self.feature_dim = last
 
@@ -110,6 +155,14 @@ class MicroBody(Body):
         before = last = self.stem(channels_last(x))
         for cell, cell_type in zip(self.cells, self.cell_types, strict=True):
             before, last = cell(before, last, edges[cell_type])
+        return F.relu(last).mean(dim=(2, 3))
+
+    def mixed(self, x: Tensor, weights: EdgeWeights) -> Tensor:
+        """Run a mixture; see :meth:`MicroCell.mixed`: ``[B, C, H, W]`` to features ``[B, feature_dim]``."""
+        before = last = self.stem(channels_last(x))
+        for cell, cell_type in zip(self.cells, self.cell_types, strict=True):
+            rows = {branch: weights[f"{cell_type}/{branch}"] for branch in BRANCHES}
+            before, last = cast(MicroCell, cell).mixed(before, last, rows)
         return F.relu(last).mean(dim=(2, 3))
 
     def owned_ops(self) -> Iterator[tuple[str, str, Edge]]:
@@ -189,22 +242,49 @@ class EnasMicro(SearchSpace):
         return tuple(choices)
 
     def menu(self) -> Menu:
-        """Return every edge from an earlier state to a block for both branches, and every possible loose end."""
-        edges = {(src, dst): MICRO_OPS for dst in range(2, self.nodes + 2) for src in range(dst)}
-        out = {(state, self.nodes + 2): ("loose_end",) for state in range(self.nodes + 2)}
-        parts: Menu = {"left": edges, "right": edges, "out": out}
-        return {f"{cell_type}/{part}": held for cell_type in self.cell_types for part, held in parts.items()}
+        """Return every edge from an earlier state to a block for both branches, with ``none`` and then all ops.
+
+        Each branch of a block reads one state by one op. A mixture has an edge for every state that the branch could
+        read; its weights are those of the ops on that state, and ``none`` where the branch reads another one.
+        """
+        edges = {(src, dst): NONE + MICRO_OPS for dst in range(2, self.nodes + 2) for src in range(dst)}
+        return {f"{cell_type}/{branch}": edges for cell_type in self.cell_types for branch in BRANCHES}
+
+    def with_fixed_parts(self, menu: Menu) -> Menu:
+        """Add, under ``TYPE/out``, the states that may be loose ends: those that no edge reads for certain."""
+        out: dict[str, dict[Place, tuple[str, ...]]] = {}
+        for cell_type in self.cell_types:
+            held = [item for branch in BRANCHES for item in menu[f"{cell_type}/{branch}"].items()]
+            read = {src for (src, _), ops in held if ops and "none" not in ops}
+            ends = [state for state in range(self.nodes + 2) if state not in read]
+            out[f"{cell_type}/out"] = {(state, self.nodes + 2): ("loose_end",) for state in ends}
+        return {**menu, **out}
 
     def menu_of(self, genotype: Genotype) -> Menu:
         """Return the edges by branch, and the loose ends."""
-        menu: dict[str, dict[tuple[int, int], tuple[str, ...]]] = {}
-        for cell_type, edges in genotype.edges:
-            for place, branch in enumerate(BRANCHES):
-                menu[f"{cell_type}/{branch}"] = {edge[1:]: (edge.op,) for edge in edges[place::2]}
-            ends = loose_ends(edges, self.nodes)
-            menu[f"{cell_type}/out"] = {(state, self.nodes + 2): ("loose_end",) for state in ends}
-        return menu
+        return self.with_fixed_parts(self._chosen(genotype))
 
-    def body(self, in_channels: int, image_size: int, menu: Menu) -> Body:
+    def _chosen(self, genotype: Genotype) -> Menu:
+        return {
+            f"{cell_type}/{branch}": {edge[1:]: (edge.op,) for edge in edges[place::2]}
+            for cell_type, edges in genotype.edges
+            for place, branch in enumerate(BRANCHES)
+        }
+
+    def _strongest(self, weights: EdgeNumbers) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
+        """Return, for each branch of each block, its heaviest edge with its heaviest op, ``none`` left out."""
+        cells = []
+        for cell_type in self.cell_types:
+            edges = []
+            for state in range(2, self.nodes + 2):
+                for branch in BRANCHES:
+                    rows = {at: row for at, row in weights[f"{cell_type}/{branch}"].items() if at[1] == state}
+                    best = {at: heaviest(row, without=NONE) for at, row in rows.items()}
+                    place = max(rows, key=lambda at: rows[at][best[at]])  # noqa: B023  # used at once
+                    edges.append(Edge(best[place], *place))
+            cells.append((cell_type, tuple(edges)))
+        return tuple(cells)
+
+    def body(self, in_channels: int, image_size: int, menu: Menu, style: LayerStyle = DERIVED) -> Body:
         """Build the network; see :class:`MicroBody`."""
-        return MicroBody(in_channels, image_size, self.channels, self.cells, menu)
+        return MicroBody(in_channels, image_size, self.channels, self.cells, menu, style)

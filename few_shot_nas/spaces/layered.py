@@ -1,17 +1,18 @@
 """Bodies whose layers are run one after the other, so that architectures with the same first layers can share them."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from functools import reduce
+from collections.abc import Iterable, Mapping
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from few_shot_nas.errors import InputError
 from few_shot_nas.nn.norm import BatchNorm2d
+from few_shot_nas.spaces.cell import added
 from few_shot_nas.spaces.genotype import Genotype
-from few_shot_nas.spaces.space import Body
+from few_shot_nas.spaces.ops import DERIVED, LayerStyle
+from few_shot_nas.spaces.space import Body, EdgeWeights
 
 
 class OpLayer(nn.Module):
@@ -20,25 +21,36 @@ class OpLayer(nn.Module):
     Args:
         ops: the ops by name, all with outputs of the same shape.
         channels: channels of these outputs.
+        style: how the BN is made.
+
+    Raises:
+        InputError: if there is no op.
     """
 
-    def __init__(self, ops: Mapping[str, nn.Module], channels: int) -> None:
+    def __init__(self, ops: Mapping[str, nn.Module], channels: int, style: LayerStyle = DERIVED) -> None:
         super().__init__()
+        if not ops:
+            raise InputError("a layer of a chain has no op in the menu, each layer needs one")
         self.ops = nn.ModuleDict(ops)
-        self.norm = BatchNorm2d(channels)
+        self.norm = BatchNorm2d(channels, affine=style.affine)
 
     def forward(self, x: Tensor, op: str) -> Tensor:
         """``[B, C, H, W]`` to ``[B, channels, H // 2, W // 2]`` through ``op``."""
         return self._after(self.ops[op](x))
 
-    def outputs(self, x: Tensor) -> list[Tensor]:
-        """Return what each op makes of ``x``, before the BN."""
-        return [op(x) for op in self.ops.values()]
+    def outputs(self, x: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+        """Return what each of the ops named makes of ``x``, before the BN."""
+        return {name: self.ops[name](x) for name in names}
 
-    def mixed(self, outputs: Sequence[Tensor], weights: Tensor) -> Tensor:
-        """Finish a pass with the sum of the ops' outputs by ``weights``, one for each op."""
-        weighted = (weight * output for weight, output in zip(weights, outputs, strict=True))
-        return self._after(reduce(torch.add, weighted))
+    def mixed(self, outputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Tensor:
+        """Finish a pass with the sum of the ops' outputs by their weights.
+
+        Raises:
+            ValueError: if there are none: unlike an edge of a cell, a layer cannot be left out.
+        """
+        if not weights:
+            raise ValueError("a layer of a chain whose ops are all left out has no output")
+        return self._after(added([weight * outputs[name] for name, weight in weights.items()]))
 
     def _after(self, x: Tensor) -> Tensor:
         return F.max_pool2d(F.relu(self.norm(x)), 2)
@@ -66,25 +78,27 @@ class LayeredBody(Body):
             x = self.layer(index, x, edge.op)
         return x.flatten(1)
 
-    def opened(self, x: Tensor) -> list[Tensor]:
+    def mixed(self, x: Tensor, weights: EdgeWeights) -> Tensor:
+        """Run a mixture: the outputs of a layer's ops are summed by weights before the layer's BN."""
+        return self.mixed_from(self.opened(x, next(iter(weights["chain"].values()))), weights)
+
+    def opened(self, x: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """Return what the ops of the first layer make of images ``x [B, C, H, W]``, whatever their weights."""
-        return cast(OpLayer, self.searched()[0]).outputs(self.begin(x))
+        return cast(OpLayer, self.searched()[0]).outputs(self.begin(x), names)
 
-    def mixture(self, opened: Sequence[Tensor], weights: Tensor) -> Tensor:
-        """Run every op of every layer, the outputs summed by weights before the layer's BN: the mixed op of DARTS.
-
-        Source: Liu et al., ICLR 2019, arXiv:1806.09055, equation 2, with the softmax left to the caller. Weights that
-        are 1 for one op of each layer and 0 for the others give the features of that architecture.
+    def mixed_from(self, opened: Mapping[str, Tensor], weights: EdgeWeights) -> Tensor:
+        """Run a mixture from the outputs of its first layer on, which many mixtures of the same images can share.
 
         Args:
             opened: what :meth:`opened` made of the images.
-            weights: ``[layers, ops]``, the ops in the order of the space's choices.
+            weights: the mixture.
 
         Returns:
             Features ``[B, feature_dim]``.
         """
         first, *others = cast(list[OpLayer], list(self.searched()))
-        x = first.mixed(opened, weights[0])
-        for layer, row in zip(others, weights[1:], strict=True):
-            x = layer.mixed(layer.outputs(x), row)
+        row, *rows = weights["chain"].values()
+        x = first.mixed(opened, row)
+        for layer, row in zip(others, rows, strict=True):
+            x = layer.mixed(layer.outputs(x, row), row)
         return x.flatten(1)

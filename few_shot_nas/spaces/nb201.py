@@ -1,7 +1,7 @@
 """The cell space of NAS-Bench-201: a complete graph of four nodes, five ops per edge, 15,625 architectures."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,26 +9,36 @@ from torch.nn import functional as F
 from few_shot_nas.errors import InputError
 from few_shot_nas.nn.layout import channels_last
 from few_shot_nas.nn.norm import BatchNorm2d
-from few_shot_nas.spaces.cell import pooling_stem
+from few_shot_nas.spaces.cell import added, mixed_op, pooling_stem
 from few_shot_nas.spaces.genotype import Edge, Genotype
-from few_shot_nas.spaces.ops import OPS, OpBuilder
-from few_shot_nas.spaces.space import Body, Decision, Menu, SearchSpace, op_index
+from few_shot_nas.spaces.ops import DERIVED, OPS, LayerStyle, OpBuilder
+from few_shot_nas.spaces.space import (
+    Body,
+    Decision,
+    EdgeWeights,
+    Menu,
+    Place,
+    SearchSpace,
+    op_index,
+)
 
 NB201_OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 
 
-def relu_conv_block(channels_in: int, channels_out: int, kernel: int, stride: int) -> nn.Sequential:
+def relu_conv_block(
+    channels_in: int, channels_out: int, kernel: int, stride: int, affine: bool = True
+) -> nn.Sequential:
     """ReLU, full convolution, BN."""
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False),
-        BatchNorm2d(channels_out),
+        BatchNorm2d(channels_out, affine=affine),
     )
 
 
 def _nor_conv(kernel: int) -> OpBuilder:
-    def build(channels_in: int, channels_out: int, stride: int, affine: bool) -> nn.Module:
-        return relu_conv_block(channels_in, channels_out, kernel, stride)
+    def build(channels_in: int, channels_out: int, stride: int, style: LayerStyle) -> nn.Module:
+        return relu_conv_block(channels_in, channels_out, kernel, stride, style.affine)
 
     return build
 
@@ -75,12 +85,22 @@ class Nb201Body(Body):
         cells: number of cells, all alike.
         nodes: nodes of a cell beside its input.
         menu: the ops that the edges hold under ``cell``, and under ``trunk`` what lies before the last cell.
+        style: how the ops of the cells are made; the BN of all other layers is affine.
 
     Raises:
         InputError: if the images are too small.
     """
 
-    def __init__(self, in_channels: int, image_size: int, channels: int, cells: int, nodes: int, menu: Menu) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: int,
+        channels: int,
+        cells: int,
+        nodes: int,
+        menu: Menu,
+        style: LayerStyle = DERIVED,
+    ) -> None:
         super().__init__()
         if image_size < 8:
             raise InputError(f"space nb201: image_size={image_size} given, at least 8 is needed")
@@ -95,14 +115,14 @@ class Nb201Body(Body):
                 if f"reduction_{index}" in trunk:
                     self.reductions[str(index)] = ResidualReduction(channels, 2 * channels)
                 channels *= 2
-            self.cells.append(self._cell(channels))
+            self.cells.append(self._cell(channels, style))
         self.norm = BatchNorm2d(channels)
         self.feature_dim = channels
 
-    def _cell(self, channels: int) -> nn.ModuleDict:
+    def _cell(self, channels: int, style: LayerStyle) -> nn.ModuleDict:
         return nn.ModuleDict(
             {
-                f"{src}_{dst}": nn.ModuleDict({op: BUILDERS[op](channels, channels, 1, True) for op in ops})
+                f"{src}_{dst}": nn.ModuleDict({op: BUILDERS[op](channels, channels, 1, style) for op in ops})
                 for (src, dst), ops in self.menu["cell"].items()
             }
         )
@@ -126,6 +146,35 @@ class Nb201Body(Body):
             out = cell[f"{src}_{dst}"][op](states[src])  # type: ignore[index]  # ModuleDict of ModuleDicts
             states[dst] = states[dst] + out if dst in states else out
         return states[self.nodes]
+
+    def mixed(self, x: Tensor, weights: EdgeWeights) -> Tensor:
+        """Run a mixture: ``[B, C, H, W]`` to features ``[B, feature_dim]``.
+
+        A node that no op of ``weights`` reaches passes nothing on, as in a single path. A node whose ops all have
+        weight 0 is reached: convolutions on its zeros add the shift of their BN, as in the original.
+        """
+        state: Tensor | None = self.stem(channels_last(x))
+        for index, cell in enumerate(self.cells):
+            if state is not None and str(index) in self.reductions:
+                state = self.reductions[str(index)](state)
+            if state is not None:
+                state = self._mix(cast(nn.ModuleDict, cell), state, weights["cell"])
+        if state is None:
+            state = x.new_zeros(x.shape[0], self.feature_dim, 2, 2)
+        return F.relu(self.norm(state)).mean(dim=(2, 3))
+
+    def _mix(self, cell: nn.ModuleDict, x: Tensor, weights: Mapping[Place, Mapping[str, Tensor]]) -> Tensor | None:
+        states = {0: x}
+        for node in range(1, self.nodes + 1):
+            terms = [
+                term
+                for (src, dst), row in weights.items()
+                if dst == node and src in states
+                for term in mixed_op(cell[f"{src}_{dst}"], row, states[src])
+            ]
+            if terms:
+                states[node] = added(terms)
+        return states.get(self.nodes)
 
     def owned_ops(self) -> Iterator[tuple[str, str, Edge]]:
         """Yield, for each op module held, its name prefix (with the dot), cell type and edge."""
@@ -180,19 +229,20 @@ class Nb201(SearchSpace):
             )
         return tuple(op_index(NB201_OPS, edge, "cell", self.name) for edge in genotype.edges[0][1])
 
-    def _trunk(self) -> dict[tuple[int, int], tuple[str, ...]]:
-        later = {(index, index): (f"reduction_{index}",) for index in sorted(reductions(self.cells))}
-        return {(0, 0): ("stem",), **later}
-
     def menu(self) -> Menu:
-        """Return every edge with its five ops, and the stem and the reductions."""
-        return {"cell": {place: NB201_OPS for place in self.places}, "trunk": self._trunk()}
+        """Return every edge with its five ops. The weight of ``none`` adds nothing to a mixture, but can be derived."""
+        return {"cell": {place: NB201_OPS for place in self.places}}
+
+    def with_fixed_parts(self, menu: Menu) -> Menu:
+        """Add the stem and the reductions under ``trunk``; without any edge there are none."""
+        later = {(index, index): (f"reduction_{index}",) for index in sorted(reductions(self.cells))}
+        return {"cell": menu["cell"], "trunk": {(0, 0): ("stem",), **later} if menu["cell"] else {}}
 
     def menu_of(self, genotype: Genotype) -> Menu:
         """Return the edges that carry images from input to output; without any, no stem and no reduction either."""
         live = live_edges(genotype.edges[0][1], self.nodes)
-        return {"cell": {edge[1:]: (edge.op,) for edge in live}, "trunk": self._trunk() if live else {}}
+        return self.with_fixed_parts({"cell": {edge[1:]: (edge.op,) for edge in live}})
 
-    def body(self, in_channels: int, image_size: int, menu: Menu) -> Body:
+    def body(self, in_channels: int, image_size: int, menu: Menu, style: LayerStyle = DERIVED) -> Body:
         """Build the network; see :class:`Nb201Body`."""
-        return Nb201Body(in_channels, image_size, self.channels, self.cells, self.nodes, menu)
+        return Nb201Body(in_channels, image_size, self.channels, self.cells, self.nodes, menu, style)

@@ -11,11 +11,23 @@ from torch import Tensor, nn
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.spaces.genotype import Edge, Genotype
+from few_shot_nas.spaces.ops import DERIVED, LayerStyle
 
 MAX_ENUMERATED = 100_000
 
+Place = tuple[int, int]
+
 # Cell type -> (src, dst) -> the ops a network holds on that edge.
-Menu = Mapping[str, Mapping[tuple[int, int], tuple[str, ...]]]
+Menu = Mapping[str, Mapping[Place, tuple[str, ...]]]
+
+# Cell type -> weights [edges, ops], rows and columns in the order of SearchSpace.menu().
+Mixture = Mapping[str, Tensor]
+
+# A mixture opened: cell type -> (src, dst) -> op -> its weight, a scalar. What is absent is not run.
+EdgeWeights = Mapping[str, Mapping[Place, Mapping[str, Tensor]]]
+
+# The same weights as numbers.
+EdgeNumbers = Mapping[str, Mapping[Place, Mapping[str, float]]]
 
 
 class Decision(NamedTuple):
@@ -33,7 +45,7 @@ class Decision(NamedTuple):
 
 
 class Body(nn.Module, ABC):
-    """Everything of a network but its head. Holds, on every edge, the ops of a menu and runs one of them.
+    """Everything of a network but its head. Holds, on every edge, the ops of a menu and runs one of them or all.
 
     Attributes:
         feature_dim: length of the feature vectors.
@@ -46,6 +58,21 @@ class Body(nn.Module, ABC):
         """Run only the genotype's path: ``[B, C, H, W]`` to features ``[B, feature_dim]``."""
 
     @abstractmethod
+    def mixed(self, x: Tensor, weights: EdgeWeights) -> Tensor:
+        """Run a mixture: on every edge the sum of its ops' outputs by their weights (Liu et al. 2019, equation 2).
+
+        Nothing depends on the values of the weights, so a pass works under ``torch.func`` transformations and does not
+        wait for a GPU. What is not to be run is left out of ``weights``.
+
+        Args:
+            x: images ``[B, C, H, W]``.
+            weights: as :meth:`SearchSpace.edge_weights` makes them; ``none`` adds nothing.
+
+        Returns:
+            Features ``[B, feature_dim]``.
+        """
+
+    @abstractmethod
     def owned_ops(self) -> Iterator[tuple[str, str, Edge]]:
         """Yield, for each op module held, its name prefix (with the dot), cell type and edge."""
 
@@ -54,7 +81,8 @@ class SearchSpace(ABC):
     """A finite set of architectures, described by independent decisions.
 
     A subclass sets ``name`` and ``_decisions``, and writes :meth:`_edges`, :meth:`_choices`, :meth:`menu` and
-    :meth:`body`.
+    :meth:`body`. Where an architecture is not one op on each edge of the menu, it writes :meth:`_chosen` and
+    :meth:`_strongest` too.
 
     Args:
         channels: channels of the first cell.
@@ -91,10 +119,17 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def menu(self) -> Menu:
-        """Return every edge a network of this space can have, with its ops."""
+        """Return every searched edge with its ops: the rows and columns of a :data:`Mixture`.
+
+        All edges of a cell type have the same ops. ``none``, where it is among them, means no connection.
+        """
+
+    def with_fixed_parts(self, menu: Menu) -> Menu:
+        """Return a menu of searched edges and what a network with them needs besides: what :meth:`body` builds."""
+        return menu
 
     def menu_of(self, genotype: Genotype) -> Menu:
-        """Return what the network of one architecture holds: a part of :meth:`menu`.
+        """Return what the network of one architecture holds.
 
         A space whose networks own more than the genotype's edges, or not all of them, says so here; which parameters
         are on a path and what a derived network holds both follow from it.
@@ -102,12 +137,131 @@ class SearchSpace(ABC):
         return genotype_menu(genotype)
 
     @abstractmethod
-    def body(self, in_channels: int, image_size: int, menu: Menu) -> Body:
-        """Build a network without head that holds the ops of ``menu``.
+    def body(self, in_channels: int, image_size: int, menu: Menu, style: LayerStyle = DERIVED) -> Body:
+        """Build a network without head that holds the ops of ``menu``, fixed parts included.
 
         Raises:
             InputError: if the images are too small for the number of cells.
         """
+
+    # ---- mixtures ---------------------------------------------------------------------------------------------------
+
+    def _chosen(self, genotype: Genotype) -> Menu:
+        """Return the one op that a genotype has on each edge of :meth:`menu`; an edge that it lacks has ``none``."""
+        return genotype_menu(genotype)
+
+    def _strongest(self, weights: EdgeNumbers) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
+        """Return the edges of the architecture that a mixture stands for: here, the heaviest op of every edge."""
+        return tuple(
+            (cell_type, tuple(Edge(heaviest(row), *place) for place, row in rows.items()))
+            for cell_type, rows in weights.items()
+        )
+
+    def restricted(self, menu: Menu) -> Menu:
+        """Return :meth:`menu` without the ops that ``menu`` lacks; an edge without any op stays, empty.
+
+        Args:
+            menu: some of the ops of some of the edges. A cell type that it does not name keeps all.
+
+        Raises:
+            InputError: naming what is not in this space.
+        """
+        own = self.menu()
+        for cell_type, edges in menu.items():
+            for place, ops in edges.items():
+                strange = [op for op in ops if op not in own.get(cell_type, {}).get(place, ())]
+                if strange or place not in own.get(cell_type, {}):
+                    what = f"op {strange[0]} on " if strange else ""
+                    raise InputError(
+                        f"menu: {what}edge {place[0]}->{place[1]} of {cell_type} is not in space {self.name}"
+                    )
+        return {
+            cell_type: {
+                place: tuple(op for op in ops if op in menu.get(cell_type, edges).get(place, ()))
+                for place, ops in edges.items()
+            }
+            for cell_type, edges in own.items()
+        }
+
+    def edge_weights(self, mixture: Mixture, *kept: Menu) -> EdgeWeights:
+        """Open a mixture for :meth:`Body.mixed`.
+
+        Args:
+            mixture: weights ``[edges, ops]`` for each cell type, all ops of :meth:`menu`.
+            *kept: menus; an op that one of them lacks is left out, whatever its weight.
+
+        Raises:
+            ValueError: if cell types or shapes are not those of the menu.
+        """
+        opened: dict[str, dict[Place, dict[str, Tensor]]] = {}
+        for cell_type, edges in self.menu().items():
+            shape = (len(edges), len(next(iter(edges.values()))))
+            given = tuple(mixture[cell_type].shape) if cell_type in mixture else None
+            if given != shape:
+                raise ValueError(f"mixture of space {self.name}: {cell_type} has shape {given}, {shape} is needed")
+            scalars = iter(mixture[cell_type].flatten().unbind())
+            opened[cell_type] = {place: {op: next(scalars) for op in ops} for place, ops in edges.items()}
+            for menu in kept:
+                opened[cell_type] = {
+                    place: {op: row[op] for op in row if op in menu[cell_type].get(place, ())}
+                    for place, row in opened[cell_type].items()
+                }
+        return opened
+
+    def active_ops(self, mixture: Mixture, above: float = 0.0) -> Menu:
+        """Return the ops whose weight is greater than ``above``, for the ``active`` of a supernet's mixed pass.
+
+        Reads the weights, which waits for a GPU: for mixtures that stay the same over many passes, such as one-hot and
+        pruned ones. Not for use under ``torch.func`` transformations.
+        """
+        return {
+            cell_type: {place: tuple(op for op in row if row[op] > above) for place, row in rows.items()}
+            for cell_type, rows in self._numbers(mixture).items()
+        }
+
+    def _numbers(self, mixture: Mixture) -> EdgeNumbers:
+        opened = self.edge_weights({cell_type: value.detach().cpu() for cell_type, value in mixture.items()})
+        return {
+            cell_type: {place: {op: float(weight) for op, weight in row.items()} for place, row in rows.items()}
+            for cell_type, rows in opened.items()
+        }
+
+    def one_hot(self, genotype: Genotype) -> Mixture:
+        """Return the mixture of one architecture: weight 1 for its op on each edge, ``none`` on edges that it lacks.
+
+        Raises:
+            InputError: if the genotype is not in the space.
+        """
+        self.encode(genotype)
+        chosen = self._chosen(genotype)
+        return {
+            cell_type: torch.tensor(
+                [[float(op in chosen[cell_type].get(place, ("none",))) for op in ops] for place, ops in edges.items()]
+            )
+            for cell_type, edges in self.menu().items()
+        }
+
+    def discretise(self, mixture: Mixture) -> Genotype:
+        """Return the architecture that a mixture stands for; of equal weights the first one counts.
+
+        ``discretise(one_hot(genotype))`` is ``genotype``.
+
+        Args:
+            mixture: weights, or alphas: within a row only their order counts, between the rows of one node their size.
+
+        Raises:
+            InputError: if a weight is not a number.
+        """
+        for cell_type, weights in mixture.items():
+            if bool(weights.isnan().any()):
+                raise InputError(f"mixture of space {self.name}: {cell_type} has weights that are not numbers")
+        genotype = Genotype(
+            self.name, self.channels, self.cells, self.nodes, self._strongest(self._numbers(mixture))
+        )
+        self.encode(genotype)
+        return genotype
+
+    # ---- decisions --------------------------------------------------------------------------------------------------
 
     def decode(self, choices: Sequence[int]) -> Genotype:
         """Turn one choice index per decision into a genotype.
@@ -178,6 +332,12 @@ def op_index(ops: Sequence[str], edge: Edge, cell_type: str, space: str) -> int:
             f"it has {', '.join(ops)}"
         )
     return ops.index(edge.op)
+
+
+def heaviest(row: Mapping[str, float], without: Sequence[str] = ()) -> str:
+    """Return the op of the greatest weight but for those ``without``; the first of equals."""
+    ops = [op for op in row if op not in without]
+    return max(ops, key=lambda op: row[op])
 
 
 def genotype_menu(genotype: Genotype) -> Menu:

@@ -1,5 +1,7 @@
 """One network that holds every architecture of a space, and the network of one architecture."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,7 +10,8 @@ from few_shot_nas.nn.init import xavier_init
 from few_shot_nas.registry import lookup
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.genotype import Edge, Genotype
-from few_shot_nas.spaces.space import SearchSpace
+from few_shot_nas.spaces.ops import LayerStyle
+from few_shot_nas.spaces.space import Menu, Mixture, SearchSpace
 
 #: Height and width of the map that describes a task.
 EMBEDDING_SIDE = 4
@@ -28,6 +31,9 @@ def space_of(genotype: Genotype) -> SearchSpace:
 class Supernet(nn.Module):
     """The shared weights of all architectures of a space; a forward pass runs one of them.
 
+    With ``affine=False`` and ``norm_pools`` it is the search network of DARTS and T-NAS: their derived networks have
+    affine BN and bare pools.
+
     Weights: Xavier-uniform convolutions and head, zero biases (:func:`few_shot_nas.nn.init.xavier_init`).
 
     Args:
@@ -38,9 +44,14 @@ class Supernet(nn.Module):
         channels: channels of the first cell.
         cells: number of cells or layers; None takes the space's own default.
         nodes: intermediate nodes per cell; None takes the space's own default.
+        affine: whether the BN of the searched layers learn a scale and a shift; that of the stem always does.
+        norm_pools: whether pools without a BN of their own get one.
+        pad: where a factorised reduction pads odd sizes; T-NAS does it at the left and top.
+        menu: the ops to hold, some of those of the space; a cell type that it does not name keeps all. None holds all.
 
     Attributes:
         space: the :class:`few_shot_nas.spaces.space.SearchSpace`.
+        menu: the ops held, on every searched edge.
         feature_dim: length of the feature vectors.
         embedding_dim: length of a task embedding.
 
@@ -57,11 +68,17 @@ class Supernet(nn.Module):
         channels: int = 16,
         cells: int | None = None,
         nodes: int | None = None,
+        affine: bool = True,
+        norm_pools: bool = False,
+        pad: Literal["right", "left"] = "right",
+        menu: Menu | None = None,
     ) -> None:
         super().__init__()
         sizes = {name: value for name, value in (("cells", cells), ("nodes", nodes)) if value is not None}
         self.space = lookup(SPACES, space, "space")(channels=channels, **sizes)
-        self.body = self.space.body(in_channels, image_size, self.space.menu())
+        self.menu = self.space.restricted(menu or {})
+        style = LayerStyle(affine, norm_pools, pad)
+        self.body = self.space.body(in_channels, image_size, self.space.with_fixed_parts(self.menu), style)
         self.feature_dim = self.body.feature_dim
         self.head = nn.Linear(self.feature_dim, n_way)
         xavier_init(self)
@@ -107,6 +124,22 @@ class Supernet(nn.Module):
         """
         return self.head(self.features(x, genotype))
 
+    def mixed_features(self, x: Tensor, mixture: Mixture, active: Menu | None = None) -> Tensor:
+        """Run a mixture of the ops held: images ``[B, C, H, W]`` to features ``[B, feature_dim]``.
+
+        Args:
+            x: the images.
+            mixture: weights ``[edges, ops]`` for each cell type, over all ops of the space's menu, such as softmaxes of
+                alphas. Those of ops that are not held have no effect.
+            active: the ops to run; None runs all that are held. For weights of which some are exactly 0,
+                :meth:`few_shot_nas.spaces.space.SearchSpace.active_ops` says which, once for many passes.
+
+        Raises:
+            ValueError: if the mixture has not the shapes of the space's menu.
+        """
+        kept = (self.menu,) if active is None else (self.menu, active)
+        return self.body.mixed(x, self.space.edge_weights(mixture, *kept))
+
     def active_params(self, genotype: Genotype) -> tuple[str, ...]:
         """Return the names of the parameters that a forward pass with ``genotype`` uses, in the module's order.
 
@@ -135,6 +168,8 @@ class DerivedNetwork(nn.Module):
         image_size: height and width of the images.
         genotype: the architecture.
 
+        pad: where a factorised reduction pads odd sizes; T-NAS does it at the left and top.
+
     Attributes:
         genotype: the architecture.
         feature_dim: length of the feature vectors.
@@ -143,11 +178,18 @@ class DerivedNetwork(nn.Module):
         InputError: if the genotype's space is unknown or does not contain it, or the images are too small.
     """
 
-    def __init__(self, n_way: int, in_channels: int, image_size: int, genotype: Genotype) -> None:
+    def __init__(
+        self,
+        n_way: int,
+        in_channels: int,
+        image_size: int,
+        genotype: Genotype,
+        pad: Literal["right", "left"] = "right",
+    ) -> None:
         super().__init__()
         self.genotype = genotype
         space = space_of(genotype)
-        self.body = space.body(in_channels, image_size, space.menu_of(genotype))
+        self.body = space.body(in_channels, image_size, space.menu_of(genotype), LayerStyle(pad=pad))
         self.feature_dim = self.body.feature_dim
         self.head = nn.Linear(self.feature_dim, n_way)
         xavier_init(self)

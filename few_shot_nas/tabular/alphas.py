@@ -48,15 +48,15 @@ class AlphaLoop:
 
 
 def layers_of(supernet: Supernet) -> LayeredBody:
-    """Return the body of a supernet whose ops can be mixed.
+    """Return the body of a supernet whose first layer runs once for many mixtures.
 
     Raises:
         InputError: if it is not one of layers.
     """
     if not isinstance(supernet.body, LayeredBody):
         raise InputError(
-            f"alphas: space {supernet.space.name} has no layers whose ops could be mixed; take a supernet of space "
-            "chain or conv4_chain"
+            f"alphas: space {supernet.space.name} has no first layer that many mixtures could share; take a supernet "
+            "of space chain or conv4_chain"
         )
     return supernet.body
 
@@ -85,13 +85,15 @@ def mixture_features(supernet: Supernet, x: Tensor, stat_rows: int | None = None
         x: images ``[B, C, H, W]``.
         stat_rows: batch statistics are taken from the first ``stat_rows`` images only; None takes all.
     """
-    body = layers_of(supernet)
+    body, space = layers_of(supernet), supernet.space
+    ((cell_type, edges),) = space.menu().items()
     with torch.no_grad(), forward_context(stat_rows=stat_rows):
-        opened = body.opened(x)
+        opened = body.opened(x, next(iter(edges.values())))
 
     def features(alphas: Tensor) -> Tensor:
+        weights = space.edge_weights({cell_type: alphas.softmax(dim=-1)})
         with forward_context(stat_rows=stat_rows):
-            return full_precision(body.mixture(opened, alphas.softmax(dim=-1)))
+            return full_precision(body.mixed_from(opened, weights))
 
     return features
 

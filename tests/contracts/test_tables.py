@@ -9,6 +9,7 @@ from few_shot_nas.meta.functional import call, trainable
 from few_shot_nas.models import MODELS
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.genotype import Genotype
+from few_shot_nas.spaces.mixed_supernet import MixedSupernet
 from few_shot_nas.spaces.supernet import DerivedNetwork, Supernet
 
 
@@ -21,6 +22,8 @@ def build(name, tmp_path, n_way=4, in_channels=3, image_size=28):
         return MODELS[name](n_way, in_channels, image_size, genotype=str(tmp_path / "genotype.json")), {}
     if name == "Supernet":
         return MODELS[name](n_way, in_channels, image_size, space="chain", channels=4), {"genotype": genotype}
+    if name == "MixedSupernet":
+        return MODELS[name](n_way, in_channels, image_size, space="chain", channels=4), {}
     return MODELS[name](n_way, in_channels, image_size), {}
 
 
@@ -90,6 +93,84 @@ def test_the_supernet_runs_a_genotype_as_the_derived_network_with_its_weights_do
         net.load_state_dict({key: weights[key] for key in net.state_dict()})
         torch.testing.assert_close(net(images), supernet(images, genotype), rtol=0, atol=1e-6)
         assert sorted(supernet.active_params(genotype)) == sorted(dict(net.named_parameters()))
+
+
+def mixed_supernet(name, **flags):
+    """Return a small supernet with alphas in float64 whose parameters, shifts of BN included, are all drawn anew."""
+    net = MixedSupernet(4, 1, 28, space=name, channels=4, **flags).double()
+    stream = torch.Generator().manual_seed(1)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.5, generator=stream)
+    return net, torch.randn(6, 1, 28, 28, generator=stream, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_one_hot_mixture_is_the_single_path_to_the_last_bit_and_stands_for_its_architecture(name):
+    net, images = mixed_supernet(name)
+    stream = torch.Generator().manual_seed(2)
+    for _ in range(5):
+        genotype = net.space.decode(net.space.sample(stream))
+        mixture = net.space.one_hot(genotype)
+        assert net.space.discretise(mixture) == genotype
+        with torch.no_grad():
+            mixed = net.mixed_features(images, mixture, net.space.active_ops(mixture))
+            assert torch.equal(mixed, net.features(images, genotype)), genotype
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_derived_network_is_the_search_network_without_affine_norms_at_one_hot_alphas(name):
+    net, images = mixed_supernet(name, affine=False)
+    stream = torch.Generator().manual_seed(3)
+    for _ in range(3):
+        genotype = net.space.decode(net.space.sample(stream))
+        derived, weights = DerivedNetwork(4, 1, 28, genotype).double(), net.state_dict()
+        own = derived.state_dict()  # what the search network lacks keeps its start: scales 1, shifts 0
+        derived.load_state_dict({key: weights.get(key, value) for key, value in own.items()})
+        one_hot = net.space.one_hot(genotype)
+        active = net.space.active_ops(one_hot)
+        with torch.no_grad():
+            for cell_type, alphas in net.alphas.items():
+                alphas.copy_(torch.where(one_hot[cell_type] > 0, 1e4, 0.0))
+            mixed = net.head(net.mixed_features(images, net.mixture(), active))
+            torch.testing.assert_close(mixed, derived(images), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_alphas_count_by_their_differences_within_an_edge_alone(name):
+    net, images = mixed_supernet(name)
+    logits = net(images)
+    gradients = torch.autograd.grad(logits.square().sum(), list(net.alphas.values()))
+    for gradient in gradients:
+        torch.testing.assert_close(gradient.sum(1), torch.zeros(len(gradient)).double(), rtol=0, atol=1e-9)
+    assert max(float(gradient.abs().max()) for gradient in gradients) > 1e-3
+    with torch.no_grad():
+        for alphas in net.alphas.values():
+            alphas += torch.linspace(-3, 3, len(alphas), dtype=torch.float64)[:, None]
+        torch.testing.assert_close(net(images), logits, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_menu_with_fewer_ops_gives_a_smaller_network_that_computes_the_mixture_of_those(name):
+    net, images = mixed_supernet(name)
+    menu = {
+        cell_type: {place: ops if index % 2 else ops[:-1] for index, (place, ops) in enumerate(edges.items())}
+        for cell_type, edges in net.space.menu().items()
+    }
+    small = MixedSupernet(4, 1, 28, space=name, channels=4, menu=menu).double()
+    weights = net.state_dict()
+    assert set(small.state_dict()) <= set(weights)
+    small.load_state_dict({key: weights[key] for key in small.state_dict()})
+    mixture = small.mixture()
+    for cell_type, edges in menu.items():
+        expected = torch.stack([
+            torch.nn.functional.pad(alphas[: len(ops)].softmax(0), (0, len(alphas) - len(ops)))
+            for alphas, ops in zip(net.alphas[cell_type], edges.values(), strict=True)
+        ])  # fmt: skip
+        torch.testing.assert_close(mixture[cell_type], expected, rtol=0, atol=1e-12)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            small.features(images), net.mixed_features(images, mixture, menu), rtol=0, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -11,7 +11,7 @@ from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.supernet import Supernet
 
 PLAIN = [name for name in MODELS if name != "Supernet"]
-SMALL = {"Conv4": {"width": 4}}
+SMALL = {"Conv4": {"width": 4}, "MixedSupernet": {"channels": 4}}
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from few_shot_nas.spaces.ops import OPS, FactorizedReduce
+from few_shot_nas.spaces.ops import OPS, FactorizedReduce, LayerStyle
 
 DARTS = {
     "none",
@@ -25,7 +25,7 @@ C = 6
 
 def build(name, stride=1, affine=True, channels_out=C):
     torch.manual_seed(0)
-    return OPS[name](C, channels_out, stride, affine)
+    return OPS[name](C, channels_out, stride, LayerStyle(affine))
 
 
 def test_every_published_name_is_there():
@@ -133,7 +133,7 @@ def test_conv_1x5_5x1_has_its_stride_in_the_first_convolution_and_no_relu_betwee
 
 @pytest.mark.parametrize("size", [4, 5])
 def test_factorized_reduce_reads_even_pixels_with_one_convolution_and_odd_ones_with_the_other(size):
-    op = FactorizedReduce(1, 2, affine=False)
+    op = FactorizedReduce(1, 2, LayerStyle(affine=False))
     op.norm = torch.nn.Identity()
     with torch.no_grad():
         op.conv_1.weight.fill_(1.0)
@@ -145,8 +145,28 @@ def test_factorized_reduce_reads_even_pixels_with_one_convolution_and_odd_ones_w
     assert torch.equal(out[0, 1], padded)
 
 
+@pytest.mark.parametrize("size", [4, 5])
+def test_padding_at_the_left_moves_an_odd_image_down_and_right_by_a_pixel_and_an_even_one_not(size):
+    torch.manual_seed(0)
+    left, right = (FactorizedReduce(3, 4, LayerStyle(affine=False, pad=pad)) for pad in ("left", "right"))
+    left.load_state_dict(right.state_dict())
+    x = torch.rand(2, 3, size, size)
+    moved = F.pad(x, (1, 0, 1, 0)) if size % 2 else x
+    assert torch.equal(left(x), right(moved))
+    assert torch.equal(left(x), right(x)) == (size % 2 == 0)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("kind", ["avg", "max"])
+def test_pools_get_a_batch_norm_where_the_style_says_so(kind, affine):
+    x = torch.randn(2, C, 5, 5, dtype=torch.double)
+    pool = OPS[f"{kind}_pool_3x3"](C, C, 1, LayerStyle(affine, norm_pools=True)).double()
+    assert torch.allclose(pool(x), bn(build(f"{kind}_pool_3x3")(x)), atol=1e-10)
+    assert sum(p.numel() for p in pool.parameters()) == (2 * C if affine else 0)
+
+
 def test_factorized_reduce_takes_odd_numbers_of_channels():
-    assert FactorizedReduce(3, 5, affine=True)(torch.randn(2, 3, 7, 7)).shape == (2, 5, 4, 4)
+    assert FactorizedReduce(3, 5)(torch.randn(2, 3, 7, 7)).shape == (2, 5, 4, 4)
 
 
 def test_none_gives_zeros_even_for_infinite_input():
@@ -164,7 +184,7 @@ def test_a_reduction_cell_survives_its_backward_pass_with_two_threads_and_few_ch
     code = (
         "import torch; from few_shot_nas.spaces.ops import FactorizedReduce; torch.set_num_threads(2)\n"
         "for channels in (4, 8):\n"
-        "    net = FactorizedReduce(channels, channels, affine=True)\n"
+        "    net = FactorizedReduce(channels, channels)\n"
         "    for _ in range(200):\n"
         "        x = torch.randn(5, channels, 14, 14).contiguous(memory_format=torch.channels_last).requires_grad_()\n"
         "        torch.autograd.grad(net(x).square().sum(), [x, *net.parameters()])\n"

@@ -8,6 +8,7 @@ from torch import Tensor
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 from few_shot_nas.forward_context import forward_context
+from few_shot_nas.spaces.chain import CHAIN_OPS
 from few_shot_nas.spaces.layered import LayeredBody
 from few_shot_nas.spaces.supernet import Supernet
 from few_shot_nas.tabular.alphas import (
@@ -57,11 +58,12 @@ def body_of(net: Supernet) -> LayeredBody:
 @torch.no_grad()
 def test_one_hot_weights_are_the_pass_of_one_architecture(space: str) -> None:
     net, x = make_supernet(space), make_task().support_x
-    opened = body_of(net).opened(x)
+    opened = body_of(net).opened(x, CHAIN_OPS)
     for decisions in net.space.enumerate():
         weights = F.one_hot(torch.tensor(decisions), 5).double()
         expected = net.features(x, net.space.decode(decisions))
-        torch.testing.assert_close(body_of(net).mixture(opened, weights), expected, rtol=0, atol=1e-10)
+        mixed = body_of(net).mixed_from(opened, net.space.edge_weights({"chain": weights}))
+        torch.testing.assert_close(mixed, expected, rtol=0, atol=1e-10)
 
 
 @SPACES
@@ -191,7 +193,7 @@ def test_statistics_of_the_support_rows_hold_for_every_layer() -> None:
 
 
 def test_what_cannot_be_mixed_or_adapted_is_refused() -> None:
-    with pytest.raises(InputError, match="space nb201 has no layers whose ops could be mixed"):
+    with pytest.raises(InputError, match="space nb201 has no first layer that many mixtures could share"):
         layers_of(Supernet(N_WAY, 1, 16, space="nb201", channels=4, cells=1))
     with pytest.raises(InputError, match="steps=0, rate=3: needed"):
         AlphaLoop(N_WAY, 0, 3.0)

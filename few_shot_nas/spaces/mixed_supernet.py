@@ -1,0 +1,90 @@
+"""A supernet with alphas: an ordinary network, whose architecture parameters are among its parameters."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from few_shot_nas import seeding
+from few_shot_nas.spaces.genotype import Genotype
+from few_shot_nas.spaces.space import Menu, Mixture
+from few_shot_nas.spaces.supernet import Supernet
+
+#: Standard deviation of the first alphas, as in DARTS and T-NAS.
+ALPHA_STD = 1e-3
+
+
+class MixedSupernet(Supernet):
+    """A :class:`few_shot_nas.spaces.supernet.Supernet` that runs all its ops, weighted by the softmax of its alphas.
+
+    The continuous relaxation of DARTS (Liu et al., ICLR 2019, arXiv:1806.09055, equation 2) and of T-NAS (Lian et al.,
+    ICLR 2020). Any learner of networks can train it; one that knows the alphas by name can give them a rate of their
+    own. ``space=darts, channels=16, affine=False, norm_pools=True`` on images of 84 pixels is the search network of
+    T-NAS.
+
+    Deviations: weights start by Xavier's law (T-NAS: torch's default), and ``pad="left"`` must be asked for.
+
+    Args:
+        seed: names the stream of the first alphas, 1e-3 times a standard normal.
+
+    Attributes:
+        alphas: cell type -> architecture parameters ``[edges, ops]``, rows and columns in the order of the space's
+            menu. In a network with a smaller menu the alphas of the missing ops have no effect and no gradient.
+    """
+
+    def __init__(
+        self,
+        n_way: int,
+        in_channels: int,
+        image_size: int,
+        space: str = "darts_fewshot",
+        channels: int = 16,
+        cells: int | None = None,
+        nodes: int | None = None,
+        affine: bool = True,
+        norm_pools: bool = False,
+        pad: Literal["right", "left"] = "right",
+        menu: Menu | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            n_way, in_channels, image_size, space, channels, cells, nodes, affine, norm_pools, pad, menu
+        )
+        stream = seeding.generator(seed, "alphas")
+        self.alphas = nn.ParameterDict()
+        for cell_type, edges in self.space.menu().items():
+            shape = (len(edges), len(next(iter(edges.values()))))
+            self.alphas[cell_type] = nn.Parameter(ALPHA_STD * torch.randn(shape, generator=stream))
+
+    def mixture(self) -> Mixture:
+        """Return the softmax of each edge's alphas over the ops held; ops that are not held have weight 0."""
+        return {cell_type: self._softmax(cell_type, alphas) for cell_type, alphas in self.alphas.items()}
+
+    def _softmax(self, cell_type: str, alphas: Tensor) -> Tensor:
+        edges = self.space.menu()[cell_type]
+        held = [[op in self.menu[cell_type][place] for op in ops] for place, ops in edges.items()]
+        if not all(map(all, held)):
+            missing = ~torch.tensor(held, device=alphas.device)
+            alphas = alphas.masked_fill(missing, torch.finfo(alphas.dtype).min)
+            return alphas.softmax(dim=-1).masked_fill(missing, 0.0)
+        return alphas.softmax(dim=-1)
+
+    def features(self, x: Tensor, genotype: Genotype | None = None) -> Tensor:
+        """Images ``[B, C, H, W]`` to features ``[B, feature_dim]``: of the mixture, or of one architecture alone.
+
+        Raises:
+            InputError: if the genotype is not in the space.
+        """
+        return self.mixed_features(x, self.mixture()) if genotype is None else super().features(x, genotype)
+
+    def forward(self, x: Tensor, genotype: Genotype | None = None) -> Tensor:
+        """Images ``[B, C, H, W]`` to logits ``[B, N]``: of the mixture, or of one architecture alone.
+
+        Raises:
+            InputError: if the genotype is not in the space.
+        """
+        return self.head(self.features(x, genotype))
+
+    def discretise(self) -> Genotype:
+        """Return the architecture that the alphas stand for."""
+        return self.space.discretise(self.mixture())
