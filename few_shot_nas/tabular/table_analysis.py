@@ -1,4 +1,4 @@
-"""Is there anything to learn per task? Variance components, headroom and oracles of a reward table. Pure.
+"""Is there anything to learn per task? Variance components, headroom and rank correlation of a reward table. Pure.
 
 Shapes: A architectures, T tasks, R replicates. Rewards are float ``[A, T, R]``, higher is better; the replicates of a
 task share their images over the architectures (common random numbers).
@@ -119,6 +119,15 @@ def signal_to_noise(components: Mapping[str, Interval]) -> dict[str, float]:
     }
 
 
+def interaction_share(rewards: np.ndarray) -> float:
+    """Return interaction / (interaction + noise) of ``[A, T, R]``: how far one reward of a task is to be believed."""
+    rewards = check_rewards(rewards)
+    parts = _components(_sums(rewards), np.ones((1, rewards.shape[1])), rewards.shape[2])[0]
+    value = dict(zip(COMPONENTS, parts.tolist(), strict=True))
+    signal = max(value["interaction"], 0.0)
+    return signal / max(signal + value["noise"], np.finfo(np.float64).tiny)
+
+
 def _halves(tasks: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the even and the odd tasks."""
     return np.arange(0, tasks, 2), np.arange(1, tasks, 2)
@@ -143,38 +152,6 @@ def headroom(rewards: np.ndarray) -> MeanCI:
     best = _best_of_other_half(rewards)
     cells = rewards.mean(2)
     return mean_ci(cells[best, np.arange(len(best))] - cells.mean(0))
-
-
-def oracle(choose: np.ndarray, score: np.ndarray, *, shrinkage: float | None = None) -> MeanCI:
-    """Gain of choosing an architecture for each task, cross-fitted, over the best fixed architecture of other tasks.
-
-    The choice uses one replicate, the score another one, over all ordered pairs. Ties give the mean of the tied.
-
-    Args:
-        choose: rewards that choose, ``[A, T, R]``.
-        score: rewards that count, ``[A, T, R]``.
-        shrinkage: None chooses by the replicate alone. Else by the mean over the other half of the tasks plus this
-            share of the replicate's deviation from it: with interaction / (interaction + noise) the best linear guess.
-
-    Returns:
-        Mean over tasks. Without interaction it is at most 0, apart from chance: a choice by noise cannot beat the best.
-    """
-    choose, score = check_rewards(choose), check_rewards(score)
-    tasks, replicates = choose.shape[1:]
-    fixed = _best_of_other_half(score)
-    gains = np.zeros(tasks)
-    centred = choose - choose.mean(0)
-    prior = np.empty(choose.shape[:2])
-    first, second = _halves(tasks)
-    for own, other in ((first, second), (second, first)):
-        prior[:, own] = centred[:, other].mean((1, 2))[:, None]
-    pairs = [(a, b) for a in range(replicates) for b in range(replicates) if a != b]
-    for a, b in pairs:
-        guess = centred[:, :, a]
-        if shrinkage is not None:
-            guess = prior + shrinkage * (guess - prior)
-        gains += choice_value(guess, score[:, :, b]) - score[fixed, np.arange(tasks), b]
-    return mean_ci(gains / len(pairs))
 
 
 def choice_value(guess: np.ndarray, score: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.tabular.table_analysis import (
     choice_value,
     headroom,
-    oracle,
     rank_correlation,
     signal_to_noise,
     variance_components,
@@ -84,28 +83,6 @@ def test_headroom_is_that_of_the_best_architecture() -> None:
     assert abs(headroom(rewards).mean) < 2 * headroom(rewards).ci95
     rewards[3] += 1.0
     assert headroom(rewards).mean == pytest.approx(0.8, abs=0.1)
-
-
-def test_the_oracle_gains_nothing_without_interaction() -> None:
-    rewards = make((20, 2000, 2), {**TRUTH, "architecture": 0.0, "interaction": 0.0}, 3)
-    found = oracle(rewards, rewards)
-    assert abs(found.mean) < 2 * found.ci95
-    rewards[4] += 2.0  # main effects without interaction: choosing by noise only loses
-    assert oracle(rewards, rewards).mean <= 0
-    assert oracle(rewards, rewards, shrinkage=0.0).mean == pytest.approx(0.0, abs=1e-12)
-
-
-def test_the_oracle_finds_an_interaction_of_known_size() -> None:
-    rng = np.random.default_rng(4)
-    rewards = np.zeros((2, 500, 2)) + rng.normal(size=(1, 500, 2))
-    better = rng.integers(2, size=500)
-    rewards[better, np.arange(500)] += 1.0
-    assert oracle(rewards, rewards).mean == pytest.approx(0.5, abs=0.05)  # either fixed one is right half the time
-
-
-def test_shrinkage_helps_where_one_replicate_is_noisy() -> None:
-    rewards = make((30, 800, 2), {**TRUTH, "architecture": 0.5, "noise": 1.0}, 5)
-    assert oracle(rewards, rewards).mean < 0 < oracle(rewards, rewards, shrinkage=0.09 / 1.09).mean
 
 
 def test_ties_give_their_mean() -> None:

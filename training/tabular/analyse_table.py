@@ -1,8 +1,8 @@
 """Say whether per-task search can help.
 
 ``python training/tabular/analyse_table.py --table=runs/A/stage0/table_val.npz`` prints variance components,
-headroom, cross-fitted oracles and, with --standalone=runs/*/results.json, the rank correlation with runs that trained
-one architecture each. docs/stage0.md says what the numbers mean.
+headroom, what cross-fitted rules gain and, with --standalone=runs/*/results.json, the rank correlation with runs that
+trained one architecture each. docs/stage0.md says what the numbers mean.
 """
 
 import sys
@@ -60,16 +60,39 @@ def rewards_of(table: "RewardTable") -> "dict[str, np.ndarray]":
     return {name: value.astype(np.float64) for name, value in kinds.items() if np.isfinite(value).all()}
 
 
+def gains(table: "RewardTable", kinds: "Mapping[str, np.ndarray]", seed: int) -> dict[str, Any]:
+    """Return what each rule gains over the best fixed architecture, and what it looks at."""
+    import numpy as np
+
+    from few_shot_nas.tabular import oracles as o
+
+    score, embedding = kinds["accuracy"], table.embedding.astype(np.float64)
+    rules: dict[str, tuple[str, o.Rule]] = {}
+    if len(np.unique(table.source)) > 1:
+        rules["per_source"] = ("source", o.per_source(score, table.source))
+    rules["embedding"] = ("label-free", o.regression(score, embedding))
+    for kind, clue in kinds.items():
+        seen = "label-free" if kind.startswith("loo") else "query labels"
+        rules |= {
+            f"{kind}": (seen, o.own_reward(clue)),
+            f"{kind}_shrunk": (seen, o.shrunk(clue)),
+            f"{kind}_rank1": (seen, o.low_rank(score, clue, 1)),
+            f"{kind}_rank3": (seen, o.low_rank(score, clue, 3)),
+        }
+    found = {}
+    for name, (seen, rule) in rules.items():
+        gain = o.cross_fitted(score, rule, seed=seed)
+        parts = {str(source): part._asdict() for source, part in o.by_source(gain, table.source).items()}
+        found[name] = {**gain.mean._asdict(), "low": gain.low, "high": gain.high, "sees": seen, "by_source": parts}
+    return found
+
+
 def analysis(table: "RewardTable", standalone: Sequence[Path], seed: int) -> dict[str, Any]:
     """Return everything that is known of a table, as JSON values."""
     from few_shot_nas.tabular import table_analysis as t
 
     kinds = rewards_of(table)
     parts = {name: t.variance_components(rewards, seed=seed) for name, rewards in kinds.items()}
-    shrinkage = {
-        name: max(p["interaction"].value, 0.0) / max(max(p["interaction"].value, 0.0) + p["noise"].value, 1e-12)
-        for name, p in parts.items()
-    }
     means = kinds["accuracy"].mean((1, 2))
     best = int(means.argmax())
     content: dict[str, Any] = {
@@ -79,14 +102,7 @@ def analysis(table: "RewardTable", standalone: Sequence[Path], seed: int) -> dic
         "mean_accuracy": float(means.mean()),
         "best": {"decisions": table.decisions[best].tolist(), "accuracy": float(means[best])},
         "headroom": t.headroom(kinds["accuracy"])._asdict(),
-        "chosen_per_task": {
-            name: {
-                "replicate": t.oracle(rewards, kinds["accuracy"])._asdict(),
-                "shrunk": t.oracle(rewards, kinds["accuracy"], shrinkage=shrinkage[name])._asdict(),
-                "shrinkage": shrinkage[name],
-            }
-            for name, rewards in kinds.items()
-        },
+        "gains": gains(table, kinds, seed),
     }
     if standalone:
         found, scores = standalone_scores(standalone, table, table.facts["bn_mode"])
@@ -114,18 +130,25 @@ def show(content: Mapping[str, Any]) -> None:
         variance.add_row(kind, *cells, f"{content['signal_to_noise'][kind]['task']:.3f}")
     console().print(variance)
 
-    gains = Table(title="accuracy gained, percentage points (95 % interval over tasks)")
-    gains.add_column("what")
-    gains.add_column("gain", justify="right")
-    gains.add_row("best fixed over mean architecture, cross-fitted", _points(content["headroom"]))
-    for kind, found in content["chosen_per_task"].items():
-        gains.add_row(f"per task by {kind} of another replicate, over best fixed", _points(found["replicate"]))
-        gains.add_row(f"the same, shrunk to other tasks' means ({found['shrinkage']:.2f})", _points(found["shrunk"]))
-    console().print(gains)
+    gained = Table(title="points of accuracy over the best fixed architecture (95 % t-interval over tasks)")
+    for column in ("rule", "sees", "gain", "of one cut in halves", "verdict"):
+        gained.add_column(column, justify="left" if column in ("rule", "sees", "verdict") else "right")
+    gained.add_row("best fixed, over the mean", "-", _points(content["headroom"]), "-", "-")
+    for name, found in content["gains"].items():
+        cuts = f"{100 * found['low']:+.2f} to {100 * found['high']:+.2f}"
+        gained.add_row(name, found["sees"], _points(found), cuts, verdict(found))
+    console().print(gained)
     if "rank_correlation" in content:
         tau = content["rank_correlation"]
         print(f"Kendall tau with {tau['architectures']} stand-alone runs: {tau['value']:.2f} "
               f"[{tau['low']:.2f}, {tau['high']:.2f}]")  # fmt: skip
+
+
+def verdict(gain: Mapping[str, float]) -> str:
+    """Say what the t-interval over tasks of a rule's gain allows; another rule may gain more."""
+    if gain["mean"] - gain["ci95"] > 0:
+        return "gains"
+    return "loses" if gain["mean"] + gain["ci95"] < 0 else "undecided"
 
 
 def _points(score: Mapping[str, float]) -> str:

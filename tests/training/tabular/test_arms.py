@@ -202,7 +202,8 @@ def test_choices_that_do_not_fit_are_one_line(fails: Callable[..., str]) -> None
     assert "choices gone.npz does not exist" in fails(arms.main, *both, "--choices=gone.npz")
 
 
-def test_a_table_is_analysed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_is_analysed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
     assert analyse_table.main(["--table=val.npz"]) == 0
     content = json.loads(Path("analysis_val.json").read_text(encoding="utf-8"))
     table = make_table(0)
@@ -211,8 +212,25 @@ def test_a_table_is_analysed(capsys: pytest.CaptureFixture[str]) -> None:
     assert content["headroom"]["mean"] == pytest.approx(0.15, abs=0.02)
     spread = np.linspace(0, 0.3, 25).var(ddof=1)
     assert content["components"]["accuracy"]["architecture"]["value"] == pytest.approx(spread, rel=0.1)
-    assert set(content["chosen_per_task"]) == {"accuracy", "loss", "loo_accuracy", "loo_loss"}
-    assert "best fixed over mean architecture" in capsys.readouterr().out
+    rules = {f"{kind}{how}" for kind in SCORES for how in ("", "_shrunk", "_rank1", "_rank3")}
+    assert set(content["gains"]) == rules | {"embedding"}  # one source: nothing to choose per source
+    assert content["gains"]["loo_loss_shrunk"]["sees"] == "label-free"
+    shown = capsys.readouterr().out
+    assert "best fixed, over the mean" in shown
+    assert "undecided" in shown
+
+
+def test_a_table_of_several_sources_has_a_rule_per_source() -> None:
+    table = make_table(2)
+    table.source[::2] = 1
+    table.accuracy[3, ::2] += 0.5  # source 1 has a favourite; the best fixed one is right for half of the tasks
+    table.save(Path("two.npz"))
+    assert analyse_table.main(["--table=two.npz", "--output=two.json"]) == 0
+    found = json.loads(Path("two.json").read_text(encoding="utf-8"))["gains"]["per_source"]
+    assert found["sees"] == "source"
+    assert found["mean"] == pytest.approx(0.5 * found["by_source"]["0"]["mean"] + 0.5 * found["by_source"]["1"]["mean"])
+    assert max(part["mean"] for part in found["by_source"].values()) > 0.1
+    assert analyse_table.verdict(found) == "gains"
 
 
 def standalone(folder: str, decisions: tuple[int, int], accuracy: float, cells: int = 2) -> str:

@@ -1,0 +1,195 @@
+"""How much per-task choice could gain on a reward table: rules fitted on some tasks and scored on others. Pure.
+
+Shapes: A architectures, T tasks, R replicates, F features of a task. Rewards are float ``[A, T, R]``, higher is better.
+
+Every rule is cross-fitted: the tasks are cut in two halves at random, the rule is fitted on one half and chooses on the
+other, and a choice that looks at rewards of a task looks at one replicate and is scored on another. The gain is over
+the best fixed architecture of the half that the rule was fitted on. No rule is a ceiling: each is a lower bound of what
+the best rule gains, up to chance.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.linear_model import RidgeCV
+
+from few_shot_nas.stats.statistics import MeanCI, mean_ci
+from few_shot_nas.tabular.table_analysis import check_rewards, choice_value, interaction_share
+
+#: Random cuts of the tasks in two halves that a gain is the mean of.
+SPLITS = 10
+#: Strengths of the ridge penalty to choose from, relative to rows of unit variance.
+PENALTIES = tuple(10.0**power for power in range(-1, 7))
+
+
+class Gain(NamedTuple):
+    """What a rule gains over the best fixed architecture.
+
+    Attributes:
+        per_task: gain of each task, the mean over the halves that it was scored in, ``[T]``.
+        mean: over tasks, with the t-interval over tasks.
+        low: the smallest mean of one random cut.
+        high: the largest mean of one random cut.
+    """
+
+    per_task: np.ndarray
+    mean: MeanCI
+    low: float
+    high: float
+
+
+#: Takes the tasks ``[m]`` to choose for and the replicate that the choice may look at; returns a guess of each
+#: architecture's score, ``[A, m]``. Only differences within a task count.
+Chooser = Callable[[np.ndarray, int], np.ndarray]
+#: Takes the tasks ``[n]`` to learn from.
+Rule = Callable[[np.ndarray], Chooser]
+
+
+def cross_fitted(score: np.ndarray, rule: Rule, *, splits: int = SPLITS, seed: int = 0) -> Gain:
+    """Return the gain of a rule over the best fixed architecture, each learned on one half and scored on the other.
+
+    Args:
+        score: rewards that count, ``[A, T, R]``, R >= 2.
+        rule: what chooses; on replicate a it is scored on all others.
+        splits: random cuts in halves; both halves of each are learned from.
+        seed: of the cuts.
+
+    Raises:
+        InputError: for a table that is too small or has entries that are not numbers.
+
+    Example:
+        Two kinds of tasks prefer one architecture each; a rule that knows the kind gains half of the difference.
+
+        >>> kind = np.arange(40) % 2
+        >>> score = np.stack([kind == 0, kind == 1]).astype(float)[:, :, None].repeat(2, axis=2)
+        >>> gain = cross_fitted(score, per_source(score, kind))
+        >>> round(gain.mean.mean, 1)
+        0.5
+    """
+    score = check_rewards(score)
+    tasks, replicates = score.shape[1:]
+    rng = np.random.default_rng(seed)
+    gains = np.zeros((splits, tasks))
+    for row in gains:
+        order = rng.permutation(tasks)
+        halves = order[: tasks // 2], order[tasks // 2 :]
+        for learn, choose in (halves, halves[::-1]):
+            fixed = score[:, learn].mean((1, 2)).argmax()
+            chooser = rule(learn)
+            for replicate in range(replicates):
+                others = np.delete(score[:, choose], replicate, axis=2).mean(2)
+                guess = chooser(choose, replicate)
+                row[choose] += (choice_value(guess, others) - others[fixed]) / replicates
+    means = gains.mean(1)
+    per_task = gains.mean(0)
+    return Gain(per_task, mean_ci(per_task), float(means.min()), float(means.max()))
+
+
+def per_source(score: np.ndarray, source: np.ndarray) -> Rule:
+    """Return the rule that takes the best fixed architecture of each source; it looks at no reward of the task.
+
+    Args:
+        score: rewards that count, ``[A, T, R]``.
+        source: which part of the data each task is from, ``[T]``.
+    """
+
+    def rule(learn: np.ndarray) -> Chooser:
+        means = {s: score[:, learn[source[learn] == s]].mean((1, 2)) for s in np.unique(source[learn])}
+        every = score[:, learn].mean((1, 2))
+        return lambda choose, replicate: np.stack([means.get(s, every) for s in source[choose]], axis=1)
+
+    return rule
+
+
+def own_reward(clue: np.ndarray) -> Rule:
+    """Return the rule of the task's own reward as it is: the architecture that is best on one replicate.
+
+    Args:
+        clue: rewards to choose by, ``[A, T, R]``; they may be of another kind than those that count.
+    """
+    return lambda learn: lambda choose, replicate: np.asarray(clue[:, choose, replicate])
+
+
+def shrunk(clue: np.ndarray) -> Rule:
+    """Return the rule of the task's own reward, leaning on the mean over the other tasks.
+
+    The weight of the task's deviation is interaction / (interaction + noise) of the other tasks, the best linear guess
+    where the interactions of different architectures are independent.
+
+    Args:
+        clue: rewards to choose by, ``[A, T, R]``; they may be of another kind than those that count.
+    """
+    centred = clue - clue.mean(0)
+
+    def rule(learn: np.ndarray) -> Chooser:
+        prior = centred[:, learn].mean((1, 2))[:, None]
+        share = interaction_share(clue[:, learn])
+        return lambda choose, replicate: np.asarray(prior + share * (centred[:, choose, replicate] - prior))
+
+    return rule
+
+
+def low_rank(score: np.ndarray, clue: np.ndarray, rank: int) -> Rule:
+    """Return the rule of reduced-rank ridge regression (Izenman 1975) from a replicate's clues to other replicates.
+
+    The deviations of all architectures' clues on one replicate from their means predict those of the scores on another
+    replicate of the task, by a matrix of the given rank: what the architectures have in common is learned from the
+    other tasks, so that one noisy replicate says more than it does architecture by architecture.
+
+    Args:
+        score: rewards that count, ``[A, T, R]``.
+        clue: rewards that are looked at, ``[A, T, R]``.
+        rank: of the matrix, 1 or more.
+    """
+
+    def centred(rewards: np.ndarray) -> np.ndarray:
+        return np.asarray(rewards - rewards.mean(0))
+
+    x, y = centred(clue), centred(score)
+
+    def rule(learn: np.ndarray) -> Chooser:
+        pairs = [(a, b) for a in range(x.shape[2]) for b in range(x.shape[2]) if a != b]
+        seen = np.concatenate([x[:, learn, a].T for a, _ in pairs])
+        wanted = np.concatenate([y[:, learn, b].T for _, b in pairs])
+        predict = _ridge(seen, wanted, rank)
+        return lambda choose, replicate: predict(x[:, choose, replicate].T).T
+
+    return rule
+
+
+def regression(score: np.ndarray, features: np.ndarray) -> Rule:
+    """Return the rule of ridge regression from features of a task to the scores; it looks at no reward of the task.
+
+    Args:
+        score: rewards that count, ``[A, T, R]``.
+        features: of each task, without query labels, ``[T, F]``: the embedding that a conditioned controller gets.
+    """
+    centred = (score - score.mean(0)).mean(2)
+
+    def rule(learn: np.ndarray) -> Chooser:
+        predict = _ridge(features[learn], centred[:, learn].T)
+        return lambda choose, replicate: predict(features[choose]).T
+
+    return rule
+
+
+def _ridge(x: np.ndarray, y: np.ndarray, rank: int | None = None) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what predicts ``[m, A]`` from ``[m, F]``: ridge regression of ``y [n, A]`` on ``x [n, F]``.
+
+    The penalty is the one of :data:`PENALTIES` with the least leave-one-out error. A rank projects the predictions on
+    the leading right singular vectors of the fitted values ``x B``, which is the reduced-rank solution.
+    """
+    shift, scale, mean = x.mean(0), x.std(0), y.mean(0)
+    scale = np.where(scale > 1e-12, scale, 1.0)
+    rows = (x - shift) / scale
+    matrix = np.atleast_2d(RidgeCV(alphas=PENALTIES, fit_intercept=False).fit(rows, y - mean).coef_).T
+    if rank is not None:
+        leading = np.linalg.eigh(matrix.T @ (rows.T @ rows) @ matrix)[1][:, -rank:]
+        matrix = matrix @ leading @ leading.T
+    return lambda new: np.asarray((new - shift) / scale @ matrix + mean)
+
+
+def by_source(gain: Gain, source: np.ndarray) -> dict[int, MeanCI]:
+    """Return a rule's gain on the tasks of each source."""
+    return {int(s): mean_ci(gain.per_task[source == s]) for s in np.unique(source)}
