@@ -25,6 +25,7 @@ from few_shot_nas.runtime.choices_csv import CHOICES, ChoicesCSV
 from few_shot_nas.runtime.metrics_csv import MetricsCSV
 from few_shot_nas.runtime.progress import EpisodeProgress
 from few_shot_nas.runtime.strategy import NAME as EPISODIC_DDP
+from training import wandb_logging
 from training.cli import FROM_SOURCE
 from training.class_tables import Tables
 from training.flags import arguments, flags_of
@@ -206,8 +207,7 @@ class _RunRecord(Callback):
         for logger in trainer.loggers:
             logger.log_hyperparams(self.values)
             if isinstance(logger, WandbLogger):
-                logger.experiment.define_metric("meta_step")
-                logger.experiment.define_metric("*", step_metric="meta_step")
+                wandb_logging.define_metrics(logger)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         pl_module.finish_search(getattr(trainer, "datamodule", None))
@@ -249,33 +249,13 @@ def tensorboard_is_installed() -> bool:
     return importlib.util.find_spec("tensorboard") is not None
 
 
-def wandb_is_installed() -> bool:
-    """Return whether Weights & Biases can be imported."""
-    return importlib.util.find_spec("wandb") is not None
-
-
-def _wandb_logger(run_dir: Path) -> WandbLogger | None:
-    """Return a logger that writes into the run directory, offline where there is no account; None without wandb."""
-    if not wandb_is_installed():
-        say("hint: --wandb: wandb is not installed (pip install wandb); the run goes on with metrics.csv")
-        return None
-    import wandb
-
-    # wandb reads the environment once, at its first call: the mode has to be passed.
-    mode = os.environ.get("WANDB_MODE")
-    if mode is None and is_first_rank() and not wandb.login(prompt=False, verify=False):
-        say("hint: --wandb: no account is logged in (wandb login); logging offline, wandb sync sends it later")
-        mode = "offline"
-    return WandbLogger(project="few_shot_nas", name=run_dir.name, save_dir=str(run_dir), log_model=False, mode=mode)
-
-
 def build_loggers(values: Values, run_dir: Path) -> list[Logger]:
     """Return the two CSV records, TensorBoard where it is installed, and Weights & Biases where it is asked for."""
     loggers: list[Logger] = [MetricsCSV(run_dir / "metrics.csv"), ChoicesCSV(run_dir / CHOICES)]
     if tensorboard_is_installed():
         loggers.append(TensorBoardLogger(str(run_dir), name="", version="tensorboard"))
     if values["wandb"]:
-        wandb_logger = _wandb_logger(run_dir)
+        wandb_logger = wandb_logging.build_logger(values, run_dir)
         loggers += [wandb_logger] if wandb_logger is not None else []
     return loggers
 

@@ -35,6 +35,10 @@ EXPERIMENT_FLAGS = (
     _flag("run_dir", str | None, None, "folder for everything a run writes; default runs/<names>-<time>"),
     _flag("seed", int, 0, "names every random stream of the run"),
     _flag("wandb", bool, False, "log to Weights & Biases as well; WANDB_MODE=offline needs no account"),
+    _flag("wandb_project", str | None, None, "project of Weights & Biases; default: WANDB_PROJECT, or few_shot_nas"),
+    _flag("wandb_group", str | None, None, "group that the run is shown in, such as the runs of one table"),
+    _flag("wandb_tags", str | None, None, "tags of the run, separated by commas"),
+    _flag("wandb_artifacts", bool, False, "send the run's files (weights, report, genotype) as an artifact as well"),
     _flag("ckpt_path", str | None, None, "checkpoint to continue from, or the word last with the same --run_dir"),
     _flag("init_from", str | None, None, "checkpoint or model.safetensors whose weights to start from, at meta-step 0"),
     _flag(

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.loggers import WandbLogger
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.runtime.choices_csv import ChoicesCSV
 from few_shot_nas.runtime.metrics_csv import MetricsCSV
 from few_shot_nas.whole_file import write_text
-from training import results
+from training import results, wandb_logging
 from training.assemble import Parts, Values, hardware_text
 from training.class_tables import Tables
 
@@ -92,19 +93,21 @@ def write_outcome(run_dir: Path, trainer: pl.Trainer, parts: Parts, values: Valu
     results.write_episodes(run_dir / "episodes.csv", facts["rows"])
     results.write_weights(run_dir / "model.safetensors", parts.net)
     results.write_json(run_dir / "results.json", content)
-    log_test(trainer, content)
 
     from few_shot_nas.report import write_report
 
     report = write_report(run_dir)
+    log_test(trainer, content, run_dir, artifacts=values["wandb_artifacts"])
     results.show(content, run_dir)
     print(f"report: {report}", flush=True)
 
 
-def log_test(trainer: pl.Trainer, content: Mapping[str, Any]) -> None:
-    """Mirror the test accuracies to TensorBoard and Weights & Biases; locally they are in results.json."""
+def log_test(trainer: pl.Trainer, content: Mapping[str, Any], run_dir: Path, *, artifacts: bool) -> None:
+    """Mirror the outcome to TensorBoard and Weights & Biases; locally it is in the run directory."""
     metrics = {f"test/accuracy_{mode}": score["accuracy"] for mode, score in content["test"].items()}
     for logger in trainer.loggers:
         if metrics and not isinstance(logger, MetricsCSV | ChoicesCSV) and not getattr(trainer, "fast_dev_run", False):
             logger.log_metrics(metrics, step=content["meta_steps"])
+            if isinstance(logger, WandbLogger):
+                wandb_logging.send_outcome(logger, run_dir, content, artifacts)
             logger.finalize("success")

@@ -9,7 +9,8 @@ from training.legacy import FIXED, REMOVED, RENAMED, RULES
 TABLES = load_tables()
 
 SHELL = (
-    "algorithm model_class data_class run_dir seed wandb ckpt_path init_from test_checkpoint save_every save_minutes "
+    "algorithm model_class data_class run_dir seed wandb wandb_project wandb_group wandb_tags wandb_artifacts "
+    "ckpt_path init_from test_checkpoint save_every save_minutes "
     "n_way k_shot n_query"
 ).split()
 DATA = (

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from training import assemble, compare, evaluate, report, run_experiment
+from training import assemble, compare, evaluate, report, run_experiment, wandb_logging
 
 TINY = (
     "--width=4 --n_way=3 --n_query=4 --meta_batch_size=2 --max_meta_steps=4 --val_every=2 --val_episodes=3 "
@@ -170,7 +170,7 @@ def test_tensorboard_gets_the_run_where_it_is_installed(monkeypatch: pytest.Monk
 def test_without_wandb_installed_there_is_one_hint_and_the_run_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(assemble, "wandb_is_installed", lambda: False)
+    monkeypatch.setattr(wandb_logging, "wandb_is_installed", lambda: False)
     run(*TINY, "--max_meta_steps=2", "--run_dir=a", "--wandb")
     hints = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hint:")]
     assert len(hints) == 1
