@@ -12,13 +12,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     ("errors",),  # so that every other file may raise InputError
-    ("episode", "registry", "forward_context", "seeding", "whole_file"),
+    ("episode", "registry", "forward_context", "seeding", "whole_file", "constructor"),
     ("nn", "stats"),
     ("meta", "kernels", "spaces"),
     ("models", "controllers", "proxies", "data"),
     ("runtime", "search"),
     ("algorithms", "report"),
-    ("tabular",),
+    ("tabular", "loading"),
     ("training",),
 )
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}

@@ -18,6 +18,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
 
+from few_shot_nas.constructor import FROM_SOURCE, arguments
 from few_shot_nas.errors import InputError
 from few_shot_nas.models import GenotypeNetwork
 from few_shot_nas.runtime.checkpoint import KEY, MetaCheckpoint, check_identity, load_checkpoint
@@ -26,9 +27,8 @@ from few_shot_nas.runtime.metrics_csv import MetricsCSV
 from few_shot_nas.runtime.progress import EpisodeProgress
 from few_shot_nas.runtime.strategy import NAME as EPISODIC_DDP
 from training import wandb_logging
-from training.cli import FROM_SOURCE
 from training.class_tables import Tables
-from training.flags import arguments, flags_of
+from training.flags import flags_of
 from training.run_directory import RunDirectory, is_first_rank
 from training.trainer_flags import TRAINER_FLAGS
 

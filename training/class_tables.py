@@ -5,11 +5,14 @@ Lightning. The tables are plain dict literals beside their classes; a test compa
 """
 
 import ast
+import importlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import few_shot_nas
+from few_shot_nas.errors import InputError
 
 PACKAGE = Path(few_shot_nas.__file__).parent
 
@@ -29,6 +32,25 @@ class Tables(NamedTuple):
     models: Mapping[str, Any]
     sources: Mapping[str, Any]
     datamodules: Mapping[str, Any]
+
+
+def user_class(path: str) -> type:
+    """Import a class by its dotted path, such as ``my_package.MyNet``; the working directory is searched as well.
+
+    Raises:
+        InputError: if the module or the class is not there.
+    """
+    module, _, name = path.rpartition(".")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{path}: cannot be imported from {here} or the installed packages ({error})") from error
+    if not isinstance(found, type):
+        raise InputError(f"{path}: is a {type(found).__name__}, needed is a class")
+    return found
 
 
 def load_tables() -> Tables:

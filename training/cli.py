@@ -8,17 +8,16 @@ from typing import Any, Literal, NamedTuple
 import jsonargparse
 import yaml
 
+from few_shot_nas.constructor import FROM_SOURCE, REQUIRED
 from few_shot_nas.errors import InputError
 from few_shot_nas.registry import lookup
 from training import class_tables, legacy
 from training.class_tables import Tables
-from training.flags import REQUIRED, Flag, describe, flags_of, members
+from training.flags import Flag, describe, flags_of, members
 from training.legacy import Word
 from training.trainer_flags import TRAINER_FLAGS
 
 TASK = ("n_way", "k_shot", "n_query")
-#: What no flag says of a model: the shell takes the first two from the source, and a menu is made by a search.
-FROM_SOURCE = ("in_channels", "image_size", "menu")
 CLASS_FLAGS = ("algorithm", "model_class", "data_class")
 #: Flags that ask for an answer instead of a run, and that a saved configuration therefore does not hold.
 ACTIONS = ("help", "list", "print_config")

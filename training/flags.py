@@ -1,13 +1,14 @@
-"""Flags read from the typed constructors of classes, and constructor arguments made from flags again."""
+"""Flags read from the typed constructors of classes; :mod:`few_shot_nas.constructor` makes arguments of them again."""
 
 import dataclasses
-import inspect
 import types
 import typing
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple, Union
 
 import docstring_parser
+
+from few_shot_nas.constructor import REQUIRED, parameters
 
 
 class Flag(NamedTuple):
@@ -26,14 +27,6 @@ class Flag(NamedTuple):
     default: Any
     help: str
     group: str
-
-
-class _Required:
-    def __repr__(self) -> str:
-        return "REQUIRED"
-
-
-REQUIRED: Any = _Required()
 
 
 def members(annotation: Any) -> tuple[Any, ...]:
@@ -71,26 +64,6 @@ def _argument_docs(cls: type) -> dict[str, str]:
     return docs
 
 
-def _parameters(cls: type) -> dict[str, tuple[Any, Any]]:
-    """Return ``name -> (type, default)``; ``**kwargs`` stands for the parameters of the next base class."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for base in cls.__mro__:
-        if "__init__" not in base.__dict__:
-            continue
-        init: Any = base.__dict__["__init__"]
-        hints = typing.get_type_hints(init)
-        passes_on = False
-        for name, parameter in list(inspect.signature(init).parameters.items())[1:]:
-            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                passes_on = True
-            elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL and name not in found:
-                default = REQUIRED if parameter.default is inspect.Parameter.empty else parameter.default
-                found[name] = (hints.get(name, Any), default)
-        if not passes_on:
-            break
-    return found
-
-
 def _expand(name: str, annotation: Any, default: Any, docs: Mapping[str, str], group: str) -> list[Flag]:
     """Return the flag of one parameter, or the flags of its fields where it is a settings dataclass."""
     if not dataclasses.is_dataclass(annotation):
@@ -117,27 +90,7 @@ def flags_of(cls: type, group: str, skip: Collection[str] = ()) -> list[Flag]:
     docs = _argument_docs(cls)
     return [
         flag
-        for name, (annotation, default) in _parameters(cls).items()
+        for name, (annotation, default) in parameters(cls).items()
         if name not in skip
         for flag in _expand(name, annotation, default, docs, group)
     ]
-
-
-def arguments(cls: type, values: Mapping[str, Any], skip: Collection[str] = ()) -> dict[str, Any]:
-    """Return keyword arguments for ``cls`` from flat flag values: the inverse of :func:`flags_of`.
-
-    Args:
-        cls: class with flat typed parameters.
-        values: value of every flag by name.
-        skip: parameters that the shell fills in itself.
-    """
-    made: dict[str, Any] = {}
-    for name, (annotation, _) in _parameters(cls).items():
-        if name in skip:
-            continue
-        if dataclasses.is_dataclass(annotation):
-            fields = {field.name: values[field.name] for field in dataclasses.fields(annotation)}
-            made[name] = annotation(**fields)  # type: ignore[operator]
-        else:
-            made[name] = values[name]
-    return made

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.loading import CARD, WEIGHTS, ModelCard, card_of, save_weights
 from few_shot_nas.runtime.choices_csv import ChoicesCSV
 from few_shot_nas.runtime.metrics_csv import MetricsCSV
 from few_shot_nas.whole_file import write_text
@@ -84,14 +85,24 @@ def summary(trainer: pl.Trainer, parts: Parts, values: Values, facts: Mapping[st
     }
 
 
+def write_card(run_dir: Path, parts: Parts, values: Values) -> ModelCard:
+    """Write model.json, by which the weights of a run can be used without its data, and return it."""
+    card = card_of(
+        parts.module, parts.source, values, model_class=str(values["model_class"]), n_way=values["n_way"]
+    )
+    write_text(run_dir / CARD, card.to_json())
+    return card
+
+
 def write_outcome(run_dir: Path, trainer: pl.Trainer, parts: Parts, values: Values, facts: Mapping[str, Any]) -> None:
-    """Write results.json, episodes.csv, model.safetensors, genotype.json and report.html, and print the table."""
+    """Write everything from results.json to report.html, and print the table."""
     content = summary(trainer, parts, values, facts)
     genotype = genotype_of(parts)
     if genotype is not None:
         write_text(run_dir / "genotype.json", genotype.to_json())
     results.write_episodes(run_dir / "episodes.csv", facts["rows"])
-    results.write_weights(run_dir / "model.safetensors", parts.net)
+    card = write_card(run_dir, parts, values)
+    save_weights(run_dir / WEIGHTS, parts.module, card)
     results.write_json(run_dir / "results.json", content)
 
     from few_shot_nas.report import write_report

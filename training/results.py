@@ -19,7 +19,7 @@ from few_shot_nas.models.cost import count_macs, count_parameters
 from few_shot_nas.report import Run, results_table
 from few_shot_nas.spaces.supernet import DerivedNetwork, Supernet
 from few_shot_nas.stats.statistics import mean_ci
-from few_shot_nas.whole_file import replacing, write_text
+from few_shot_nas.whole_file import write_text
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -69,14 +69,6 @@ def write_episodes(path: Path, rows: Rows) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write indented JSON, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def write_weights(path: Path, net: nn.Module) -> None:
-    """Write the network's tensors so that they load without Lightning."""
-    from safetensors.torch import save_file
-
-    with replacing(path) as part:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}, part)
 
 
 def console() -> Console:

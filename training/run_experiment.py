@@ -34,7 +34,7 @@ def run(command: CommandLine, argv: Sequence[str]) -> None:
     directory.make()
     try:
         if is_first_rank():
-            record_start(directory, values, first_step)
+            record_start(directory, parts, values, first_step)
         started = time.monotonic()
         trainer.fit(parts.module, datamodule=parts.datamodule, ckpt_path=directory.resume, weights_only=True)
         finish(directory, trainer, parts, values, started, argv)
@@ -46,14 +46,16 @@ def run(command: CommandLine, argv: Sequence[str]) -> None:
         directory.release()
 
 
-def record_start(directory: RunDirectory, values: dict[str, Any], first_step: int) -> None:
-    """Write config.yaml, and bring what an earlier run has left to the meta-step this one starts at."""
+def record_start(directory: RunDirectory, parts: Any, values: dict[str, Any], first_step: int) -> None:
+    """Write config.yaml and model.json, and bring what an earlier run has left to the meta-step this one starts at."""
     from few_shot_nas.runtime.choices_csv import CHOICES
     from few_shot_nas.runtime.metrics_csv import MetricsCSV
+    from training.outcome import write_card
 
     # Neither the folder nor a checkpoint in it belongs to what repeats the run.
     dropped = {"run_dir", "ckpt_path"} if directory.continues else {"run_dir"}
     write_text(directory.path / "config.yaml", dump({k: v for k, v in values.items() if k not in dropped}))
+    write_card(directory.path, parts, values)
     if directory.continues:
         for record in ("metrics.csv", CHOICES):
             MetricsCSV(directory.path / record).truncate_after(first_step)

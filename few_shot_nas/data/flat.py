@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from few_shot_nas.data.augment import Augment, Augmentation, draw_augmentation
 from few_shot_nas.data.episodic import EpisodicDataModule
 from few_shot_nas.data.meta_batches import task_loader
-from few_shot_nas.data.sampler import QUARTER_TURNS, gather, image_tensor, normalise, planes
+from few_shot_nas.data.normalisation import normalise, planes
+from few_shot_nas.data.sampler import QUARTER_TURNS, gather, image_tensor
 from few_shot_nas.data.source import Source, Split
 from few_shot_nas.errors import InputError
 from few_shot_nas.seeding import derived_seed

@@ -132,10 +132,6 @@ class LayoutSource(Source):
             return content.images(self.image_size, self.resample())
         return read_all(content.files, "RGB", self.image_size, self.resample(), depth=depth)
 
-    def resample(self) -> Image.Resampling:
-        """Return the filter for resizing."""
-        return Image.Resampling.LANCZOS
-
     def _layout(self) -> Found:
         if self._found is None:
             self._found = find(self.data_dir, self.name, self.roots, self.layouts(), self.advice)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from few_shot_nas.data.augment import Augmentation, augment, stack_augmentations
+from few_shot_nas.data.augment import Augmentation, stack_augmentations
+from few_shot_nas.data.normalisation import normalise, planes
 from few_shot_nas.data.source import Rotation, Split
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
@@ -235,13 +236,6 @@ def materialise(
     )
 
 
-def planes(pixels: Tensor, how: Augmentation | None = None) -> Tensor:
-    """Return uint8 ``[B, H, W, C]`` as float32 ``[B, C, H, W]`` in 0..255, contiguous, augmented if ``how`` says so."""
-    if how is not None:
-        return augment(pixels, how)
-    return pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-
-
 def gather(images: Tensor, index: Tensor, turns: Tensor) -> Tensor:
     """Return the images of those rows, each turned counter-clockwise: uint8 ``[B, H, W, C]``."""
     pixels = images.index_select(0, index)
@@ -249,10 +243,3 @@ def gather(images: Tensor, index: Tensor, turns: Tensor) -> Tensor:
         turned = torch.stack([torch.rot90(pixels, k, dims=(1, 2)) for k in range(QUARTER_TURNS)])
         pixels = turned[turns, torch.arange(len(turns), device=turns.device)]
     return pixels
-
-
-def normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return ``(x / 255 - mean) / std`` per channel of float ``[B, C, H, W]``, in place, in few passes."""
-    if any(mean):
-        x.sub_(255 * torch.tensor(mean, device=x.device).view(-1, 1, 1))
-    return x.div_(255 * torch.tensor(std, device=x.device).view(-1, 1, 1))

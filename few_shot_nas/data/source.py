@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from PIL import Image
+
+from few_shot_nas.data.input_spec import InputSpec
 from few_shot_nas.data.pack import Split, SplitPlan, build_pack, check_disjoint, fingerprint
 from few_shot_nas.errors import InputError
 
@@ -30,6 +33,7 @@ class Source(ABC):
         image_size: H and W of the images.
         mean: per channel, subtracted from the image scaled to [0, 1].
         std: per channel, divides what is left.
+        invert: the pictures are dark on light, and dark and light are swapped when they are read.
         published: split -> (classes, images) of the published dataset, for a warning where the data differs.
 
     Args:
@@ -42,6 +46,7 @@ class Source(ABC):
     in_channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    invert: ClassVar[bool] = False
     published: ClassVar[Mapping[str, tuple[int, int]]] = {}
 
     def __init__(self, data_dir: str, cache_dir: str, image_size: int) -> None:
@@ -75,6 +80,19 @@ class Source(ABC):
     def describe(self) -> str:
         """Return in a few words where the images come from, for the log."""
         return str(self.data_dir)
+
+    def resample(self) -> Image.Resampling:
+        """Return the filter for resizing."""
+        return Image.Resampling.LANCZOS
+
+    def input_spec(self) -> InputSpec:
+        """Return how new pictures are to be read by a network that was trained on this source; reads no data.
+
+        They are always turned as their EXIF tag says: cameras write one, and the files of most datasets have none.
+        """
+        return InputSpec(
+            self.image_size, tuple(self.mean), tuple(self.std), resample=self.resample().name, invert=self.invert
+        )
 
     def rotation(self, split_name: str) -> Rotation:
         """Return how quarter turns are used in a split: as classes of their own, as augmentation, or not at all."""

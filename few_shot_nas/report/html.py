@@ -1,10 +1,9 @@
 """Put tables and pictures into one self-contained HTML page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from few_shot_nas.errors import InputError
@@ -14,6 +13,7 @@ from few_shot_nas.report.contrasts import Comparison
 from few_shot_nas.report.forest import forest_plot
 from few_shot_nas.report.genotype_picture import genotype_pictures, is_chain, kinds_used
 from few_shot_nas.report.heat_map import heat_maps, legend
+from few_shot_nas.report.page import write_page
 from few_shot_nas.report.pairing import paired_differences
 from few_shot_nas.report.run import Run, load_run
 from few_shot_nas.report.tables import (
@@ -28,15 +28,6 @@ from few_shot_nas.report.tables import (
     task,
 )
 from few_shot_nas.spaces.genotype import Genotype
-from few_shot_nas.whole_file import write_text
-
-_ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 def write_report(run_dir: Path | str) -> Path:
@@ -92,12 +83,6 @@ def write_contrasts(comparison: Comparison, output: Path) -> Path:
         "notes": contrast_tables.notes(comparison),
     }
     return write_page(output, "contrasts.html.jinja", content)
-
-
-def write_page(path: Path, template: str, content: Mapping[str, Any]) -> Path:
-    """Render and write the page whole or not at all."""
-    write_text(path, _ENVIRONMENT.get_template(template).render(content))
-    return path
 
 
 def _present(pictures: Sequence[tuple[str, Markup | None]]) -> list[tuple[str, Markup]]:

@@ -16,7 +16,7 @@ from rich import box
 from rich.table import Table
 
 from few_shot_nas.report.curves import BLUE, INK, ORANGE, panel, style, to_svg
-from few_shot_nas.report.html import write_page
+from few_shot_nas.report.page import write_page
 from few_shot_nas.report.tables import duration
 from few_shot_nas.whole_file import write_text
 

@@ -4,8 +4,9 @@ from typing import Any, Literal
 
 import pytest
 
+from few_shot_nas.constructor import REQUIRED, arguments
 from training.class_tables import Tables
-from training.flags import REQUIRED, arguments, describe, flags_of
+from training.flags import describe, flags_of
 
 
 def flags(tables: Tables) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import yaml
 
 from few_shot_nas.algorithms.maml_enas import MAMLENAS
 from few_shot_nas.algorithms.maml_enas_settings import check_together
+from few_shot_nas.constructor import arguments
 from training.cli import parse
-from training.flags import arguments
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "training" / "recipes").glob("*.yaml"))

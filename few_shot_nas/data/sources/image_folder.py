@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from few_shot_nas.data.image_files import SUFFIXES, Depth, ImageFile, folder_members, folders_in, read_all
 from few_shot_nas.data.source import SPLITS, Source, SplitPlan
@@ -120,7 +119,7 @@ class ImageFolder(Source):
         for split, classes in self._divided().items():
             files = [file for images in classes.values() for file in images]
             mode, size = _MODES[self.in_channels], self.image_size
-            pixels = read_all(files, mode, size, Image.Resampling.LANCZOS, upright=True, depth=depth)
+            pixels = read_all(files, mode, size, self.resample(), upright=True, depth=depth)
             plans[split] = SplitPlan(tuple(classes), tuple(map(len, classes.values())), shape, pixels)
         return plans
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from PIL import Image
-
 from few_shot_nas.data.image_files import Depth, ImageFile, archive_members, folder_members, folders_in, read_all
 from few_shot_nas.data.lists import read_text
 from few_shot_nas.data.source import SPLITS, Rotation, Source, SplitPlan
@@ -84,6 +82,7 @@ class Omniglot(Source):
     in_channels = 1
     mean = (0.0,)
     std = (1.0,)
+    invert = True
 
     def __init__(
         self,
@@ -148,7 +147,7 @@ class Omniglot(Source):
         plans = {}
         for split, characters in splits.items():
             files = [file for images in characters.values() for file in images]
-            pixels = read_all(files, "L", self.image_size, Image.Resampling.LANCZOS, invert=True, depth=depth)
+            pixels = read_all(files, "L", self.image_size, self.resample(), invert=self.invert, depth=depth)
             plans[split] = SplitPlan(tuple(characters), tuple(map(len, characters.values())), shape, pixels)
         return plans
 
