@@ -250,7 +250,8 @@ def build(card: ModelCard, n_way: int, model_class: type[nn.Module] | None = Non
     shape = {"in_channels": inputs.channels, "image_size": inputs.image_size}
     try:
         if network is GenotypeNetwork:
-            net: nn.Module = DerivedNetwork(n_way, **shape, genotype=Genotype.from_json(str(card.genotype)))
+            genotype = Genotype.from_json(str(card.genotype))
+            net: nn.Module = DerivedNetwork(n_way, inputs.channels, inputs.image_size, genotype)
         else:
             net = network(**shape, **arguments(network, values, skip=FROM_SOURCE))
         return algorithm(net, **arguments(algorithm, values, skip=("net",)))
