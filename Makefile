@@ -24,8 +24,9 @@ lint: env  ## Run flake8, mypy and the shell checks
 smoke: env  ## Run one tiny search through the command line
 	@tasks/smoke.sh
 
-# The flags keep this machine's package index out of the lock.
-PIP_COMPILE := .venv/bin/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+# Hashes of every file, also of setuptools, with which this project is installed; and no word of this machine's index.
+PIP_COMPILE := .venv/bin/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 pip-tools: env  ## Compile requirements/*.in to the locks, then install them
 	$(PIP_COMPILE) requirements/prod.in --output-file requirements/prod.txt

@@ -34,9 +34,9 @@ fi
 
 rm -f "$stamp"
 echo "setup: installing the locked requirements into $venv (a few minutes the first time)"
-"$venv/bin/python" -m pip install --quiet -r requirements/prod.txt -r requirements/dev.txt
-# The editable install below builds without isolation; newer Pythons make environments without setuptools.
-"$venv/bin/python" -c 'import setuptools' 2>/dev/null || "$venv/bin/python" -m pip install --quiet 'setuptools>=64,<82'
+# A file whose hash is not in the locks is refused, whatever index it comes from.
+"$venv/bin/python" -m pip install --quiet --require-hashes -r requirements/prod.txt -r requirements/dev.txt
+# Without isolation, so that setuptools is the one of the locks.
 "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable .
 printf '%s\n' "$wanted" >"$stamp"
 echo "setup: done"

@@ -29,7 +29,7 @@ def normalised(name: str) -> str:
 
 def entries(file: Path) -> list[str]:
     """Return the requirements of a file, without comments, options and continuation lines."""
-    lines = (line.split(" #")[0].strip() for line in file.read_text().splitlines())
+    lines = (line.split(" #")[0].strip(" \\") for line in file.read_text().splitlines())
     return [line for line in lines if line and line[0] not in "#-"]
 
 
@@ -108,6 +108,22 @@ def test_a_lock_pins_every_package_to_one_version(file: Path) -> None:
     pins = entries(file)
     assert len(pins) > 10
     assert all(re.fullmatch(r"[\w.-]+==[\w.+!-]+", pin) for pin in pins)
+
+
+@pytest.mark.parametrize("file", sorted(REQUIREMENTS.glob("*.txt")), ids=relative)
+def test_a_lock_has_hashes_for_every_package(file: Path) -> None:
+    text = re.sub(r"^ *#.*$", "", file.read_text(), flags=re.MULTILINE).replace("\\\n", "")
+    rows = [line.split() for line in text.splitlines() if line.strip()]
+    assert len(rows) == len(entries(file))
+    for pin, *hashes in rows:
+        assert hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", word) for word in hashes), pin
+
+
+def test_set_up_refuses_files_without_a_hash_and_takes_setuptools_from_the_lock() -> None:
+    installs = [line for line in (ROOT / "tasks" / "setup.sh").read_text().splitlines() if "pip install" in line]
+    assert len(installs) == 2
+    assert "--require-hashes" in installs[0] and "--no-deps --no-build-isolation" in installs[1]
+    assert any(pin.startswith("setuptools==") for pin in entries(REQUIREMENTS / "prod.txt"))
 
 
 @pytest.mark.parametrize("name", ["prod", "dev"])
