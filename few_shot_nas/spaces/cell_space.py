@@ -1,6 +1,7 @@
 """What the cell spaces of the DARTS family have in common: two inputs per node, an op on each."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import ClassVar
 
 from few_shot_nas.errors import InputError
@@ -12,6 +13,7 @@ from few_shot_nas.spaces.space import Body, Decision, EdgeNumbers, Menu, SearchS
 NONE = ("none",)
 
 
+@cache
 def input_pairs(node: int) -> tuple[tuple[int, int], ...]:
     """Return the pairs of states that node ``node`` can read: C(node + 2, 2) of them.
 

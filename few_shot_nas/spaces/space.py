@@ -14,6 +14,8 @@ from few_shot_nas.spaces.genotype import Edge, Genotype
 from few_shot_nas.spaces.ops import DERIVED, LayerStyle
 
 MAX_ENUMERATED = 100_000
+#: Genotypes whose validity a space remembers: more than a search has at hand in one step.
+MAX_REMEMBERED = 256
 
 Place = tuple[int, int]
 
@@ -103,6 +105,7 @@ class SearchSpace(ABC):
         self.channels = channels
         self.cells = cells
         self.nodes = nodes
+        self._remembered: dict[Genotype, tuple[int, ...]] = {}
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -282,10 +285,21 @@ class SearchSpace(ABC):
     def encode(self, genotype: Genotype) -> tuple[int, ...]:
         """Return the choices that :meth:`decode` turns into ``genotype``.
 
+        The genotypes checked last are remembered, because every forward pass of a child asks again.
+
         Raises:
             InputError: naming what is wrong if the genotype is not an architecture of this space: another space,
                 size, edge or op.
         """
+        choices = self._remembered.get(genotype)
+        if choices is None:
+            choices = self._checked(genotype)
+            if len(self._remembered) >= MAX_REMEMBERED:
+                del self._remembered[next(iter(self._remembered))]  # the oldest
+            self._remembered[genotype] = choices
+        return choices
+
+    def _checked(self, genotype: Genotype) -> tuple[int, ...]:
         for field in ("space", "channels", "cells", "nodes"):
             given, own = getattr(genotype, field), self.name if field == "space" else getattr(self, field)
             if given != own:

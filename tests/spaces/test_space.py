@@ -8,6 +8,7 @@ import torch
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.spaces import SPACES
+from few_shot_nas.spaces import space as space_module
 from few_shot_nas.spaces.chain import CHAIN_OPS, Chain
 from few_shot_nas.spaces.darts_fewshot import DARTS_FEWSHOT_OPS, DartsFewshot, input_pairs
 from few_shot_nas.spaces.genotype import Edge, Genotype
@@ -26,6 +27,31 @@ def some_choices(space, count=50):
 def test_encode_undoes_decode(space):
     for choices in some_choices(space):
         assert space.encode(space.decode(choices)) == choices
+
+
+def test_a_genotype_is_checked_once_however_often_it_is_used_and_a_wrong_one_every_time(space, monkeypatch):
+    checks = []
+    choices_of = type(space)._choices
+    monkeypatch.setattr(type(space), "_choices", lambda self, given: checks.append(given) or choices_of(self, given))
+    first, second = (space.decode(choices) for choices in some_choices(space, 2))
+    for _ in range(3):
+        assert space.decode(space.encode(first)) == first and space.decode(space.encode(second)) == second
+    assert checks == [first, second]
+    (cell_type, edges), *rest = first.edges
+    wrong = dataclasses.replace(first, edges=((cell_type, (edges[0]._replace(op="conv_9x9"), *edges[1:])), *rest))
+    for _ in range(2):
+        with pytest.raises(InputError, match="op conv_9x9"):
+            space.encode(wrong)
+    assert checks == [first, second, wrong, wrong]
+
+
+def test_a_space_remembers_a_bounded_number_of_genotypes(monkeypatch):
+    monkeypatch.setattr(space_module, "MAX_REMEMBERED", 3)
+    space = Chain(4, 2)
+    for _ in range(2):
+        for choices in space.enumerate():
+            assert space.encode(space.decode(choices)) == choices
+    assert len(space._remembered) == 3
 
 
 def test_genotypes_survive_json(space):
