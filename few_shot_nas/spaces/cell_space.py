@@ -38,7 +38,7 @@ class CellSpace(SearchSpace):
     #: The stem gives this many times ``channels``.
     stem_multiplier: ClassVar[int] = 1
 
-    def __init__(self, channels: int, cells: int, nodes: int) -> None:
+    def __init__(self, channels: int = 16, cells: int = 2, nodes: int = 3) -> None:
         super().__init__(channels, cells, nodes)
         self.cell_types = ("normal", "reduce") if len(reductions(cells)) < cells else ("reduce",)
         self._decisions = tuple(self._node_decisions())

@@ -31,6 +31,3 @@ class DartsFewshot(CellSpace):
 
     name: ClassVar[str] = "darts_fewshot"
     ops: ClassVar[tuple[str, ...]] = DARTS_FEWSHOT_OPS
-
-    def __init__(self, channels: int = 16, cells: int = 2, nodes: int = 3) -> None:
-        super().__init__(channels, cells, nodes)
