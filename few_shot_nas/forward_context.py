@@ -1,9 +1,9 @@
 """What a normalisation layer must know of the forward pass it runs in, without threading it through every module.
 
-Three facts reach the layers this way: the inner step (per-step BatchNorm), how many leading rows of the batch give
-the batch statistics (inductive evaluation: the queries are normalised by the support set), and whether the running
-statistics of training take the place of the batch's. ``meta.functional.call``
-sets them; ``spaces.norm`` reads them. A context variable, so that nested and concurrent passes do not mix.
+Four facts reach the layers this way: the inner step (per-step BatchNorm), how many leading rows of the batch give
+the batch statistics (inductive evaluation: the queries are normalised by the support set), whether the running
+statistics of training take the place of the batch's, and how many tasks the batch holds. ``meta.functional.call``
+sets them; ``nn.norm`` reads them. A context variable, so that nested and concurrent passes do not mix.
 """
 
 from collections.abc import Iterator
@@ -19,11 +19,14 @@ class ForwardContext(NamedTuple):
         step: index of the inner step, counted from 0.
         stat_rows: number of leading rows of the batch whose statistics normalise all rows; None means every row.
         running: whether layers that keep running statistics normalise by these.
+        tasks: number of tasks G whose images follow each other in the batch ``[G*B, ...]``; each is normalised on its
+            own, and ``stat_rows`` counts the rows of one.
     """
 
     step: int = 0
     stat_rows: int | None = None
     running: bool = False
+    tasks: int = 1
 
 
 _ORDINARY = ForwardContext()
@@ -36,9 +39,11 @@ def current() -> ForwardContext:
 
 
 @contextmanager
-def forward_context(step: int = 0, stat_rows: int | None = None, running: bool = False) -> Iterator[None]:
+def forward_context(
+    step: int = 0, stat_rows: int | None = None, running: bool = False, tasks: int = 1
+) -> Iterator[None]:
     """Set the facts for the forward passes inside the ``with`` block."""
-    token = _CURRENT.set(ForwardContext(step, stat_rows, running))
+    token = _CURRENT.set(ForwardContext(step, stat_rows, running, tasks))
     try:
         yield
     finally:

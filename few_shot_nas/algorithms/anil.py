@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from few_shot_nas.algorithms.gradient_learner import GradientLearner, TaskProblem
+from few_shot_nas.algorithms.gradient_learner import GradientLearner
 from few_shot_nas.algorithms.linear_head import head_names
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.forward_context import forward_context
-from few_shot_nas.meta.functional import Params
-from few_shot_nas.meta.outer_loss import BN_MODES, nil_logits
+from few_shot_nas.meta.functional import Params, by_task, call, in_one_batch, number_of_tasks
+from few_shot_nas.meta.outer_loss import BN_MODES, cross_entropy, nil_logits
+from few_shot_nas.meta.problem import Problem
 
 
 class ANIL(GradientLearner):
@@ -54,28 +53,28 @@ class ANIL(GradientLearner):
         return name in self.head_names
 
     def features(self, images: Tensor, stat_rows: int | None = None, running: bool = False) -> Tensor:
-        """Penultimate features ``[B, D]`` by the meta-learned body."""
-        with forward_context(stat_rows=stat_rows, running=running):
-            return self.net.features(images)  # type: ignore[operator]
+        """Penultimate features ``[B, D]`` by the meta-learned body, or ``[M, B, D]`` of a meta-batch."""
+        with forward_context(stat_rows=stat_rows, running=running, tasks=number_of_tasks(images)):
+            return by_task(self.net.features(in_one_batch(images)), images)  # type: ignore[operator]
 
     def head(self, params: Params, features: Tensor) -> Tensor:
         """Logits ``[B, N]`` by the head's parameters in ``params``."""
         own = {name.removeprefix("head."): params[name] for name in self.head_names if name in params}
-        return functional_call(self.net.head, own, (features,))  # type: ignore[arg-type]
+        return call(self.net.head, own, features)  # type: ignore[arg-type]
 
-    def problem(self, task: Episode) -> TaskProblem:
+    def problem(self, task: Episode) -> Problem:
         """Losses of the head on features, which the engines see as tensors that the inner loop does not move."""
         moved, _ = self.split()
         fixed = {"support": self.features(task.support_x), "query": self.features(task.query_x)}
 
         def support(params: Params, rest: Params, step: int) -> Tensor:
-            return F.cross_entropy(self.head(params, rest["support"]), task.support_y)
+            return cross_entropy(self.head(params, rest["support"]), task.support_y)
 
         def query(params: Params, rest: Params, step: int) -> tuple[Tensor, Tensor]:
             logits = self.head(params, rest["query"])
-            return self.outer_loss(logits, task.query_y), logits
+            return cross_entropy(logits, task.query_y, self.outer.label_smoothing), logits
 
-        return TaskProblem(moved, fixed, support, query)
+        return Problem(moved, fixed, support, query)
 
     def adapted_logits(self, task: Episode, params: Params, step: int, modes: Sequence[str]) -> dict[str, Tensor]:
         """Query logits of the adapted head, and the NIL scores if asked for."""

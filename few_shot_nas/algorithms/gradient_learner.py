@@ -1,37 +1,22 @@
 """What learners that differentiate through an inner loop have in common; MAML's relatives differ in a hook each."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.algorithms.linear_head import start_head
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Episode, tasks
 from few_shot_nas.errors import InputError
+from few_shot_nas.meta.engines import ENGINES, Run
 from few_shot_nas.meta.functional import Params, call, trainable
-from few_shot_nas.meta.inner_loop import adapt
-from few_shot_nas.meta.outer_loss import query_logits, support_loss, weighted_sum
-from few_shot_nas.meta.reverse_sweep import swept_loss
+from few_shot_nas.meta.inner_loop import adapt, tape_gradient
+from few_shot_nas.meta.outer_loss import cross_entropy, query_logits, support_loss
+from few_shot_nas.meta.problem import Plan, Problem
 from few_shot_nas.stats.statistics import accuracy
-
-
-class TaskProblem(NamedTuple):
-    """One training task as the engines see it.
-
-    Attributes:
-        moved: what the inner loop moves.
-        fixed: what the losses use beside it and the outer loop trains: parameters, or tensors computed from them.
-        support: (moved, fixed, step) -> loss of the inner loop.
-        query: (moved, fixed, step) -> loss of the outer loop and logits; step is that of the update before it.
-    """
-
-    moved: Params
-    fixed: Params
-    support: Callable[[Params, Params, int], Tensor]
-    query: Callable[[Params, Params, int], tuple[Tensor, Tensor]]
 
 
 class GradientLearner(EpisodicModule):
@@ -54,6 +39,12 @@ class GradientLearner(EpisodicModule):
     def __init__(self, net: nn.Module, *, inner: InnerLoop, outer: OuterLoop, seed: int) -> None:
         super().__init__(net, outer=outer, seed=seed)
         self.inner = inner
+        if not ENGINES[inner.engine].serves(net):
+            raise InputError(
+                f"{type(self).__name__}: engine={inner.engine} cannot run a {type(net).__name__}, some layers of which "
+                "do not take many tasks at once; choose unroll, sweep or vmap"
+            )
+        self._run: Run | None = None
         start_head(net, inner, type(self).__name__)
         self.rates = nn.ParameterDict()
         self.hparams.update(dataclasses.asdict(inner))
@@ -76,18 +67,18 @@ class GradientLearner(EpisodicModule):
         """Whether this meta-step differentiates through the inner gradients."""
         return not self.inner.first_order
 
-    def problem(self, task: Episode) -> TaskProblem:
-        """Return the losses of one training task."""
+    def problem(self, task: Episode) -> Problem:
+        """Return the losses of one training task; or, for an engine that takes it whole, of a meta-batch."""
         moved, fixed = self.split()
 
         def query(params: Params, rest: Params, step: int) -> tuple[Tensor, Tensor]:
             logits = query_logits(self.net, task, {**rest, **params}, step, "transductive")
-            return self.outer_loss(logits, task.query_y), logits
+            return cross_entropy(logits, task.query_y, self.outer.label_smoothing), logits
 
         def support(params: Params, rest: Params, step: int) -> Tensor:
             return support_loss(self.net, task, {**rest, **params}, step)
 
-        return TaskProblem(moved, fixed, support, query)
+        return Problem(moved, fixed, support, query)
 
     def adapted_logits(self, task: Episode, params: Params, step: int, modes: Sequence[str]) -> dict[str, Tensor]:
         """Query logits with the adapted parameters ``params`` for these bn_modes; ``step`` is the last update's."""
@@ -130,42 +121,35 @@ class GradientLearner(EpisodicModule):
             raise InputError(f"{type(self).__name__} finds nothing to adapt in a {type(self.net).__name__}")
         return moved, {name: value for name, value in everything.items() if name not in moved}
 
+    def parts(self, batch: Any) -> tuple[Iterable[Any], int]:
+        """The tasks one by one, or the meta-batch as a whole for an engine that takes it so."""
+        one_by_one, count = super().parts(batch)
+        return ([batch] if ENGINES[self.inner.engine].whole_batch else one_by_one), count
+
+    def plan(self) -> Plan:
+        """Return how this meta-step adapts to its tasks."""
+        weights, steps, rule = self.step_weights(), self.inner.inner_steps, self.inner.rule()
+        return Plan(self.rate, steps, self.second_order(), weights, rule)
+
     def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
-        """Outer loss of one task: mean cross-entropy of the queries after adaptation, or a weighted sum over steps."""
-        problem = self.problem(task)
-        if self.inner.engine == "sweep" and self.second_order():
-            loss, logits = self._swept(problem)
-        else:
-            loss, logits = self._unrolled(problem)
-        return loss, [loss, accuracy(logits, task.query_y)]
+        """Outer loss of one task: mean cross-entropy of the queries after adaptation, or a weighted sum over steps.
 
-    def _swept(self, problem: TaskProblem) -> tuple[Tensor, Tensor]:
-        swept = swept_loss(
-            problem.support,
-            problem.query,
-            problem.moved,
-            problem.fixed,
-            lr=self.rate,
-            num_steps=self.inner.inner_steps,
-            weights=self.step_weights(),
-            rule=self.inner.rule(),
-        )
-        self.after_task(problem, swept.trajectory)
-        return swept.loss, swept.aux
+        Of a meta-batch, sums over the tasks.
+        """
+        if self._run is None:
+            self._run = ENGINES[self.inner.engine].start(self._trained())
+        loss, logits, trajectory = self._run(self.problem, task, self.plan())
+        if logits.ndim == 2:
+            self.after_task(task, trajectory)
+            return loss, [loss, accuracy(logits, task.query_y)]
+        for index, own in enumerate(tasks(task)):
+            self.after_task(own, [{name: value[index] for name, value in iterate.items()} for iterate in trajectory])
+        return loss, [loss, len(logits) * accuracy(logits.flatten(0, 1), task.query_y.flatten())]
 
-    def _unrolled(self, problem: TaskProblem) -> tuple[Tensor, Tensor]:
-        trajectory = self.descend(problem, training=True)
-        self.after_task(problem, trajectory)
-        weights = self.step_weights()
-        if weights is None:
-            return problem.query(trajectory[-1], problem.fixed, self.inner.inner_steps - 1)
-        scored = [problem.query(params, problem.fixed, step) for step, params in enumerate(trajectory[1:])]
-        return weighted_sum([loss for loss, _ in scored], weights), scored[-1][1]
-
-    def after_task(self, problem: TaskProblem, trajectory: Sequence[Params]) -> None:
+    def after_task(self, task: Episode, trajectory: Sequence[Params]) -> None:
         """Look at the iterates ``[theta_0, ..., theta_T]`` of a training task; does nothing by default."""
 
-    def descend(self, problem: TaskProblem, *, training: bool) -> list[Params]:
+    def descend(self, problem: Problem, *, training: bool) -> list[Params]:
         """Return the iterates of the inner loop on one task."""
         return adapt(
             lambda params, step: problem.support(params, problem.fixed, step),
@@ -174,6 +158,7 @@ class GradientLearner(EpisodicModule):
             num_steps=self.inner.steps(training),
             second_order=training and self.second_order(),
             rule=self.inner.rule(),
+            differentiate=tape_gradient,
         )
 
     def task_logits(self, task: Episode) -> dict[str, Tensor]:

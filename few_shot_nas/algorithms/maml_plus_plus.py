@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.gradient_learner import GradientLearner, TaskProblem
+from few_shot_nas.algorithms.gradient_learner import GradientLearner
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode, tasks
 from few_shot_nas.errors import InputError
@@ -118,11 +118,11 @@ class MAMLPlusPlus(GradientLearner):
 
     # ---- running statistics -----------------------------------------------------------------------------------------
 
-    def after_task(self, problem: TaskProblem, trajectory: Sequence[Params]) -> None:
+    def after_task(self, task: Episode, trajectory: Sequence[Params]) -> None:
         """Add up what the per-step layers see of this task's queries at every iterate."""
         if not self.ingredients.per_step_statistics:
             return
-        by_step = []
+        problem, by_step = self.problem(task), []
         with torch.no_grad():
             for step, params in enumerate(trajectory[1:]):
                 with recorded_statistics(self.net) as seen:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.meta.engines import ENGINES
 from few_shot_nas.meta.heads import HEADS, Head
 from few_shot_nas.meta.inner_optimizer import PLAIN, Adam, InnerRule
 from few_shot_nas.registry import lookup
@@ -33,8 +34,11 @@ class InnerLoop:
         eval_inner_steps: updates per task in validation and test; None takes inner_steps, but at least 3 (Finn et al.
             train on Omniglot with 1 and test with 3).
         first_order: treat the inner gradients as constants (FOMAML): cheaper, slightly less accurate.
-        engine: how the second order is computed: unroll keeps the activations of every inner step; sweep keeps one
-            step's at a time, gives the same gradient and takes somewhat longer.
+        engine: how the meta-gradient is computed; all give the same up to rounding. unroll takes a task at a time and
+            keeps the activations of every inner step; sweep keeps one step's at a time and takes somewhat longer;
+            folded takes all tasks of the meta-batch at once (networks such as Conv4); graph captures that on a GPU
+            once and replays it; vmap maps over the tasks of any network. docs/performance.md says which is the fastest
+            where.
         inner_optimizer: sgd, or adam: bias-corrected, differentiable, started afresh for every task.
         zero_head: start meta-training with the linear head's weights at 0 instead of at random, so that no class is
             favoured and the first inner step makes a head of the support features alone: far faster to learn.
@@ -44,14 +48,14 @@ class InnerLoop:
     inner_steps: int = 1
     eval_inner_steps: int | None = None
     first_order: bool = False
-    engine: Literal["unroll", "sweep"] = "unroll"
+    engine: Literal["unroll", "sweep", "folded", "vmap", "graph"] = "unroll"
     inner_optimizer: Literal["sgd", "adam"] = "sgd"
     zero_head: bool = False
 
     def __post_init__(self) -> None:
         require_positive(self, "inner_lr", "inner_steps")
-        if self.engine not in ("unroll", "sweep"):
-            raise InputError(f"engine={self.engine}: must be unroll or sweep")
+        if self.engine not in ENGINES:
+            raise InputError(f"engine={self.engine}: must be one of {', '.join(ENGINES)}")
         if self.inner_optimizer not in ("sgd", "adam"):
             raise InputError(f"inner_optimizer={self.inner_optimizer}: must be sgd or adam")
         if self.eval_inner_steps is not None and self.eval_inner_steps < 0:

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from few_shot_nas.forward_context import forward_context
+from few_shot_nas.nn.convolution import Conv2d
+from few_shot_nas.nn.linear import Linear
+from few_shot_nas.nn.norm import BatchNorm2d, PerStepBatchNorm2d
 
 Params = dict[str, Tensor]
 
@@ -40,19 +43,46 @@ def call(
     Args:
         net: any module; parameters not named in ``params`` are used as they are.
         params: name -> tensor, e.g. one iterate of :func:`few_shot_nas.meta.inner_loop.adapt`.
-        x: the network's input, ``[B, C, H, W]``.
+        x: the network's input, ``[B, C, H, W]``; or ``[B, D]`` for a head on features. With the tasks of a meta-batch
+            in front, ``[M, B, C, H, W]`` or ``[M, B, D]``, for networks that :func:`takes_tasks`: every task is
+            normalised on its own, and tensors of ``params`` may have the tasks in front too.
         step: inner step, for layers that keep something per step.
-        stat_rows: batch statistics are taken from the first ``stat_rows`` rows only; None takes all rows.
+        stat_rows: batch statistics are taken from the first ``stat_rows`` rows (of each task) only; None takes all.
         running: layers that keep running statistics normalise by these.
         **inputs: further keyword inputs of the network, e.g. ``genotype``.
 
     Returns:
-        What the network returns, usually logits ``[B, N]``, float32 or wider.
+        What the network returns, usually logits ``[B, N]`` or ``[M, B, N]``, float32 or wider.
 
     Note:
         Buffers are passed as clones, because ``functional_call`` would let a layer write its own buffers in place:
         after ``call`` the module's state_dict is bit-identical.
     """
     buffers = {name: value.clone() for name, value in net.named_buffers()}
-    with forward_context(step, stat_rows, running):
-        return full_precision(functional_call(net, {**buffers, **params}, (x,), inputs))
+    with forward_context(step, stat_rows, running, number_of_tasks(x)):
+        out = functional_call(net, {**buffers, **params}, (in_one_batch(x),), inputs)
+    return full_precision(by_task(out, x))
+
+
+def number_of_tasks(x: Tensor) -> int:
+    """Return M for ``[M, B, C, H, W]`` or ``[M, B, D]``, and 1 for ``[B, C, H, W]`` or ``[B, D]``."""
+    return len(x) if x.ndim % 2 else 1
+
+
+def in_one_batch(x: Tensor) -> Tensor:
+    """Return the images or features of M tasks as one batch, and those of one task as they are."""
+    return x.flatten(0, 1) if x.ndim % 2 else x
+
+
+def by_task(out: Tensor, x: Tensor) -> Tensor:
+    """Undo :func:`in_one_batch` for what a network made of ``x``."""
+    return out.unflatten(0, (len(x), -1)) if x.ndim % 2 else out
+
+
+def takes_tasks(net: nn.Module) -> bool:
+    """Whether all parameters of ``net`` are those of layers that can run many tasks at once; see :func:`call`."""
+    owners = [module for module in net.modules() if any(True for _ in module.parameters(recurse=False))]
+    return all(type(module) in _TAKE_TASKS for module in owners)
+
+
+_TAKE_TASKS = (Conv2d, Linear, BatchNorm2d, PerStepBatchNorm2d)

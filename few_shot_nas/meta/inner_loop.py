@@ -18,7 +18,29 @@ from few_shot_nas.meta.functional import Params
 from few_shot_nas.meta.inner_optimizer import PLAIN, InnerRule, Slots
 
 SupportLoss = Callable[[Params, int], Tensor]
+#: (parameters, step) -> gradient.
+Gradient = Callable[[Params, int], Params]
 LearningRate = Callable[[str, int], float | Tensor]
+
+
+def tape_gradient(loss: SupportLoss) -> Gradient:
+    """Return the gradient of ``loss`` for its parameters by torch's tape: ``torch.func.grad`` outside transformations.
+
+    It costs less than ``torch.func.grad``, above all where layers have derivatives of their own, and cannot be used
+    inside ``vmap``, ``jvp`` or another ``torch.func.grad``. It records a graph for the outer gradient where gradients
+    are enabled, and works where they are not.
+    """
+
+    def gradient(params: Params, step: int) -> Params:
+        recorded = torch.is_grad_enabled()
+        with torch.enable_grad():
+            inputs = {n: v if v.requires_grad else v.detach().requires_grad_() for n, v in params.items()}
+            value, wanted = loss(inputs, step), list(inputs.values())
+            found = torch.autograd.grad(value, wanted, create_graph=recorded, allow_unused=True)
+        pairs = zip(inputs.items(), found, strict=True)
+        return {name: torch.zeros_like(value) if g is None else g for (name, value), g in pairs}
+
+    return gradient
 
 
 class Descent(NamedTuple):
@@ -41,6 +63,7 @@ def adapt(
     num_steps: int,
     second_order: bool = True,
     rule: InnerRule = PLAIN,
+    differentiate: Callable[[SupportLoss], Gradient] = grad,
 ) -> list[Params]:
     """Run ``num_steps`` updates on the support set and keep every iterate.
 
@@ -54,6 +77,7 @@ def adapt(
         second_order: differentiate through the update. ``False`` detaches the gradients (FOMAML): the iterates are the
             same, and no graph through the support passes is kept.
         rule: what turns gradients into directions; plain gradient descent by default.
+        differentiate: how a loss becomes its gradient: ``torch.func.grad``, or :func:`tape_gradient`.
 
     Returns:
         ``[theta_0, ..., theta_T]``, T + 1 dicts with the keys and shapes of ``params``. ``theta_0`` holds the tensors
@@ -63,10 +87,13 @@ def adapt(
         ValueError: if ``num_steps`` is negative.
 
     Note:
-        The gradient is ``torch.func.grad``, so this runs as it is under Lightning's ``no_grad`` in validation, inside
-        ``vmap`` and inside another ``grad``.
+        The gradient is ``torch.func.grad`` by default, so this runs as it is under Lightning's ``no_grad`` in
+        validation, inside ``vmap`` and inside another ``grad``.
     """
-    return descend(support_loss, params, lr=lr, num_steps=num_steps, second_order=second_order, rule=rule).trajectory
+    return descend(
+        support_loss, params, lr=lr, num_steps=num_steps, second_order=second_order, rule=rule,
+        differentiate=differentiate,
+    ).trajectory  # fmt: skip
 
 
 def descend(
@@ -78,17 +105,19 @@ def descend(
     second_order: bool = True,
     rule: InnerRule = PLAIN,
     slots: Slots | None = None,
+    differentiate: Callable[[SupportLoss], Gradient] = grad,
 ) -> Descent:
     """:func:`adapt` for those who carry what the rule remembers from task to task.
 
     Args:
-        support_loss: as in :func:`adapt`, like all arguments but the last.
+        support_loss: as in :func:`adapt`, like all arguments but ``slots``.
         params: theta_0.
         lr: step sizes.
         num_steps: number of updates.
         second_order: differentiate through the update.
         rule: what turns gradients into directions.
         slots: what the rule remembers from before; None starts afresh.
+        differentiate: how a loss becomes its gradient.
 
     Returns:
         The trajectory and the slots after it.
@@ -98,7 +127,7 @@ def descend(
     """
     if num_steps < 0:
         raise ValueError(f"adapt() takes num_steps >= 0, got {num_steps}")
-    gradient = grad(support_loss)
+    gradient = differentiate(support_loss)
     trajectory: list[Params] = [dict(params)]
     slots = rule.start(trajectory[0]) if slots is None else slots
     for step in range(num_steps):

@@ -39,17 +39,42 @@ def check_bn_mode(net: nn.Module, bn_mode: str, *, per_query: bool = False) -> N
         raise InputError(f"bn_mode={bn_mode}: {type(net).__name__} has {', '.join(modes)} here{hint}")
 
 
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy over the images of a task, summed over the tasks.
+
+    Args:
+        logits: of one task ``[B, N]``, or of M tasks ``[M, B, N]``.
+        labels: ``[B]`` or ``[M, B]``.
+        label_smoothing: share of every label that is spread evenly over the classes.
+
+    Returns:
+        A scalar; the gradients for the logits of a task are those of the task's own loss.
+
+    Example:
+        >>> cross_entropy(torch.zeros(3, 4, 5), torch.zeros(3, 4, dtype=torch.int64)).exp().round()
+        tensor(125.)
+    """
+    if logits.ndim == 2:
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    mean = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=label_smoothing)
+    return len(logits) * mean
+
+
 def support_loss(net: nn.Module, task: Episode | SupportSet, params: Params, step: int, **inputs: Any) -> Tensor:
-    """Mean cross-entropy of ``net`` with ``params`` on the support set of one task: the loss of the inner loop."""
-    return F.cross_entropy(call(net, params, task.support_x, step=step, **inputs), task.support_y)
+    """Mean cross-entropy of ``net`` with ``params`` on the support set of one task: the loss of the inner loop.
+
+    For a whole meta-batch, whose tasks may each have parameters of their own, it is the sum over the tasks.
+    """
+    return cross_entropy(call(net, params, task.support_x, step=step, **inputs), task.support_y)
 
 
 def query_logits(net: nn.Module, task: Episode, params: Params, step: int, bn_mode: str, **inputs: Any) -> Tensor:
-    """Logits of the query images of one task.
+    """Logits of the query images of one task, or of the tasks of a meta-batch.
 
     Args:
         net: the network.
-        task: one task, without the meta-batch axis.
+        task: one task, without the meta-batch axis; or a meta-batch, for a network that takes many tasks at once (see
+            :func:`few_shot_nas.meta.functional.call`).
         params: the adapted parameters.
         step: index of the inner step whose per-step statistics apply (the last one taken).
         bn_mode: which images give the batch statistics that normalise the queries. ``transductive``: the queries
@@ -60,22 +85,23 @@ def query_logits(net: nn.Module, task: Episode, params: Params, step: int, bn_mo
         **inputs: further keyword inputs of the network.
 
     Returns:
-        ``[Q, N]``.
+        ``[Q, N]``, or ``[M, Q, N]``.
 
     Raises:
         InputError: for another ``bn_mode``, or ``running`` where the network keeps no running statistics.
     """
-    check_bn_mode(net, bn_mode, per_query=True)
     if bn_mode == "transductive":
         return call(net, params, task.query_x, step=step, **inputs)
+    if bn_mode == "support":
+        rows = task.support_x.shape[-4]
+        images = torch.cat([task.support_x, task.query_x], -4)
+        return call(net, params, images, step=step, stat_rows=rows, **inputs)[..., rows:, :]
+    check_bn_mode(net, bn_mode, per_query=True)  # the two above are every network's
     if bn_mode == "running":
         return call(net, params, task.query_x, step=step, running=True, **inputs)
-    if bn_mode == "per_query":
-        batches = (torch.cat([task.support_x, query[None]]) for query in task.query_x)
-        return torch.stack([call(net, params, batch, step=step, **inputs)[-1] for batch in batches])
-    rows = task.support_x.shape[0]
-    images = torch.cat([task.support_x, task.query_x])
-    return call(net, params, images, step=step, stat_rows=rows, **inputs)[rows:]
+    queries = task.query_x.split(1, -4)
+    batches = (torch.cat([task.support_x, query], -4) for query in queries)
+    return torch.stack([call(net, params, batch, step=step, **inputs)[..., -1, :] for batch in batches], -2)
 
 
 def multi_step_weights(num_steps: int, meta_step: int, until: int) -> list[float] | None:
@@ -100,7 +126,7 @@ def multi_step_weights(num_steps: int, meta_step: int, until: int) -> list[float
     return [early] * (num_steps - 1) + [1 - (num_steps - 1) * early]
 
 
-def weighted_sum(losses: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+def weighted_sum(losses: Sequence[Tensor], weights: Sequence[float] | Tensor) -> Tensor:
     """Return ``sum_s weights[s] * losses[s]``, a scalar."""
     return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum()
 

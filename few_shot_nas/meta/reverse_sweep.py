@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.func import grad, grad_and_value, jvp, vjp
 
+from few_shot_nas.meta.attach import attach
 from few_shot_nas.meta.functional import Params
 from few_shot_nas.meta.inner_loop import LearningRate
 from few_shot_nas.meta.inner_optimizer import PLAIN, InnerRule, Slots
@@ -74,20 +74,6 @@ class _RandomState(NamedTuple):
             torch.cuda.set_rng_state(self.cuda, device)
 
 
-class _Attach(torch.autograd.Function):
-    """Give a number that was computed elsewhere its gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor], *inputs: Tensor) -> Tensor:
-        ctx.gradients = gradients
-        return value.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, None, *(outer[0] * gradient for gradient in ctx.gradients))
-
-
 def swept_loss(
     support_loss: SweptSupportLoss,
     query_loss: SweptQueryLoss,
@@ -96,7 +82,7 @@ def swept_loss(
     *,
     lr: LearningRate,
     num_steps: int,
-    weights: Sequence[float] | None = None,
+    weights: Sequence[float] | Tensor | None = None,
     rule: InnerRule = PLAIN,
 ) -> Swept:
     """Adapt, take the outer loss and differentiate it exactly, keeping one step's activations at a time.
@@ -123,7 +109,7 @@ def swept_loss(
     """
     if num_steps < 1:
         raise ValueError(f"swept_loss() takes num_steps >= 1, got {num_steps}")
-    weights = [0.0] * (num_steps - 1) + [1.0] if weights is None else list(weights)
+    weights = [0.0] * (num_steps - 1) + [1.0] if weights is None else [float(weight) for weight in weights]
     if len(weights) != num_steps:
         raise ValueError(f"swept_loss() needs one weight per step: {num_steps} steps, {len(weights)} weights")
     rates = [{name: lr(name, step) for name in params} for step in range(num_steps)]
@@ -146,7 +132,7 @@ def swept_loss(
     ]
     inputs = [*params.values(), *shared.values(), *(rate for rate, _ in learned)]
     gradients = [*(v[name] for name in params), *(phi_bar[name] for name in shared), *(bar for _, bar in learned)]
-    return Swept(_Attach.apply(total, gradients, *inputs), aux, [*(step.theta for step in steps), theta])
+    return Swept(attach(total, gradients, inputs), aux, [*(step.theta for step in steps), theta])
 
 
 def _as_number(rate: float | Tensor, like: Tensor) -> Tensor:

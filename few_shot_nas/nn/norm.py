@@ -2,14 +2,29 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch._C import _functorch as functorch
 from torch.nn import functional as F
 
 from few_shot_nas import forward_context
 from few_shot_nas.errors import InputError
+from few_shot_nas.nn.batch_norm import batch_norm, pooled_batch_norm
+
+#: Numbers in a batch from which derivatives written by hand gain more on a CPU than their calls cost.
+_MANY = 2**18
+
+
+def _mapped() -> bool:
+    """Whether a ``torch.vmap`` is under way.
+
+    Torch 2.11 differentiates its own batch normalisation wrongly there: the second derivative with scales that differ
+    between the mapped calls is off by a tenth and more.
+    """
+    stack = functorch.get_interpreter_stack()
+    return stack is not None and any(level.key() == functorch.TransformType.Vmap for level in stack)
 
 
 class BatchNorm2d(nn.Module):
@@ -38,36 +53,63 @@ class BatchNorm2d(nn.Module):
         self.weight = nn.Parameter(torch.ones(num_features)) if affine else None
         self.bias = nn.Parameter(torch.zeros(num_features)) if affine else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x [B, C, H, W]``.
+    def forward(self, x: Tensor, pool: bool = False, absorbed: Tensor | None = None) -> Tensor:
+        """Normalise ``x [B, C, H, W]``, or ``[G*B, C, H, W]`` where the forward context says G ``tasks``.
+
+        Args:
+            x: images.
+            pool: take a 2x2 max-pool of the result, at a quarter of the work for what follows.
+            absorbed: a bias ``[C]`` that was not added to ``x``, because the statistics take it away again: its
+                gradient is zero, and not missing.
 
         Raises:
             ValueError: if ``stat_rows`` is not in 1..B.
         """
         weight, bias = self.scale_and_shift()
-        rows = forward_context.current().stat_rows
-        if rows is None or rows == x.shape[0]:
-            return self._by_own_statistics(x, weight, bias)
-        if not 0 < rows < x.shape[0]:
-            raise ValueError(f"stat_rows={rows} does not fit a batch of {x.shape[0]} rows; it must be in 1..rows")
-        first, rest = x[:rows], x[rows:]
-        variance, mean = torch.var_mean(first, dim=(0, 2, 3), correction=0, keepdim=True)
+        if absorbed is not None:
+            bias = 0 * absorbed if bias is None else bias + 0 * absorbed
+        context = forward_context.current()
+        tasks, rows = context.tasks, context.stat_rows
+        if rows is None or rows * tasks == x.shape[0]:
+            return self._by_own_statistics(x, weight, bias, tasks, pool)
+        out = self._by_first_rows(x, weight, bias, tasks, rows)
+        return F.max_pool2d(out, 2) if pool else out
+
+    def _by_first_rows(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, tasks: int, rows: int) -> Tensor:
+        batch = x.shape[0] // tasks
+        if not 0 < rows < batch:
+            raise ValueError(f"stat_rows={rows} does not fit a batch of {batch} rows; it must be in 1..rows")
+        by_task = x.unflatten(0, (tasks, batch))
+        first, rest = by_task[:, :rows], by_task[:, rows:]
+        variance, mean = torch.var_mean(first, dim=(1, 3, 4), correction=0, keepdim=True)
         scale = (variance + self.eps).rsqrt()
         if weight is not None:
-            scale = scale * weight.view(1, -1, 1, 1)
+            scale = scale * weight.view(-1, 1, self.num_features, 1, 1)
         shift = -mean * scale
         if bias is not None:
-            shift = shift + bias.view(1, -1, 1, 1)
+            shift = shift + bias.view(-1, 1, self.num_features, 1, 1)
         normed = torch.addcmul(shift, rest, scale).to(rest.dtype)  # one pass over the images
         # The first rows go through the same kernel as when they are alone: equal to the last bit, not to rounding.
-        return torch.cat((self._by_own_statistics(first, weight, bias), normed))
+        alone = self._by_own_statistics(first.flatten(0, 1), weight, bias, tasks, False)
+        return torch.cat((alone.unflatten(0, (tasks, rows)), normed), 1).flatten(0, 1)
+
+    def absorbs_bias(self) -> bool:
+        """Whether a number added to a whole channel changes nothing in the current pass."""
+        return True
 
     def scale_and_shift(self) -> tuple[Tensor | None, Tensor | None]:
         """Return scale and shift for the current pass, ``[C]`` each; None without ``affine``."""
         return self.weight, self.bias
 
-    def _by_own_statistics(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
+    def _by_own_statistics(
+        self, x: Tensor, weight: Tensor | None, bias: Tensor | None, tasks: int, pool: bool
+    ) -> Tensor:
+        # Few pixels are the library's: there its derivatives cost less than calling ours.
+        own = tasks > 1 or (weight is not None and weight.ndim > 1) or _mapped()
+        if not own and (x.device.type != "cpu" or x.numel() < _MANY):
+            out = F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
+            return F.max_pool2d(out, 2) if pool else out
+        return (pooled_batch_norm if pool else batch_norm)(x, weight, bias, self.eps, tasks)
 
     def extra_repr(self) -> str:
         """Show the constructor's arguments in ``print(net)``."""
@@ -98,20 +140,21 @@ class RunningBatchNorm2d(BatchNorm2d):
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x [B, C, H, W]``.
-
-        Raises:
-            ValueError: if ``stat_rows`` is not in 1..B.
-        """
+    def absorbs_bias(self) -> bool:
+        """Where neither running statistics normalise nor the batch's are remembered."""
         context = forward_context.current()
-        learns = self.training and context.stat_rows is None
-        if not (context.running or learns):
-            return super().forward(x)
+        return not context.running and not (self.training and context.stat_rows is None)
+
+    def forward(self, x: Tensor, pool: bool = False, absorbed: Tensor | None = None) -> Tensor:
+        """Normalise ``x [B, C, H, W]``; arguments and errors are the parent's."""
+        context = forward_context.current()
+        if self.absorbs_bias():
+            return super().forward(x, pool, absorbed)
         mean, var = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
-        return F.batch_norm(
+        out = F.batch_norm(
             x, mean, var, self.weight, self.bias, training=not context.running, momentum=self.momentum, eps=self.eps
         )
+        return F.max_pool2d(out, 2) if pool else out
 
 
 def keep_running_statistics(net: nn.Module, momentum: float = 0.1) -> None:
@@ -177,13 +220,18 @@ class PerStepBatchNorm2d(BatchNorm2d):
             return self.weight, self.bias
         return self.weight[self.step()], self.bias[self.step()]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def absorbs_bias(self) -> bool:
+        """Where running statistics do not normalise."""
+        return not (self.keeps_running_statistics and forward_context.current().running)
+
+    def forward(self, x: Tensor, pool: bool = False, absorbed: Tensor | None = None) -> Tensor:
         """Normalise ``x [B, C, H, W]``, by the running statistics of the step if the context says so."""
-        if not (self.keeps_running_statistics and forward_context.current().running):
-            return super().forward(x)
+        if self.absorbs_bias():
+            return super().forward(x, pool, absorbed)
         mean, variance = self.running_mean[self.step()], self.running_var[self.step()]
         weight, bias = self.scale_and_shift()
-        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=self.eps)
+        out = F.batch_norm(x, mean, variance, weight, bias, training=False, eps=self.eps)
+        return F.max_pool2d(out, 2) if pool else out
 
 
 def per_step_layers(net: nn.Module) -> dict[str, PerStepBatchNorm2d]:
@@ -224,14 +272,15 @@ def recorded_statistics(net: nn.Module) -> Iterator[dict[str, Tensor]]:
     """
     seen: dict[str, Tensor] = {}
 
-    def record(name: str, x: Tensor) -> None:
+    def record(name: str, x: Tensor, absorbed: Tensor | None) -> None:
         variance, mean = torch.var_mean(x.detach(), dim=(0, 2, 3), correction=1)
-        seen[name] = torch.stack((mean, variance))
+        seen[name] = torch.stack((mean if absorbed is None else mean + absorbed.detach(), variance))
 
-    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda module, inputs: record(name, inputs[0])
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Any]], None]:
+        return lambda module, inputs, named: record(name, inputs[0], named.get("absorbed"))
 
-    handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in per_step_layers(net).items()]
+    layers = per_step_layers(net)
+    handles = [layer.register_forward_pre_hook(hook(name), with_kwargs=True) for name, layer in layers.items()]
     try:
         yield seen
     finally:

@@ -8,7 +8,7 @@ from torch.func import functional_call
 
 from few_shot_nas.algorithms.anil import ANIL
 from few_shot_nas.algorithms.boil import BOIL
-from few_shot_nas.algorithms.gradient_learner import TaskProblem
+from few_shot_nas.meta.problem import Problem
 from few_shot_nas.algorithms.maml import MAML
 from few_shot_nas.algorithms.meta_sgd import MetaSGD
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
@@ -76,7 +76,7 @@ def quadratic(module):
         return sum(0.5 * (value - to).square().sum() for value in params.values())
 
     def problem(task):
-        return TaskProblem(
+        return Problem(
             *module.split(),
             lambda params, fixed, step: distance({**fixed, **params}, C),
             lambda params, fixed, step: (distance({**fixed, **params}, Q), torch.zeros(1, 3)),

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from few_shot_nas.algorithms.gradient_learner import GradientLearner, TaskProblem
+from few_shot_nas.algorithms.gradient_learner import GradientLearner
+from few_shot_nas.meta.problem import Problem
 from few_shot_nas.algorithms.maml import MAML
 from few_shot_nas.algorithms.maml_plus_plus import Ingredients, MAMLPlusPlus
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
@@ -129,7 +130,7 @@ def test_rates_and_multi_step_loss_on_a_quadratic_have_closed_forms(engine, num_
     with torch.no_grad():
         rates.copy_(torch.tensor([0.1, 0.3, -0.2, 0.05, 0.4])[:num_steps])
     module.meta_step = 4
-    module.problem = lambda task: TaskProblem(
+    module.problem = lambda task: Problem(
         *module.split(),
         lambda params, fixed, step: 0.5 * (params["w"] - C) ** 2,
         lambda params, fixed, step: (0.5 * (params["w"] - Q) ** 2, torch.zeros(1, 3)),
