@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.gradient_learner import GradientLearner
@@ -10,8 +9,9 @@ from few_shot_nas.algorithms.linear_head import head_names
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.forward_context import forward_context
+from few_shot_nas.meta.bn_mode import BN_MODES, run_queries
 from few_shot_nas.meta.functional import Params, by_task, call, in_one_batch, number_of_tasks
-from few_shot_nas.meta.outer_loss import BN_MODES, cross_entropy, nil_logits
+from few_shot_nas.meta.outer_loss import cross_entropy, nil_logits
 from few_shot_nas.meta.problem import Problem
 
 
@@ -78,13 +78,12 @@ class ANIL(GradientLearner):
 
     def adapted_logits(self, task: Episode, params: Params, step: int, modes: Sequence[str]) -> dict[str, Tensor]:
         """Query logits of the adapted head, and the NIL scores if asked for."""
-        rows, queries = task.support_x.shape[0], {}
-        if "transductive" in modes:
-            queries["transductive"] = params["query"]
-        if "support" in modes:
-            queries["support"] = self.features(torch.cat([task.support_x, task.query_x]), rows)[rows:]
-        if "running" in modes:
-            queries["running"] = self.features(task.query_x, running=True)
+        queries = {
+            mode: params["query"]  # computed once for the losses
+            if mode == "transductive"
+            else run_queries(self.features, task.support_x, task.query_x, mode)
+            for mode in modes
+        }
         logits = {mode: self.head(params, features) for mode, features in queries.items()}
         if self.nil:
             for mode in (mode for mode in BN_MODES if mode in modes):

@@ -1,8 +1,8 @@
 """EpisodicModule: everything that episodic algorithms share under Lightning's manual optimisation.
 
-An algorithm says how one task becomes a loss and how it becomes logits. This base owns the three steps, the mean over
-the meta-batch and over ranks, clipping, the optimizer, ``meta_step``, the schedule, the scores with their confidence
-interval, and what a checkpoint holds.
+An algorithm says how one task becomes a loss and how it becomes logits; or, in :meth:`EpisodicModule.update`, what one
+meta-step is. This base owns the three steps of Lightning, the mean over the meta-batch and over ranks, clipping, the
+optimizer, ``meta_step``, the schedule, the scores with their confidence interval, and what a checkpoint holds.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.episode import Episode, tasks
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.outer_loss import bn_modes, check_bn_mode
+from few_shot_nas.meta.bn_mode import bn_modes, check_bn_mode
 from few_shot_nas.meta.schedule import cosine_with_restarts
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.early_stop import NOTHING_SEEN, Waiting
@@ -33,6 +33,9 @@ from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.stats.statistics import accuracy, mean_ci
 
 logger = logging.getLogger(__name__)
+
+#: The outer loss of one task, differentiable, and scalars of the task by name.
+TaskLoss = tuple[Tensor, dict[str, Tensor]]
 
 
 class EpisodicModule(pl.LightningModule, ABC):
@@ -47,7 +50,7 @@ class EpisodicModule(pl.LightningModule, ABC):
     Attributes:
         bn_modes: the bn_modes that tasks are scored in, those of the network.
         meta_step: outer updates done so far. Lightning's ``global_step`` counts optimizer steps and is not used.
-        last_loss: outer loss of the latest meta-step, of all ranks' tasks.
+        last_loss: the latest ``train/loss``, of all ranks' tasks.
         val_accuracy: mean accuracy of the latest validation in ``outer.bn_mode``.
         test_rows: after a test, one dict per (task, bn_mode) with task_id, bn_mode, accuracy and loss, of all ranks.
         run_identity: what this run is (algorithm, n_way, ...); saved in checkpoints and compared on resume.
@@ -65,9 +68,6 @@ class EpisodicModule(pl.LightningModule, ABC):
     data_defaults: ClassVar[Mapping[str, int]] = {}
     #: Whether training uses the network's head, which fixes the number of ways to that of the test tasks.
     uses_head: bool = True
-
-    #: Scalars of one task that training logs, in the order in which :meth:`task_loss` returns them.
-    logged: ClassVar[tuple[str, ...]] = ("train/loss", "train/accuracy")
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -98,8 +98,12 @@ class EpisodicModule(pl.LightningModule, ABC):
     # ---- what an algorithm says -------------------------------------------------------------------------------
 
     @abstractmethod
-    def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
-        """Return the outer loss of one training task, differentiable, and the scalars that ``logged`` names."""
+    def task_loss(self, task: Episode) -> TaskLoss:
+        """Return the outer loss of one training task, differentiable, and scalars of the task by name.
+
+        The names are the same for all tasks of a meta-step: those of columns of metrics.csv, ``train/loss`` and
+        ``train/accuracy`` among them where there are such.
+        """
 
     @abstractmethod
     def task_logits(self, task: Episode) -> dict[str, Tensor]:
@@ -166,7 +170,7 @@ class EpisodicModule(pl.LightningModule, ABC):
                 "leave train_way out (metric learners such as ProtoNet can use it)"
             )
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> torch.optim.Optimizer | None:
         """One optimizer on :meth:`parameter_groups`; remembers each group's own rate for the schedule."""
         groups = self.parameter_groups()
         for group in groups:
@@ -175,23 +179,59 @@ class EpisodicModule(pl.LightningModule, ABC):
         return self.make_optimizer(groups)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """One outer update from the tasks of ``batch`` on every rank."""
-        optimizer = cast(LightningOptimizer, self.optimizers())  # exactly one
-        optimizer.zero_grad(set_to_none=True)
+        """One meta-step: :meth:`update`, and the bookkeeping that every algorithm needs around it."""
         # Dropout masks have no generator argument: tie the global one to the step, so that a resumed run repeats them.
         torch.manual_seed(derived_seed(self.seed, "dropout", self.meta_step, world()[0]))
-        sums = torch.zeros(len(self.logged), device=self.device)
-        parts, count = self.parts(batch)
-        for task in parts:
-            loss, scalars = self.task_loss(task)
+        scalars = self.update(batch)
+        self.meta_step += 1
+        self._record(scalars)
+        if self._trainer is not None:
+            datamodule = getattr(self.trainer, "datamodule", None)
+            if datamodule is not None:
+                datamodule.done = self.meta_step
+            self.trainer.should_stop = self.meta_step >= self.outer.max_meta_steps
+
+    def update(self, batch: Any) -> dict[str, float]:
+        """Move what is learned by one meta-step, and return what is logged of it, by name.
+
+        As it stands: descend the mean of :meth:`task_loss` over the meta-batch and over all ranks. An algorithm without
+        loss, gradient or optimizer overrides this method, and :meth:`configure_optimizers` to return None.
+
+        Args:
+            batch: what the data module gives this rank.
+        """
+        losses, count = self.parts(batch)
+        scalars = self.backward_mean(map(self.task_loss, losses), count)
+        self.descend_outer()
+        return scalars
+
+    def backward_mean(self, losses: Iterable[TaskLoss], count: int) -> dict[str, float]:
+        """Set every parameter's gradient to that of the mean loss, and return the means of the scalars.
+
+        Args:
+            losses: of this rank's tasks, with their scalars. Each is differentiated before the next is taken.
+            count: over how many of this rank's tasks the losses are sums; the mean is over the counts of all ranks.
+        """
+        self._optimizer().zero_grad(set_to_none=True)
+        names: tuple[str, ...] = ()
+        sums = torch.zeros(0, device=self.device)
+        for loss, scalars in losses:
             self.manual_backward(loss)
-            sums += torch.stack([scalar.detach().float() for scalar in scalars])
+            names = tuple(scalars)
+            values = [scalar.detach().float() for scalar in scalars.values()]
+            sums = (sums if len(sums) else torch.zeros(len(values), device=self.device)) + torch.stack(values)
         means = average_gradients(self._trained(), count, sums)
-        self._check_and_clip()
+        return dict(zip(names, means.tolist(), strict=True))
+
+    def descend_outer(self) -> None:
+        """Clip the gradient and take the optimizer's step at the rates of this meta-step."""
+        optimizer = self._optimizer()
+        self.clip_gradient()
         self.apply_schedule(optimizer)
         optimizer.step()
-        self.meta_step += 1
-        self._after_update(means.tolist())
+
+    def _optimizer(self) -> LightningOptimizer:
+        return cast(LightningOptimizer, self.optimizers())  # exactly one
 
     def apply_schedule(self, optimizer: LightningOptimizer | torch.optim.Optimizer) -> None:
         """Set the learning rates of this meta-step; a group may stay out of the schedule."""
@@ -201,7 +241,12 @@ class EpisodicModule(pl.LightningModule, ABC):
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def _check_and_clip(self) -> None:
+    def clip_gradient(self) -> None:
+        """Clip the meta-gradient to ``meta_grad_clip``, and note its norm where ``log_grad_norm`` asks for it.
+
+        Raises:
+            InputError: if the gradient is not finite.
+        """
         with_gradient = [parameter for parameter in self._trained() if parameter.grad is not None]
         if self.outer.log_grad_norm is not None:
             gradients = [p.grad for p in with_gradient if p.grad is not None]
@@ -214,22 +259,26 @@ class EpisodicModule(pl.LightningModule, ABC):
                 "lower inner_lr or outer_lr, or set meta_grad_clip"
             )
 
-    def _after_update(self, means: list[float]) -> None:
-        self.last_loss = means[0]
-        for name, value in zip(self.logged, means, strict=True):
+    def _record(self, scalars: Mapping[str, float]) -> None:
+        """Add the scalars of one meta-step to the window, and log the window where a row is due."""
+        self.last_loss = scalars.get("train/loss", self.last_loss)
+        for name, value in scalars.items():
             self._window.setdefault(name, []).append(value)
-            if name == "train/accuracy":
-                self._train_accuracy = (self._train_accuracy[0] + value, self._train_accuracy[1] + 1)
+        if "train/accuracy" in scalars:
+            total, steps = self._train_accuracy
+            self._train_accuracy = (total + scalars["train/accuracy"], steps + 1)
         if self.meta_step % self.outer.log_every == 0 or self.meta_step == self.outer.max_meta_steps:
             now = time.monotonic()
             row = {name: sum(values) / len(values) for name, values in self._window.items()}
-            self.log_row({**row, "train/seconds": now - self._window_started})
+            self.log_row({**row, **self.end_window(), "train/seconds": now - self._window_started})
             self._window, self._window_started = {}, now
-        if self._trainer is not None:
-            datamodule = getattr(self.trainer, "datamodule", None)
-            if datamodule is not None:
-                datamodule.done = self.meta_step
-            self.trainer.should_stop = self.meta_step >= self.outer.max_meta_steps
+
+    def end_window(self) -> dict[str, float]:
+        """Return what a row of training metrics holds beside the means of :meth:`update`'s scalars; none by default.
+
+        Runs once per row.
+        """
+        return {}
 
     def log_row(self, metrics: dict[str, float]) -> None:
         """Write one row to every logger at the current ``meta_step``, our x axis; cheaper than ``self.log``."""

@@ -145,18 +145,19 @@ class ControllerSearch(EpisodicModule):
             entropy = float(self.controller(greedy=True, context=self.average_context()).entropy)
         return entropy / self.controller.max_entropy() if self.controller.max_entropy() > 0 else 1.0
 
-    def log_row(self, metrics: dict[str, float]) -> None:
-        """Write one row; beside those of training, the policy's probability of each choice of each decision.
+    def end_window(self) -> dict[str, float]:
+        """Write beside a row of training metrics the policy's probability of each choice of each decision.
 
         Every row samples from the same stream: what changes from row to row is the policy.
         """
-        super().log_row(metrics)
-        if "train/seconds" not in metrics or self._trainer is None or world()[0] != 0:
-            return
-        for logger in self.trainer.loggers:
-            if isinstance(logger, ChoicesCSV):
-                found = self.controller.marginals(generator(self.seed, "choices"), MARGINAL_PATHS)
-                logger.log_choices(self.meta_step, self.supernet.space.decisions, [p.tolist() for p in found])
+        if self._trainer is not None and world()[0] == 0:
+            for record in self.trainer.loggers:
+                if isinstance(record, ChoicesCSV):
+                    stream, context = generator(self.seed, "choices"), self.average_context()
+                    probabilities = self.controller.marginals(stream, MARGINAL_PATHS, context)
+                    rows = [p.tolist() for p in probabilities]
+                    record.log_choices(self.meta_step, self.supernet.space.decisions, rows)
+        return super().end_window()
 
     def incumbent(self) -> Decisions:
         """The greedy architecture of the controller."""

@@ -2,11 +2,12 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from few_shot_nas.algorithms.base import TaskLoss
 from few_shot_nas.algorithms.controller_search import ControllerSearch
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring, require_positive
 from few_shot_nas.episode import Episode
@@ -18,8 +19,6 @@ from few_shot_nas.search.derivation import Decisions, Derivation
 from few_shot_nas.search.single_path import uniform_paths
 
 Phase = Literal["warmup", "weights", "policy"]
-WEIGHTS_LOGGED = ("train/loss", "train/accuracy")
-POLICY_LOGGED = ("controller/policy_loss", "controller/reward", "controller/baseline", "controller/entropy")
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,6 @@ class ENAS(ControllerSearch):
         baseline: the moving average of rewards; None before the first step of the controller.
     """
 
-    logged: ClassVar[tuple[str, ...]] = WEIGHTS_LOGGED
-
     def __init__(
         self,
         net: nn.Module,
@@ -140,20 +137,23 @@ class ENAS(ControllerSearch):
         turn = (meta_step - self.policy.warmup_steps) % (self.policy.weights_steps + self.policy.policy_steps)
         return "weights" if turn < self.policy.weights_steps else "policy"
 
-    def training_step(self, batch: Episode, batch_idx: int) -> None:
-        """One outer update of the shared weights or of the controller, whose turn it is."""
-        names = POLICY_LOGGED if self.phase(self.meta_step) == "policy" else WEIGHTS_LOGGED
-        self.logged = names  # type: ignore[misc]  # the two kinds of steps measure different things
-        super().training_step(batch, batch_idx)
+    def update(self, batch: Episode) -> dict[str, float]:
+        """One step of the shared weights or of the controller, whose turn it is; the latter moves the baseline."""
+        scalars = super().update(batch)
+        if self.phase(self.meta_step) == "policy":
+            returned = scalars["controller/reward"] + self.policy.entropy_weight * scalars["controller/entropy"]
+            decay = self.policy.baseline_decay
+            self.baseline = returned if self.baseline is None else decay * self.baseline + (1 - decay) * returned
+        return scalars
 
-    def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
+    def task_loss(self, task: Episode) -> TaskLoss:
         """Loss of the shared weights, or of the policy, whose turn it is."""
         if self.phase(self.meta_step) == "policy":
             return self.controller_loss(task)
         loss, accuracy = self.supernet_children.mean_loss(task, self.trained_children(task))
-        return loss, [loss, accuracy]
+        return loss, {"train/loss": loss, "train/accuracy": accuracy}
 
-    def controller_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
+    def controller_loss(self, task: Episode) -> TaskLoss:
         """Policy loss of one task, see the class; and its reward, baseline and entropy."""
         tried = self.sampled(task, "reward", self.policy.archs_per_task)
         rewards = torch.tensor([self.supernet_children.reward(a, task) for a in tried], device=self.device)
@@ -167,15 +167,12 @@ class ENAS(ControllerSearch):
             per_decision = torch.stack([rollout.log_probs for rollout in rollouts])
             prior = mean_skip_prior_kl(per_decision, tried, self.kinds, self.policy.skip_target)
             loss = loss + self.policy.skip_weight * prior
-        return loss, [loss, rewards.mean(), baselines.mean(), entropies.mean()]
-
-    def _after_update(self, means: list[float]) -> None:
-        if self.logged is POLICY_LOGGED:
-            _, reward, _, entropy = means
-            returned = reward + self.policy.entropy_weight * entropy
-            decay = self.policy.baseline_decay
-            self.baseline = returned if self.baseline is None else decay * self.baseline + (1 - decay) * returned
-        super()._after_update(means)
+        return loss, {
+            "controller/policy_loss": loss,
+            "controller/reward": rewards.mean(),
+            "controller/baseline": baselines.mean(),
+            "controller/entropy": entropies.mean(),
+        }
 
     # ---- samples --------------------------------------------------------------------------------------------------
 

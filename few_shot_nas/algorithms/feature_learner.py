@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.base import EpisodicModule, TaskLoss
 from few_shot_nas.episode import Episode
+from few_shot_nas.meta.bn_mode import BN_MODES
 from few_shot_nas.meta.features import query_features, support_features
-from few_shot_nas.meta.outer_loss import BN_MODES
 from few_shot_nas.stats.statistics import accuracy
 
 Classifier = Callable[[Tensor], Tensor]
@@ -35,12 +35,12 @@ class FeatureModule(EpisodicModule):
             A function from query features ``[Q, D]`` to logits ``[Q, N]``.
         """
 
-    def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
+    def task_loss(self, task: Episode) -> TaskLoss:
         """Mean cross-entropy of the queries; support and queries are normalised by their own batch each."""
         classify = self.classifier(support_features(self.net, task), task.support_y, task)
         logits = classify(query_features(self.net, task, "transductive"))
         loss = self.outer_loss(logits, task.query_y)
-        return loss, [loss, accuracy(logits, task.query_y)]
+        return loss, {"train/loss": loss, "train/accuracy": accuracy(logits, task.query_y)}
 
     def task_logits(self, task: Episode) -> dict[str, Tensor]:
         """Query logits for every bn_mode; one classifier serves those in which the support set normalises itself."""

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from few_shot_nas.algorithms.base import TaskLoss
 from few_shot_nas.algorithms.feature_learner import FeatureModule
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.errors import InputError
@@ -72,16 +73,17 @@ class FlatModule(FeatureModule):
         """The images of a rank's batch, as one part: the loss is the mean over all ranks' images."""
         return [batch], len(batch.labels)
 
-    def task_loss(self, task: Any) -> tuple[Tensor, list[Tensor]]:
+    def task_loss(self, task: Any) -> TaskLoss:
         """Cross-entropy of a FlatBatch and number of right answers, summed over its images."""
         logits = full_precision(self.net(task.images))
         loss = self.outer_loss(logits, task.labels, reduction="sum")
-        return loss, [loss, accuracy(logits, task.labels) * len(task.labels)]
+        return loss, {"train/loss": loss, "train/accuracy": accuracy(logits, task.labels) * len(task.labels)}
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """One update from the images of ``batch`` on every rank."""
-        super().training_step(batch, batch_idx)
+    def update(self, batch: Any) -> dict[str, float]:
+        """One update from the images of ``batch`` on every rank, after which the ranks agree on the statistics."""
+        scalars = super().update(batch)
         average_buffers(self.net)
+        return scalars
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore our own progress, and take a head of the size that the checkpoint has."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.base import EpisodicModule, TaskLoss
 from few_shot_nas.algorithms.linear_head import start_head
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode, tasks
@@ -131,7 +131,7 @@ class GradientLearner(EpisodicModule):
         weights, steps, rule = self.step_weights(), self.inner.inner_steps, self.inner.rule()
         return Plan(self.rate, steps, self.second_order(), weights, rule)
 
-    def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
+    def task_loss(self, task: Episode) -> TaskLoss:
         """Outer loss of one task: mean cross-entropy of the queries after adaptation, or a weighted sum over steps.
 
         Of a meta-batch, sums over the tasks.
@@ -141,10 +141,11 @@ class GradientLearner(EpisodicModule):
         loss, logits, trajectory = self._run(self.problem, task, self.plan())
         if logits.ndim == 2:
             self.after_task(task, trajectory)
-            return loss, [loss, accuracy(logits, task.query_y)]
+            return loss, {"train/loss": loss, "train/accuracy": accuracy(logits, task.query_y)}
         for index, own in enumerate(tasks(task)):
             self.after_task(own, [{name: value[index] for name, value in iterate.items()} for iterate in trajectory])
-        return loss, [loss, len(logits) * accuracy(logits.flatten(0, 1), task.query_y.flatten())]
+        hits = len(logits) * accuracy(logits.flatten(0, 1), task.query_y.flatten())
+        return loss, {"train/loss": loss, "train/accuracy": hits}
 
     def after_task(self, task: Episode, trajectory: Sequence[Params]) -> None:
         """Look at the iterates ``[theta_0, ..., theta_T]`` of a training task; does nothing by default."""

@@ -2,16 +2,17 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from few_shot_nas.algorithms.base import TaskLoss
 from few_shot_nas.algorithms.controller_search import ControllerSearch
 from few_shot_nas.algorithms.maml_enas_settings import ControllerLoop, MetaTest, SharedWeights, check_together
 from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, Scoring
 from few_shot_nas.controllers.policy import TaskPolicy
-from few_shot_nas.episode import Episode, SupportSet
+from few_shot_nas.episode import Episode, SupportSet, tasks
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.baselines import Baseline, Evidence, MovingAverage
 from few_shot_nas.meta.entropy import entropy_bonus, kl_estimate
@@ -20,7 +21,7 @@ from few_shot_nas.meta.gradient_signal import GradientWindow
 from few_shot_nas.meta.promp import promp
 from few_shot_nas.meta.skip_prior import mean_skip_prior_kl
 from few_shot_nas.runtime.checkpoint import KEY
-from few_shot_nas.runtime.gradients import average_buffers, average_gradients, gather_rows, world
+from few_shot_nas.runtime.gradients import average_buffers, gather_rows, world
 from few_shot_nas.search.derivation import Decisions, Derivation
 from few_shot_nas.search.found import Found
 from few_shot_nas.search.phases import two_phases
@@ -30,17 +31,6 @@ from few_shot_nas.seeding import generator
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.stats.statistics import accuracy
 
-WEIGHTS_LOGGED = ("train/loss", "train/accuracy")
-POLICY_LOGGED = (
-    "train/loss",
-    "train/accuracy",
-    "controller/reward",
-    "controller/baseline",
-    "controller/entropy",
-    "controller/entropy_fraction",
-    "controller/inner_reward",
-    "controller/kl_adapt",
-)
 Score = Callable[[Decisions], float]
 #: Decay per meta-step of the mean task embedding.
 EMBEDDING_DECAY = 0.99
@@ -93,7 +83,6 @@ class MAMLENAS(ControllerSearch):
         validation_calls: reward calls in the validations of training, of all ranks.
     """
 
-    logged: ClassVar[tuple[str, ...]] = POLICY_LOGGED
     mean_embedding: Tensor
 
     def __init__(
@@ -160,9 +149,6 @@ class MAMLENAS(ControllerSearch):
         """The mean embedding of the training tasks, for what is not about one task."""
         return self.mean_embedding if self.policy.task_embedding else None
 
-    def _embedding_weight(self) -> float:
-        return max(1 - EMBEDDING_DECAY, 1 / max(self.meta_step - self.shared.warmup_steps, 1))
-
     def draw(self, params: Params, task: Episode, phase: str, count: int) -> list[Decisions]:
         """Sample architectures from the task's stream of this phase, or from that of all tasks."""
         if phase == "inner" and self.policy.share_archs:
@@ -220,13 +206,13 @@ class MAMLENAS(ControllerSearch):
             reward = torch.tensor(self.supernet_children.reward(decisions, task, provider), device=self.device)
         return child.loss, accuracy(child.logits, task.query_y), reward
 
-    def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
+    def task_loss(self, task: Episode) -> TaskLoss:
         """Outer loss of the shared weights plus outer policy loss of the controller; they share no parameter."""
         if self.phase() == "warmup":
             stream = self.task_stream("uniform", task)
             paths = uniform_paths(self.supernet.space, stream, fair=self.shared.strict_fairness)
             loss, query_accuracy = self.supernet_children.mean_loss(task, paths)
-            return loss, [loss, query_accuracy]
+            return loss, {"train/loss": loss, "train/accuracy": query_accuracy}
         first, second = two_phases(task)
         policy, own = self.on_task(task), trainable(self.controller)
         if policy.context is not None:
@@ -267,39 +253,70 @@ class MAMLENAS(ControllerSearch):
         if self.policy.promp_epochs > 1:
             self._rewarded.append(Rewarded(policy, (tried, advantages), (chosen, outer_rewards - baseline)))
         fraction = entropy / max(self.controller.max_entropy(), 1e-12)
-        means = [outer_rewards.mean(), baseline.mean(), entropy, fraction, inner_rewards.mean(), kl]
-        return loss, [weights_loss, query_accuracy, *means]
+        return loss, {
+            "train/loss": weights_loss,
+            "train/accuracy": query_accuracy,
+            "controller/reward": outer_rewards.mean(),
+            "controller/baseline": baseline.mean(),
+            "controller/entropy": entropy,
+            "controller/entropy_fraction": fraction,
+            "controller/inner_reward": inner_rewards.mean(),
+            "controller/kl_adapt": kl,
+        }
 
     # ---- one meta-step ----------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Episode, batch_idx: int) -> None:
-        """One outer update, and with ProMP further ones of the controller on the same rewards."""
-        self.logged = WEIGHTS_LOGGED if self.phase() == "warmup" else POLICY_LOGGED  # type: ignore[misc]
-        old = {name: value.detach().clone() for name, value in trainable(self.controller).items()}
+    def update(self, batch: Episode) -> dict[str, float]:
+        """One outer update; after the warm-up also of the controller, with ProMP several times on the same rewards."""
+        if self.phase() == "warmup":
+            return super().update(batch)
+        before = {name: value.detach().clone() for name, value in trainable(self.controller).items()}
         self._rewarded, self._embeddings = [], []
-        super().training_step(batch, batch_idx)
+        scalars = self.backward_mean(map(self.task_loss, tasks(batch)), len(batch.support_x))
+        self._gradients = self._gradients.add(self._controller_gradient())
+        self.descend_outer()
         for _ in range(self.policy.promp_epochs - 1):
-            if self.logged is POLICY_LOGGED:
-                self._promp_step(old)
+            self._promp_step(before)
+        decay = self.policy.baseline_decay
+        self.reward_average = self.reward_average.updated(scalars["controller/inner_reward"], decay)
+        self.outer_average = self.outer_average.updated(scalars["controller/reward"], decay)
+        self._average_embeddings()
+        return scalars
 
-    def _promp_step(self, old: Params) -> None:
-        optimizer: Any = self.optimizers()
-        optimizer.zero_grad(set_to_none=True)
-        for policy, inner, outer in self._rewarded:
-            loss = promp(
+    def _controller_gradient(self) -> Tensor:
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.controller.parameters()]
+        return torch.cat([gradient.flatten() for gradient in gradients])
+
+    def _promp_step(self, before: Params) -> None:
+        """Descend ProMP's loss of the controller once more, on the rewards of this meta-step.
+
+        Args:
+            before: the parameters that drew the architectures.
+        """
+        losses = (
+            promp(
                 policy.log_probs,
                 trainable(self.controller),
-                old,
+                before,
                 inner,
                 outer,
                 lr=self.policy.controller_inner_lr,
                 clip=self.policy.promp_clip,
                 kl_weight=self.policy.promp_kl_weight,
             )
-            self.manual_backward(loss)
-        average_gradients(self._trained(), len(self._rewarded), torch.zeros(1, device=self.device))
-        super()._check_and_clip()
-        optimizer.step()
+            for policy, inner, outer in self._rewarded
+        )
+        self.backward_mean(((loss, {"controller/promp_loss": loss}) for loss in losses), len(self._rewarded))
+        self.descend_outer()
+
+    def _average_embeddings(self) -> None:
+        """Move the mean task embedding towards the embeddings of this meta-step's tasks, of all ranks."""
+        if not self._embeddings:
+            return
+        steps = self.meta_step + 1 - self.shared.warmup_steps
+        weight = max(1 - EMBEDDING_DECAY, 1 / max(steps, 1))
+        self.mean_embedding.lerp_(torch.stack(self._embeddings).mean(0), weight)
+        average_buffers(self)
 
     # ---- meta-test --------------------------------------------------------------------------------------------------
 
@@ -354,30 +371,10 @@ class MAMLENAS(ControllerSearch):
 
     # ---- what outlives a step ---------------------------------------------------------------------------------------
 
-    def _check_and_clip(self) -> None:
-        if self.logged is not POLICY_LOGGED:
-            return super()._check_and_clip()
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.controller.parameters()]
-        self._gradients = self._gradients.add(torch.cat([g.flatten() for g in gradients]))
-        return super()._check_and_clip()
-
-    def _after_update(self, means: list[float]) -> None:
-        if self.logged is POLICY_LOGGED:
-            outer, inner = (means[POLICY_LOGGED.index(f"controller/{name}")] for name in ("reward", "inner_reward"))
-            self.reward_average = self.reward_average.updated(inner, self.policy.baseline_decay)
-            self.outer_average = self.outer_average.updated(outer, self.policy.baseline_decay)
-        if self._embeddings:
-            self.mean_embedding.lerp_(torch.stack(self._embeddings).mean(0), self._embedding_weight())
-            average_buffers(self)
-        super()._after_update(means)
-
-    def log_row(self, metrics: dict[str, float]) -> None:
-        """Write one row; those of training get the signal-to-noise ratio of the controller's recent meta-gradients."""
-        if "train/loss" in metrics:
-            snr = self._gradients.snr()
-            metrics = metrics if snr is None else {**metrics, "controller/grad_snr": snr}
-            self._gradients = GradientWindow()
-        super().log_row(metrics)
+    def end_window(self) -> dict[str, float]:
+        """Return the signal-to-noise ratio of the controller's meta-gradients since the last row, if there are two."""
+        snr, self._gradients = self._gradients.snr(), GradientWindow()
+        return {**super().end_window(), **({} if snr is None else {"controller/grad_snr": snr})}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the moving averages, the window of meta-gradients and the reward calls of the validations."""

@@ -132,10 +132,10 @@ class MAMLPlusPlus(GradientLearner):
             stacked = torch.stack([seen[name] for seen in by_step])
             self._seen[name] = self._seen[name] + stacked if name in self._seen else stacked
 
-    def training_step(self, batch: Episode, batch_idx: int) -> None:
+    def update(self, batch: Episode) -> dict[str, float]:
         """One outer update; then the running statistics move towards the mean over the tasks of all ranks."""
         self._seen = {}
-        super().training_step(batch, batch_idx)
+        scalars = super().update(batch)
         if self._seen:
             sizes = [value.numel() for value in self._seen.values()]
             flat = torch.cat([value.flatten() for value in self._seen.values()])
@@ -143,6 +143,7 @@ class MAMLPlusPlus(GradientLearner):
             update_statistics(
                 self.net, {n: m.view_as(v) for (n, v), m in zip(self._seen.items(), means, strict=True)}
             )
+        return scalars
 
     # ---- ensemble of the best validations ---------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.base import EpisodicModule, TaskLoss
 from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, Scoring
 from few_shot_nas.algorithms.shared_children import shared_children
 from few_shot_nas.episode import Episode
@@ -68,11 +68,11 @@ class RandomSearch(EpisodicModule):
         stream = generator(self.seed, *words)
         return [self.supernet.space.sample(stream) for _ in range(count)]
 
-    def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
+    def task_loss(self, task: Episode) -> TaskLoss:
         """Outer loss of the shared weights through one uniformly drawn child."""
         paths = uniform_paths(self.supernet.space, self.task_stream("uniform", task), fair=False)
         loss, accuracy = self.supernet_children.mean_loss(task, paths)
-        return loss, [loss, accuracy]
+        return loss, {"train/loss": loss, "train/accuracy": accuracy}
 
     def incumbent(self) -> Decisions:
         """The first of the architectures that will be tried; no reward has been spent on any yet."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.base import EpisodicModule, TaskLoss
 from few_shot_nas.algorithms.linear_head import start_head
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode
@@ -155,7 +155,7 @@ class Reptile(EpisodicModule):
             slots=self.slots(),
         )
 
-    def task_loss(self, task: Episode) -> tuple[Tensor, list[Tensor]]:
+    def task_loss(self, task: Episode) -> TaskLoss:
         """Half the squared distance from phi to W, whose gradient is phi - W; the logged loss is the queries'."""
         images, labels = task.support_x, task.support_y
         if self.train_pool == "all":
@@ -168,8 +168,8 @@ class Reptile(EpisodicModule):
             self._keep(slots)
             logits = query_logits(self.net, task, trajectory[-1], steps - 1, "transductive")
         distance = [(value - trajectory[-1][n].detach()).square().sum() for n, value in trainable(self.net).items()]
-        scalars = [F.cross_entropy(logits, task.query_y), accuracy(logits, task.query_y)]
-        return 0.5 * torch.stack(distance).sum(), scalars
+        loss, hits = F.cross_entropy(logits, task.query_y), accuracy(logits, task.query_y)
+        return 0.5 * torch.stack(distance).sum(), {"train/loss": loss, "train/accuracy": hits}
 
     def task_logits(self, task: Episode) -> dict[str, Tensor]:
         """Query logits after training on the support set, for every bn_mode; mini-batches depend on the task alone."""
@@ -186,11 +186,12 @@ class Reptile(EpisodicModule):
         """Plain gradient descent with rate epsilon on phi - W."""
         return torch.optim.SGD(groups, lr=self.outer.outer_lr, weight_decay=self.outer.weight_decay)
 
-    def training_step(self, batch: Episode, batch_idx: int) -> None:
+    def update(self, batch: Episode) -> dict[str, float]:
         """One outer update; then the ranks agree on the slots."""
-        super().training_step(batch, batch_idx)
+        scalars = super().update(batch)
         if world()[1] > 1:
             self._keep(self._averaged(self.slots()))
+        return scalars
 
     @staticmethod
     def _averaged(slots: Slots) -> Slots:

@@ -145,7 +145,7 @@ class Controller(nn.Module, ABC):
             yield log_p, choice
             state = self._take(step, choice, state)
 
-    def marginals(self, generator: torch.Generator, paths: int) -> list[Tensor]:
+    def marginals(self, generator: torch.Generator, paths: int, context: Tensor | None = None) -> list[Tensor]:
         """Estimate the probability of each choice of each decision, whatever the choices before it.
 
         The mean, over sampled architectures, of the distributions met on the way: unbiased, with less variance than
@@ -154,16 +154,17 @@ class Controller(nn.Module, ABC):
         Args:
             generator: the only source of randomness.
             paths: architectures that are sampled.
+            context: as in :meth:`forward`.
 
         Returns:
             One ``[size]`` per decision; each sums to 1.
 
         Raises:
-            ValueError: for a policy that needs the embedding of a task.
+            ValueError: if ``context`` does not fit.
         """
-        self._check_context(None)
+        self._check_context(context)
         with torch.no_grad():
-            sampled = [[log_p.exp()[0] for log_p, _ in self._path(None, generator, None)] for _ in range(paths)]
+            sampled = [[log_p.exp()[0] for log_p, _ in self._path(None, generator, context)] for _ in range(paths)]
         return [torch.stack(met).mean(dim=0) for met in zip(*sampled, strict=True)]
 
     def _check(self, decisions: Tensor) -> None:

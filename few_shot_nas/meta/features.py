@@ -1,14 +1,14 @@
 """Features of the two halves of a task, under each way of normalising them."""
 
+from functools import partial
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from few_shot_nas.episode import Episode, SupportSet
 from few_shot_nas.forward_context import forward_context
+from few_shot_nas.meta.bn_mode import check_bn_mode, run_queries
 from few_shot_nas.meta.functional import full_precision
-from few_shot_nas.meta.outer_loss import check_bn_mode
 
 
 def extract(
@@ -45,16 +45,11 @@ def query_features(net: nn.Module, task: Episode, bn_mode: str, **inputs: Any) -
     Args:
         net: the network.
         task: one task, without the meta-batch axis.
-        bn_mode: what normalises them, as in :func:`few_shot_nas.meta.outer_loss.query_logits`.
+        bn_mode: what normalises them, see :func:`few_shot_nas.meta.bn_mode.run_queries`.
         **inputs: further keyword inputs of the network.
 
     Raises:
         InputError: for another ``bn_mode``, or ``running`` where the network keeps no running statistics.
     """
     check_bn_mode(net, bn_mode)
-    if bn_mode == "transductive":
-        return extract(net, task.query_x, **inputs)
-    if bn_mode == "running":
-        return extract(net, task.query_x, running=True, **inputs)
-    rows = task.support_x.shape[0]
-    return extract(net, torch.cat([task.support_x, task.query_x]), stat_rows=rows, **inputs)[rows:]
+    return run_queries(partial(extract, net, **inputs), task.support_x, task.query_x, bn_mode)

@@ -1,6 +1,7 @@
 """The outer loss of one task: what the query set says about the adapted parameters."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,35 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from few_shot_nas.episode import Episode, SupportSet
-from few_shot_nas.errors import InputError
+from few_shot_nas.meta.bn_mode import BN_MODES, check_bn_mode, run_queries
 from few_shot_nas.meta.functional import Params, call
-
-#: The ways of normalising queries that every network has and every learner scores.
-BN_MODES = ("transductive", "support")
-#: Why a mode may be missing, for the error.
-_HINTS = {
-    "running": "; only flat pre-training and per_step_statistics keep running statistics",
-    "per_query": "; only per_query_bn scores it",
-}
-
-
-def bn_modes(net: nn.Module, *, per_query: bool = False) -> tuple[str, ...]:
-    """Return the bn_modes that ``net`` has: ``BN_MODES``, and ``running`` if a layer of it keeps running statistics.
-
-    Args:
-        net: the network.
-        per_query: count ``per_query`` too, which any network has but which costs a pass per query.
-    """
-    keeps = any(getattr(module, "keeps_running_statistics", False) for module in net.modules())
-    return (*BN_MODES, *(["running"] if keeps else []), *(["per_query"] if per_query else []))
-
-
-def check_bn_mode(net: nn.Module, bn_mode: str, *, per_query: bool = False) -> None:
-    """Raise InputError if ``bn_mode`` is not among :func:`bn_modes`."""
-    modes = bn_modes(net, per_query=per_query)
-    if bn_mode not in modes:
-        hint = _HINTS.get(bn_mode, "")
-        raise InputError(f"bn_mode={bn_mode}: {type(net).__name__} has {', '.join(modes)} here{hint}")
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -77,11 +51,7 @@ def query_logits(net: nn.Module, task: Episode, params: Params, step: int, bn_mo
             :func:`few_shot_nas.meta.functional.call`).
         params: the adapted parameters.
         step: index of the inner step whose per-step statistics apply (the last one taken).
-        bn_mode: which images give the batch statistics that normalise the queries. ``transductive``: the queries
-            themselves, so a query's score depends on the others (Finn's, MAML++'s and T-NAS's protocol). ``support``:
-            the support set alone, so each query is judged on its own. ``per_query``: the support set and this one
-            query, a pass per query (Reptile's non-transductive protocol). ``running``: no images; the statistics
-            of training do, in networks that keep them.
+        bn_mode: what normalises the queries, see :func:`few_shot_nas.meta.bn_mode.run_queries`.
         **inputs: further keyword inputs of the network.
 
     Returns:
@@ -90,18 +60,10 @@ def query_logits(net: nn.Module, task: Episode, params: Params, step: int, bn_mo
     Raises:
         InputError: for another ``bn_mode``, or ``running`` where the network keeps no running statistics.
     """
-    if bn_mode == "transductive":
-        return call(net, params, task.query_x, step=step, **inputs)
-    if bn_mode == "support":
-        rows = task.support_x.shape[-4]
-        images = torch.cat([task.support_x, task.query_x], -4)
-        return call(net, params, images, step=step, stat_rows=rows, **inputs)[..., rows:, :]
-    check_bn_mode(net, bn_mode, per_query=True)  # the two above are every network's
-    if bn_mode == "running":
-        return call(net, params, task.query_x, step=step, running=True, **inputs)
-    queries = task.query_x.split(1, -4)
-    batches = (torch.cat([task.support_x, query], -4) for query in queries)
-    return torch.stack([call(net, params, batch, step=step, **inputs)[..., -1, :] for batch in batches], -2)
+    if bn_mode not in BN_MODES:  # those are every network's
+        check_bn_mode(net, bn_mode, per_query=True)
+    run = partial(call, net, params, step=step, **inputs)
+    return run_queries(run, task.support_x, task.query_x, bn_mode)
 
 
 def multi_step_weights(num_steps: int, meta_step: int, until: int) -> list[float] | None:

@@ -6,19 +6,21 @@ they are, and the outer loop trains them by the query loss through the head (as 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from few_shot_nas.episode import Episode, SupportSet
-from few_shot_nas.meta.features import query_features, support_features
-from few_shot_nas.meta.functional import Params
+from few_shot_nas.meta.bn_mode import check_bn_mode, run_queries
+from few_shot_nas.meta.features import extract, support_features
+from few_shot_nas.meta.functional import Params, call
 from few_shot_nas.meta.heads import Head
 from few_shot_nas.meta.inner_loop import adapt
 from few_shot_nas.meta.inner_optimizer import InnerRule
 from few_shot_nas.meta.metric import ways
-from few_shot_nas.meta.outer_loss import query_logits, support_loss
+from few_shot_nas.meta.outer_loss import support_loss
 from few_shot_nas.search.derivation import Decisions
 from few_shot_nas.search.rewards import Reward, SupportReward, check_shots
 from few_shot_nas.spaces.genotype import Genotype
@@ -129,30 +131,54 @@ class Children:
             rule=self.inner.rule(),
         )[-1]
 
-    def logits(self, task: Episode, genotype: Genotype, weights: Params, *, training: bool, mode: str) -> Tensor:
-        """Return the query logits ``[Q, N]`` of a child with the fast weights ``weights`` in one bn_mode."""
+    def logits(
+        self,
+        support: Episode | SupportSet,
+        images: Tensor,
+        genotype: Genotype,
+        weights: Params,
+        *,
+        training: bool,
+        bn_mode: str,
+    ) -> Tensor:
+        """Classify ``images [B, C, H, W]`` by a child with the fast weights ``weights``: ``[B, N]``.
+
+        The one road from a child to its logits: losses, rewards and scores all take it.
+
+        Args:
+            support: what the child was adapted to; a closed-form head is fitted to it here.
+            images: the images to classify.
+            genotype: the architecture.
+            weights: what :meth:`adapted` returned for it.
+            training: whether it took the training's number of inner steps or the evaluation's.
+            bn_mode: what normalises the images, see :func:`few_shot_nas.meta.bn_mode.run_queries`.
+        """
+        check_bn_mode(self.supernet, bn_mode)
         if self.head is not None:
-            features = support_features(self.supernet, task, running=mode == "running", genotype=genotype)
-            queries = query_features(self.supernet, task, mode, genotype=genotype)
-            return self.head.logits(features, task.support_y, queries, ways(task.support_y))
+            extracted = partial(extract, self.supernet, genotype=genotype)
+            features = extracted(support.support_x, running=bn_mode == "running")
+            queries = run_queries(extracted, support.support_x, images, bn_mode)
+            return self.head.logits(features, support.support_y, queries, ways(support.support_y))
         last = max(self.inner.steps(training) - 1, 0)
-        return query_logits(self.supernet, task, weights, last, mode, genotype=genotype)
+        run = partial(call, self.supernet, weights, step=last, genotype=genotype)
+        return run_queries(run, support.support_x, images, bn_mode)
 
     def predict(self, support: SupportSet, images: Tensor, genotype: Genotype) -> Tensor:
         """Adapt a child to a support set and classify ``images [B, C, H, W]`` by their own batch statistics."""
         weights = self.adapted(support, genotype, training=True, second_order=False)
-        task = Episode(*support[:2], images, support.support_y)
-        return self.logits(task, genotype, weights, training=True, mode="transductive")
+        return self.logits(support, images, genotype, weights, training=True, bn_mode="transductive")
 
     def evaluated(self, task: Episode, genotype: Genotype, modes: Sequence[str]) -> dict[str, Tensor]:
         """Adapt a child as in evaluation and return its query logits ``[Q, N]`` for every bn_mode of ``modes``."""
         weights = self.adapted(task, genotype, training=False, second_order=False)
-        return {mode: self.logits(task, genotype, weights, training=False, mode=mode) for mode in modes}
+        return {
+            mode: self.logits(task, task.query_x, genotype, weights, training=False, bn_mode=mode) for mode in modes
+        }
 
     def trained(self, task: Episode, genotype: Genotype) -> TrainedChild:
         """Adapt a child to one training task and take the outer loss of its queries, differentiable."""
         weights = self.adapted(task, genotype, training=True, second_order=not self.inner.first_order)
-        logits = self.logits(task, genotype, weights, training=True, mode="transductive")
+        logits = self.logits(task, task.query_x, genotype, weights, training=True, bn_mode="transductive")
         return TrainedChild(self.outer_loss(logits, task.query_y), logits, weights)
 
     def mean_loss(self, task: Episode, architectures: Sequence[Decisions]) -> tuple[Tensor, Tensor]:

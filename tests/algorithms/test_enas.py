@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from few_shot_nas.algorithms.enas import ENAS, POLICY_LOGGED, ENASLoop
+from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.enas import ENAS, ENASLoop
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
+from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.skip_prior import skip_prior_kl
 from few_shot_nas.runtime.choices_csv import ChoicesCSV
@@ -93,20 +95,23 @@ def test_a_step_averages_its_samples_and_the_first_one_takes_the_others_as_basel
         loss, scalars = search.task_loss(make_task())
         expected = -(torch.tensor(advantages).double() * log_p).sum() / 3
         torch.testing.assert_close(loss, expected, rtol=0, atol=1e-6)
-        assert float(scalars[1]) == pytest.approx(0.5) and len(scalars) == len(POLICY_LOGGED)
+        assert float(scalars["controller/reward"]) == pytest.approx(0.5)
+        assert set(scalars) == {f"controller/{name}" for name in ("policy_loss", "reward", "baseline", "entropy")}
 
 
-def test_the_baseline_is_a_moving_average_of_earlier_steps():
+def test_the_baseline_is_a_moving_average_of_earlier_steps(monkeypatch):
     search = make_search(baseline_decay=0.9, entropy_weight=0.1)
-    search.logged = POLICY_LOGGED
-    expected = None
+    scalars = {}
+    monkeypatch.setattr(EpisodicModule, "update", lambda self, batch: scalars)
+    search.meta_step, expected = 1, None
     for reward, entropy in ((0.5, 2.0), (0.7, 1.0), (0.1, 1.5)):
-        search._after_update([0.0, reward, 0.0, entropy])
+        scalars = {"controller/reward": reward, "controller/entropy": entropy}
+        assert search.update(None) is scalars
         returned = reward + 0.1 * entropy
         expected = returned if expected is None else 0.9 * expected + 0.1 * returned
         assert search.baseline == pytest.approx(expected)
-    search.logged = ENAS.logged
-    search._after_update([3.0, 0.9])
+    search.meta_step, scalars = 2, {"train/loss": 3.0, "train/accuracy": 0.9}
+    search.update(None)
     assert search.baseline == pytest.approx(expected)
 
 
@@ -199,19 +204,14 @@ def test_the_controller_finds_the_best_arm_of_an_additive_bandit(monkeypatch):
             + 0.05 * float(torch.randn((), generator=noise)),
         )
         group = search.parameter_groups()[1]
-        optimizer = torch.optim.Adam([{**group, "lr": 1e-2}])
+        optimizer = torch.optim.Adam([{**group, "lr": 1e-2, "base_lr": 1e-2}])
+        monkeypatch.setattr(search, "optimizers", lambda optimizer=optimizer: optimizer)
+        monkeypatch.setattr(search, "manual_backward", lambda loss: loss.backward())
         task = make_task()
+        batch = Episode(*(torch.stack([field] * 4) for field in task[:4]), torch.arange(4))
         for step in range(60):
             search.meta_step = 2 * step + 1
-            search.logged = POLICY_LOGGED
-            optimizer.zero_grad()
-            means = torch.zeros(4)
-            for task_id in range(4):
-                loss, scalars = search.task_loss(task._replace(task_id=torch.tensor(task_id)))
-                (loss / 4).backward()
-                means += torch.stack([scalar.detach().float() for scalar in scalars]) / 4
-            optimizer.step()
-            search._after_update(means.tolist())
+            search.update(batch)
         assert search.incumbent() == best, seed
         assert float(search.controller.log_prob(torch.tensor(best)).detach().exp()) > 0.2  # it began at 0.04
 
@@ -245,8 +245,9 @@ def test_every_validation_records_what_the_alarm_is_judged_by(monkeypatch):
 def test_rows_of_training_record_the_policy_and_no_others_do(tmp_path):
     search = make_search(cells=3)
     search._trainer = SimpleNamespace(loggers=[ChoicesCSV(tmp_path / "choices.csv")])
-    for search.meta_step, row in ((1, {"val/accuracy": 0.5}), (2, {"train/seconds": 1.0}), (4, {"train/seconds": 1.0})):
-        search.log_row(row)
+    search.trainer.loggers[0].log_metrics({"val/accuracy": 0.5}, step=1)
+    for search.meta_step in (2, 4):
+        assert search.end_window() == {}
     head, *lines = (tmp_path / "choices.csv").read_text().splitlines()
     sizes = [len(decision.choices) for decision in search.supernet.space.decisions]
     assert len(head.split(",")) == 1 + sum(sizes) and [line.split(",")[0] for line in lines] == ["2", "4"]

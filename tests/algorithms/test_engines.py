@@ -65,7 +65,7 @@ def meta_gradient(module, batch):
     for part in parts:
         loss, found = module.task_loss(part)
         loss.backward()
-        scalars = scalars + torch.stack([value.detach() for value in found]) / count
+        scalars = scalars + torch.stack([value.detach() for value in found.values()]) / count
     grads = {n: torch.zeros_like(p) if p.grad is None else p.grad / count for n, p in module.named_parameters()}
     return grads, scalars
 

@@ -50,7 +50,7 @@ def run(cache: str, out: str, name: str, variant: str) -> None:
     net = MODELS[algorithm.default_model](3, 1, 28, **fixtures.SMALL.get(algorithm.default_model, {}))
     module = algorithm(net.double(), outer=OuterLoop(max_meta_steps=1), seed=3, **INNER[variant]).double()
     seen, start, parts = {}, {}, []
-    check, task_loss = module._check_and_clip, module.task_loss
+    check, task_loss = module.clip_gradient, module.task_loss
 
     def keep_gradients():
         seen.update({key: None if p.grad is None else p.grad.clone() for key, p in module.named_parameters()})
@@ -61,7 +61,7 @@ def run(cache: str, out: str, name: str, variant: str) -> None:
         parts.append(tuple(part))
         return task_loss(part)
 
-    module._check_and_clip, module.task_loss = keep_gradients, keep_part
+    module.clip_gradient, module.task_loss = keep_gradients, keep_part
     trainer = pl.Trainer(
         accelerator="cpu", devices=ranks, strategy=NAME if ranks > 1 else "auto", max_epochs=-1, inference_mode=False,
         use_distributed_sampler=False, reload_dataloaders_every_n_epochs=1, logger=False, enable_checkpointing=False,

@@ -12,6 +12,7 @@ from few_shot_nas.algorithms.maml_enas_settings import (
     SharedWeights,
 )
 from few_shot_nas.algorithms.settings import Scoring
+from few_shot_nas.episode import tasks
 from few_shot_nas.runtime.checkpoint import load_checkpoint
 from few_shot_nas.search.derivation import Derivation
 from few_shot_nas.spaces.genotype import Genotype
@@ -221,6 +222,17 @@ def test_a_search_by_rewards_lets_candidates_compete_and_counts_every_reward(
     assert module.derivation.derive_candidates == 2
     assert parts["reward_calls"] == parts["reward_calls_search"] + parts["reward_calls_derive"]
     assert parts["reward_calls_search"] > 0 and parts["reward_calls_derive"] in (3, 6)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_search_trains_its_weights_by_smoothed_labels(name, make_module, make_data):
+    losses = []
+    for share in (0.0, 0.5):
+        module = make_module(name)
+        object.__setattr__(module.outer, "label_smoothing", share)
+        (task,) = tasks(make_data().episode("train", [0]))
+        losses.append(float(module.task_loss(task)[1]["train/loss"].detach()))
+    assert abs(losses[1] - losses[0]) > 1e-3
 
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in SEARCHES])

@@ -7,7 +7,7 @@ from torch.func import functional_call, grad, jvp, vmap
 from few_shot_nas.errors import InputError
 from few_shot_nas.forward_context import forward_context
 from few_shot_nas.meta.functional import call
-from few_shot_nas.meta.outer_loss import bn_modes
+from few_shot_nas.meta.bn_mode import bn_modes
 from few_shot_nas.nn.norm import (
     BatchNorm2d,
     PerStepBatchNorm2d,

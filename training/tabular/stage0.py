@@ -130,7 +130,9 @@ def linear_entries(module: Any, task: "Episode", bn_mode: str) -> "Entries":
         genotype = module.supernet.space.decode(decisions)
         with torch.no_grad():
             params = module.supernet_children.adapted(task, genotype, training=False, second_order=False)
-            logits = module.supernet_children.logits(task, genotype, params, training=False, mode=bn_mode)
+            logits = module.supernet_children.logits(
+                task, task.query_x, genotype, params, training=False, bn_mode=bn_mode
+            )
         found.append(accuracy(logits, task.query_y))
         losses.append(F.cross_entropy(logits, task.query_y))
     return Entries(Scores(torch.stack(found), torch.stack(losses)), None)

@@ -63,7 +63,9 @@ def test_the_linear_head_is_the_child_of_the_search() -> None:
     task = next(tasks(episode))
     genotype = parts.net.space.decode((1, 2))
     params = parts.module.supernet_children.adapted(task, genotype, training=False, second_order=False)
-    logits = parts.module.supernet_children.logits(task, genotype, params, training=False, mode="transductive")
+    logits = parts.module.supernet_children.logits(
+        task, task.query_x, genotype, params, training=False, bn_mode="transductive"
+    )
     loss = torch.nn.functional.cross_entropy(logits, task.query_y)
     assert table.loss[7, 0, 0] == pytest.approx(loss.item(), rel=1e-5)
 
