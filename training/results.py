@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import nn
 
 import few_shot_nas
-from few_shot_nas.models.cost import count_macs, count_parameters
+from few_shot_nas.nn.cost import count_macs, count_parameters
 from few_shot_nas.report import Run, results_table
 from few_shot_nas.spaces.supernet import DerivedNetwork, Supernet
 from few_shot_nas.stats.statistics import mean_ci

@@ -1,5 +1,7 @@
 """The initial weights of all networks that are written here."""
 
+from typing import Literal
+
 from torch import nn
 
 
@@ -12,5 +14,22 @@ def xavier_init(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def kaiming_init(net: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:
+    """Draw the weights of all convolutions and linear layers from Kaiming's normal law and set their biases to 0.
+
+    For ReLUs: the standard deviation is ``sqrt(2 / fan)``. He et al., ICCV 2015, arXiv:1502.01852, equations 10 and 14.
+    Normalisation layers keep their scales and shifts. Uses the global generator.
+
+    Args:
+        net: changed in place.
+        mode: whether the variance of activations (``fan_in``) or of gradients (``fan_out``) is kept.
+    """
+    for module in net.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

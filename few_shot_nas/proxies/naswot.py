@@ -1,14 +1,12 @@
 """NASWOT: how differently a network's ReLUs treat the images of a batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from few_shot_nas.kernels.activation_codes import activation_codes
-from few_shot_nas.seeding import derived_seed
-from few_shot_nas.spaces.genotype import Genotype
-from few_shot_nas.spaces.supernet import DerivedNetwork
+from few_shot_nas.proxies.proxy import Proxy, Task
 
 #: Added to the diagonal: two images with the same code give a low score instead of minus infinity.
 _JITTER = 1e-6
@@ -36,26 +34,9 @@ def naswot(forward: Callable[[Tensor], Tensor], images: Tensor) -> float:
     return float(torch.linalg.slogdet(kernel).logabsdet)
 
 
-def untrained_naswot(genotype: Genotype, supports: Sequence[Tensor], seed: int) -> float:
-    """Mean of :func:`naswot` over support sets, each with a freshly initialised network of one architecture.
+def of_support(net: nn.Module, task: Task) -> float:
+    """:func:`naswot` of the support images."""
+    return naswot(net, task.support_x)
 
-    A support set starts all architectures from the same seed, so that what they share (a stem) starts equal.
 
-    Args:
-        genotype: the architecture; no weights of a supernet are used.
-        supports: images ``[S, C, H, W]`` of each support set.
-        seed: of the initial weights.
-
-    Raises:
-        ValueError: if there is no support set, or the network has no ReLU.
-    """
-    if not supports:
-        raise ValueError("untrained_naswot() needs a support set")
-    scores = []
-    for number, images in enumerate(supports):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived_seed(seed, "naswot", number))
-            # One way: the head has no ReLU.
-            net = DerivedNetwork(1, images.shape[1], images.shape[-1], genotype)
-        scores.append(naswot(net.to(images).features, images))
-    return sum(scores) / len(scores)
+NASWOT = Proxy(of_support)

@@ -13,8 +13,9 @@ import numpy as np
 from few_shot_nas.errors import InputError
 from few_shot_nas.tabular.array_file import read_arrays, write_arrays
 
-#: The letter of the arm that each method is.
-LETTERS = {"alphas": "H", "meta_alphas": "H", "naswot": "I"}
+#: The letter of the arm that a method is; every other method is a proxy.
+LETTERS = {"alphas": "H", "meta_alphas": "H"}
+PROXY_LETTER = "I"
 #: Facts that choices and the table that scores them must share.
 SAME = (
     "data_class", "split", "seed", "tasks", "replicates", "n_way", "k_shot", "n_query", "head", "bn_mode", "precision",
@@ -40,7 +41,8 @@ class Choices:
     @property
     def arm(self) -> str:
         """Name of the arm."""
-        return f"{LETTERS[self.facts['method']]}_{self.facts['method']}"
+        method = self.facts["method"]
+        return f"{LETTERS.get(method, PROXY_LETTER)}_{method}"
 
     def save(self, path: Path) -> None:
         """Write the choices, whole or not at all."""

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.func import functional_call, grad, jvp
 
 from few_shot_nas.models import MODELS
-from few_shot_nas.models.cost import count_macs
+from few_shot_nas.nn.cost import count_macs
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.supernet import Supernet
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.models.conv4 import Conv4
-from few_shot_nas.models.cost import count_parameters
+from few_shot_nas.nn.cost import count_parameters
 
 
 def test_parameter_counts_are_the_published_ones():

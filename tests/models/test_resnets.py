@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.models.cost import count_parameters
+from few_shot_nas.nn.cost import count_parameters
 from few_shot_nas.models.resnet12 import ResNet12
 from few_shot_nas.models.resnet_classifier import ResNetClassifier
 from few_shot_nas.nn.norm import BatchNorm2d

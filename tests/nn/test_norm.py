@@ -12,6 +12,7 @@ from few_shot_nas.nn.norm import (
     BatchNorm2d,
     PerStepBatchNorm2d,
     RunningBatchNorm2d,
+    group_normalised,
     keep_running_statistics,
     make_per_step,
     norm_parameters,
@@ -253,3 +254,21 @@ def test_a_forward_pass_writes_nothing(norm, x):
 def test_a_network_without_batch_norm_is_refused():
     with pytest.raises(InputError, match="Linear has no BatchNorm2d"):
         make_per_step(torch.nn.Linear(2, 2), 2, statistics=True, affine=False)
+
+
+def test_group_normalisation_takes_the_place_of_batch_normalisation_in_a_copy(x):
+    layers = [BatchNorm2d(3), torch.nn.Conv2d(3, 8, 1), BatchNorm2d(8, affine=False), torch.nn.Conv2d(8, 6, 1)]
+    net = torch.nn.Sequential(*layers, torch.nn.Sequential(BatchNorm2d(6))).double()
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([0.5, 1.5, -2.0]))
+    before, kinds = net(x), [type(module) for module in net.modules()]
+    grouped = group_normalised(net, groups=4)
+    assert [type(module) for module in net.modules()] == kinds and torch.equal(net(x), before)
+    norms = [module for module in grouped.modules() if isinstance(module, torch.nn.GroupNorm)]
+    assert [(norm.num_groups, norm.num_channels) for norm in norms] == [(3, 3), (4, 8), (2, 6)]
+    assert torch.equal(norms[0].weight, net[0].weight)
+    # An image's output does not depend on the others, and the original shares no memory with the copy.
+    torch.testing.assert_close(grouped(x)[1:2], grouped(x[1:2]))
+    with torch.no_grad():
+        norms[0].weight.zero_()
+    assert torch.equal(net(x), before)

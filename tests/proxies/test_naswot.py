@@ -7,10 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from few_shot_nas.proxies.naswot import naswot, untrained_naswot
-from few_shot_nas.seeding import derived_seed
-from few_shot_nas.spaces.chain import Chain
-from few_shot_nas.spaces.supernet import DerivedNetwork
+from few_shot_nas.proxies.naswot import naswot
 
 IMAGES = torch.randn(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.double)
 
@@ -43,20 +40,3 @@ def test_nothing_is_differentiated_and_a_network_without_relus_is_refused():
     assert all(parameter.grad is None for parameter in first.parameters())
     with pytest.raises(ValueError, match="ReLU"):
         naswot(first, IMAGES)
-
-
-def test_the_untrained_score_is_the_mean_over_support_sets_with_fresh_networks():
-    genotype = Chain(channels=3, cells=2).decode((0, 3))
-    supports = list(torch.randn(2, 6, 1, 16, 16, generator=torch.Generator().manual_seed(1)))
-    before = torch.random.get_rng_state()
-    found = untrained_naswot(genotype, supports, seed=4)
-    assert torch.equal(torch.random.get_rng_state(), before)
-    expected = []
-    for number, images in enumerate(supports):
-        torch.manual_seed(derived_seed(4, "naswot", number))
-        expected.append(naswot(DerivedNetwork(1, 1, 16, genotype), images))
-    torch.random.set_rng_state(before)
-    assert expected[0] != expected[1] and found == pytest.approx(sum(expected) / 2, abs=1e-12)
-    assert untrained_naswot(genotype, supports, seed=4) == found != untrained_naswot(genotype, supports, seed=5)
-    with pytest.raises(ValueError, match="needs a support set"):
-        untrained_naswot(genotype, [], seed=4)

@@ -10,7 +10,7 @@ import math
 import pytest
 import torch
 
-from few_shot_nas.models.cost import count_macs, count_parameters
+from few_shot_nas.nn.cost import count_macs, count_parameters
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.cell_space import CellSpace
 from few_shot_nas.spaces.chain import Chain

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.models.conv4 import Conv4
-from few_shot_nas.models.cost import count_parameters
+from few_shot_nas.nn.cost import count_parameters
 from few_shot_nas.spaces.conv4_chain import Conv4Chain
 from few_shot_nas.spaces.darts import Darts
 from few_shot_nas.spaces.enas_macro import EnasMacro, pools_after

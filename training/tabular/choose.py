@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.registry import lookup
 from training.exits import OneLineParser, guarded
 from training.tabular.stage0 import Filler, add_task_flags, opened
 
@@ -111,36 +112,44 @@ def by_alphas(own: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
     return np.array(choices, np.int64), facts
 
 
-def by_naswot(own: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
-    """I: the architecture with the highest mean proxy at initialisation over support sets of training tasks.
+def by_proxy(own: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
+    """I: the architecture with the best mean of a proxy at initialisation over training tasks.
 
     Raises:
-        InputError: if there is no support set.
+        InputError: if there is no training task, or the proxy is not defined for the space.
     """
     import numpy as np
 
-    from few_shot_nas.proxies.naswot import untrained_naswot
+    from few_shot_nas.proxies.untrained import untrained_score
     from few_shot_nas.runtime.count_progress import CountProgress
 
     if own.proxy_tasks < 1:
         raise InputError(f"--proxy_tasks={own.proxy_tasks}: must be at least 1")
-    training = counted("support sets", filler.of_split("train"), range(own.proxy_tasks))
-    supports = [replicates[0].support_x for replicates in training]
+    training = counted("training tasks", filler.of_split("train"), range(own.proxy_tasks))
+    tasks = [replicates[0] for replicates in training]
     space, scores = filler.supernet.space, []
     with CountProgress("architectures", space.size()) as progress:
         for decisions in space.enumerate():
-            scores.append(untrained_naswot(space.decode(decisions), supports, filler.seed))
+            scores.append(untrained_score(own.method, space.decode(decisions), tasks, filler.seed))
             progress.update(len(scores))
     best = int(np.argmax(scores))
-    facts = {"proxy_tasks": own.proxy_tasks, "passes_before": space.size() * len(supports), "passes_per_task": 0}
+    facts = {"proxy_tasks": own.proxy_tasks, "passes_before": space.size() * len(tasks), "passes_per_task": 0}
     return np.full((own.tasks, own.replicates), best, np.int64), {**facts, "scores": scores}
 
 
-METHODS: "dict[str, Callable[[Namespace, Filler], tuple[np.ndarray, Facts]]]" = {
-    "alphas": by_alphas,
-    "meta_alphas": by_alphas,
-    "naswot": by_naswot,
-}
+Method = Callable[[Namespace, Filler], "tuple[np.ndarray, Facts]"]
+METHODS: dict[str, Method] = {"alphas": by_alphas, "meta_alphas": by_alphas}
+
+
+def method_named(name: str) -> Method:
+    """Return the way of choosing of that name: one of ``METHODS``, or a proxy.
+
+    Raises:
+        InputError: if there is none.
+    """
+    from few_shot_nas.proxies import PROXIES
+
+    return lookup({**dict.fromkeys(PROXIES, by_proxy), **METHODS}, name, "--method")
 
 
 def choose(own: Namespace, overrides: Sequence[str], command: str) -> None:
@@ -151,6 +160,7 @@ def choose(own: Namespace, overrides: Sequence[str], command: str) -> None:
     """
     if own.meta_steps < 1 or not own.meta_lr > 0:
         raise InputError(f"--meta_steps={own.meta_steps}, --meta_lr={own.meta_lr:g}: needed are at least 1 and above 0")
+    method = method_named(own.method)
     filler, facts = opened(own, overrides)
 
     from few_shot_nas.tabular.choices import Choices, check_same_tasks
@@ -163,7 +173,7 @@ def choose(own: Namespace, overrides: Sequence[str], command: str) -> None:
         check_same_tasks(path, facts, load_table(table, complete=False).facts)
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    choices, own_facts = METHODS[own.method](own, filler)
+    choices, own_facts = method(own, filler)
     facts = {**facts, "method": own.method, "label_free": True, **own_facts, "command": command}
     facts |= {"wall_seconds": time.monotonic() - started, "versions": results.versions()}
     Choices(choices, facts).save(path)
@@ -181,12 +191,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.set_defaults(head="prototype", bf16=False)
     add_task_flags(parser)
     add = parser.add_argument
-    add("--method", choices=tuple(METHODS), required=True, help="how to choose: alphas by gradient, or a proxy")
+    add("--method", required=True, help=f"how to choose: {', '.join(METHODS)} by gradient, or the name of a proxy")
     add("--steps", type=int, default=5, help="gradient steps of the alphas on a support set")
     add("--rate", type=float, help=f"their step size; default the best of {RATES} on {RATE_TASKS} training tasks")
     add("--meta_steps", type=int, default=100, help=f"outer steps of {META_BATCH} training tasks of meta_alphas")
     add("--meta_lr", type=float, default=0.05, help="rate of Adam in these")
-    add("--proxy_tasks", type=int, default=10, help="training tasks whose support sets rank the architectures")
+    add("--proxy_tasks", type=int, default=10, help="training tasks on which a proxy ranks the architectures")
     own, rest = parser.parse_known_args(words)
     command = shlex.join(["python", "training/tabular/choose.py", *words])
     return guarded(lambda: choose(own, rest, command))

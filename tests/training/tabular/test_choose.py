@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from few_shot_nas.episode import tasks
-from few_shot_nas.proxies.naswot import untrained_naswot
+from few_shot_nas.proxies.untrained import untrained_score
 from few_shot_nas.report import load_run
 from few_shot_nas.tabular.alphas import AlphaLoop, adapted, choice_accuracy, likeliest, meta_learned, neutral_alphas
 from few_shot_nas.tabular.choices import load_choices
@@ -81,20 +81,21 @@ def test_meta_alphas_start_from_what_other_training_tasks_taught(filler: stage0.
     assert load_choices(Path("s/stage0/choices_meta_alphas_val.npz")).choices.tobytes() == before
 
 
-def test_the_proxy_chooses_one_architecture_and_becomes_an_arm(filler: stage0.Filler) -> None:
+@pytest.mark.parametrize("proxy", ["naswot", "ntk_condition"])
+def test_a_proxy_chooses_one_architecture_and_becomes_an_arm(filler: stage0.Filler, proxy: str) -> None:
     for split in ("train", "val"):
         assert stage0.main([*TASKS, f"--split={split}"]) == 0
-    assert choose.main([*TASKS, "--method=naswot", "--proxy_tasks=2"]) == 0
-    found = load_choices(Path("s/stage0/choices_naswot_val.npz"))
+    assert choose.main([*TASKS, f"--method={proxy}", "--proxy_tasks=2"]) == 0
+    found = load_choices(Path(f"s/stage0/choices_{proxy}_val.npz"))
     training, space = filler.of_split("train"), filler.supernet.space
-    supports = [next(tasks(training.episode(task_id)[0])).support_x for task_id in range(2)]
-    scores = [untrained_naswot(space.decode(decisions), supports, 0) for decisions in space.enumerate()]
+    learned = [next(tasks(training.episode(task_id)[0])) for task_id in range(2)]
+    scores = [untrained_score(proxy, space.decode(decisions), learned, 0) for decisions in space.enumerate()]
     assert found.choices.shape == (4, 2) and set(found.choices.flatten()) == {int(np.argmax(scores))}
     assert (found.facts["passes_before"], found.facts["passes_per_task"]) == (50, 0)
     tables = ["--train_table=s/stage0/table_train.npz", "--test_table=s/stage0/table_val.npz", "--output=out"]
-    assert arms.main([*tables, "--arms=A", "--seeds=0", "--choices=s/stage0/choices_naswot_val.npz"]) == 0
+    assert arms.main([*tables, "--arms=A", "--seeds=0", f"--choices=s/stage0/choices_{proxy}_val.npz"]) == 0
     accuracy = load_table(Path("s/stage0/table_val.npz")).accuracy[int(np.argmax(scores))].mean(1)
-    run = load_run("out/I_naswot/seed0")
+    run = load_run(f"out/I_{proxy}/seed0")
     np.testing.assert_allclose(run.episodes["transductive"].accuracy, accuracy, rtol=1e-6)
 
 
@@ -109,7 +110,8 @@ def error_of(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     alphas, naswot = [*TASKS, "--method=alphas"], [*TASKS, "--method=naswot"]
-    assert "argument --method: invalid choice: 'darts'" in error_of([*TASKS, "--method=darts"], capsys)
+    unknown = error_of([*TASKS, "--method=naswto"], capsys)
+    assert "--method=naswto: unknown. Did you mean naswot? Choices: alphas, fisher" in unknown
     assert "steps=0, rate=2: needed" in error_of([*alphas, "--steps=0", "--rate=2"], capsys)
     assert "--meta_steps=0, --meta_lr=0.05: needed" in error_of([*alphas, "--meta_steps=0"], capsys)
     assert "--proxy_tasks=0: must be at least 1" in error_of([*naswot, "--proxy_tasks=0"], capsys)

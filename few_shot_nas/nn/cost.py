@@ -2,9 +2,8 @@
 
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
-
-from few_shot_nas.meta.functional import call
 
 
 def count_parameters(net: nn.Module) -> int:
@@ -30,5 +29,5 @@ def count_macs(net: nn.Module, in_channels: int, image_size: int) -> int:
     # Two images: batch statistics of maps that have shrunk to one pixel need more than one.
     images = torch.empty(2, in_channels, image_size, image_size, dtype=dtype, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        call(net, shapes, images)
+        functional_call(net, shapes, (images,))
     return counter.get_total_flops() // (2 * len(images))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from few_shot_nas.models.conv4 import Conv4
-from few_shot_nas.models.cost import count_macs, count_parameters
+from few_shot_nas.nn.cost import count_macs, count_parameters
 from few_shot_nas.models.resnet12 import ResNet12
 from few_shot_nas.spaces.chain import CHAIN_OPS, Chain
 from few_shot_nas.spaces.supernet import DerivedNetwork

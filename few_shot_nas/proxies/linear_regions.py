@@ -1,0 +1,64 @@
+"""Linear regions: how finely an architecture cuts up the space of its inputs."""
+
+import dataclasses
+
+import torch
+from torch import nn
+
+from few_shot_nas.errors import InputError
+from few_shot_nas.kernels import linear_regions as regions
+from few_shot_nas.nn.init import kaiming_init
+from few_shot_nas.proxies.proxy import Proxy, Task
+from few_shot_nas.seeding import generator
+from few_shot_nas.spaces.genotype import Genotype
+from few_shot_nas.spaces.supernet import DerivedNetwork
+
+#: Inputs of a pool.
+CROPS = 1000
+#: Spaces whose networks run on three pixels: their cells keep or halve the size and do not pool it away.
+SPACES_OF_CELLS = ("darts", "darts_fewshot", "nb201")
+#: The least image size that bodies are built for; their layers then take smaller images too.
+LEAST_SIZE = 8
+
+
+def thin_network(genotype: Genotype) -> DerivedNetwork:
+    """Return a network of an architecture with one channel, a normal and a reduction cell, for images of one channel.
+
+    Weights: Kaiming's normal law by fan-in.
+
+    Raises:
+        InputError: if the architecture has no cells that work on three pixels.
+    """
+    if genotype.space not in SPACES_OF_CELLS:
+        raise InputError(
+            f"linear_regions: space {genotype.space} given, it pools three pixels away; "
+            f"needed is one of {', '.join(SPACES_OF_CELLS)}"
+        )
+    net = DerivedNetwork(1, 1, LEAST_SIZE, dataclasses.replace(genotype, channels=1, cells=2))
+    kaiming_init(net, "fan_in")
+    return net
+
+
+def linear_regions(net: nn.Module, task: Task) -> float:
+    """Number of linear regions of the architecture's thin network that 1000 crops of the support images fall into.
+
+    The crops have one channel and 3 x 3 pixels: on larger inputs every architecture has as many regions as there are
+    inputs. The network has one channel, two cells and fresh weights; those of ``net`` are not used. Batch
+    normalisation takes its statistics from all crops. Needs no labels.
+
+    Source: Chen et al., ICLR 2021, arXiv:2102.11535, section 3.1.2. Deviations: one pool of 1000 (theirs three of
+    1000); the thin network has a stem.
+
+    Raises:
+        InputError: if ``net`` has no genotype, or one whose space has no such thin network.
+    """
+    genotype = getattr(net, "genotype", None)
+    if genotype is None:
+        raise InputError(f"linear_regions: counts those of an architecture, but {type(net).__name__} has no genotype")
+    pool = regions.crop_pool(task.support_x, CROPS, generator(0, "crops"))
+    thin = thin_network(genotype).to(task.support_x)
+    with torch.no_grad():
+        return regions.linear_regions(thin.features, pool, batch=CROPS)
+
+
+LINEAR_REGIONS = Proxy(linear_regions)
