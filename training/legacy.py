@@ -109,6 +109,13 @@ FIXED = {
     "model_registry": "models are saved in the run directory; use --run_dir",
 }
 
+#: Values that were renamed, by flag.
+RESPELLED = {
+    ("reward", "proxy"): "naswot",
+    ("inner_reward", "proxy"): "naswot",
+    ("test_reward", "proxy"): "naswot",
+}
+
 Replacement = list[tuple[str, str | None]]
 
 
@@ -216,6 +223,8 @@ def translate(words: Iterable[Word]) -> tuple[list[Word], list[str]]:
         pairs: Replacement | None = None
         if word.name in RENAMED:
             pairs = [(RENAMED[word.name], word.value)]
+        elif (word.name, word.value) in RESPELLED:
+            pairs = [(word.name, RESPELLED[word.name, str(word.value)])]
         elif word.name == "num_processes" and takes_gpus:
             pairs = []  # it only ever counted processes on the CPU
         elif word.name in RULES:

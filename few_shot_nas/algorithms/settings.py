@@ -1,14 +1,14 @@
 """Settings that many algorithms share, as frozen dataclasses. The command line offers their fields as flat flags."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.engines import ENGINES
 from few_shot_nas.meta.heads import HEADS, Head
 from few_shot_nas.meta.inner_optimizer import PLAIN, Adam, InnerRule
 from few_shot_nas.registry import lookup
-from few_shot_nas.search.rewards import Reward, reward_named
+from few_shot_nas.search.rewards import REWARDS, Reward, reward_named
 
 
 def require_positive(owner: object, *names: str) -> None:
@@ -76,15 +76,10 @@ class InnerLoop:
 FIRST_ORDER = InnerLoop(first_order=True)
 
 
-RewardName = Literal[
-    "query_accuracy",
-    "negative_query_loss",
-    "support_loo",
-    "support_loo_loss",
-    "support_loss",
-    "support_views",
-    "proxy",
-]
+if TYPE_CHECKING:
+    RewardName = str
+else:  # the choices that the command line offers are those of the table
+    RewardName = Literal[tuple(REWARDS)]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from few_shot_nas.meta.outer_loss import support_loss
 from few_shot_nas.search.derivation import Decisions
 from few_shot_nas.search.rewards import Reward, SupportReward, check_shots
 from few_shot_nas.spaces.genotype import Genotype
-from few_shot_nas.spaces.supernet import Supernet
+from few_shot_nas.spaces.supernet import DerivedNetwork, Supernet
 from few_shot_nas.stats.statistics import accuracy
 
 
@@ -78,9 +78,27 @@ class SharedChild(NamedTuple):
         features = support_features(self.children.supernet, support, genotype=self.genotype)
         return head.left_out(features, support.support_y, ways(support.support_y))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Run the architecture with the shared weights, not adapted."""
-        return self.children.supernet(images, self.genotype)
+    def network(self, images: Tensor) -> DerivedNetwork:
+        """Return the architecture's own network for images like ``images``, with copies of the shared weights."""
+        return derived_network(self.children.supernet, images, self.genotype)
+
+
+def derived_network(supernet: Supernet, images: Tensor, genotype: Genotype) -> DerivedNetwork:
+    """Return the network of one architecture with copies of a supernet's weights, not adapted.
+
+    What a derived network has and the supernet has not, scales and shifts of a supernet with ``affine=False``, is 1
+    and 0. No generator is advanced.
+
+    Args:
+        supernet: the shared weights.
+        images: ``[B, C, H, W]``, of the sizes that the network is for; their values do not matter.
+        genotype: the architecture.
+    """
+    with torch.random.fork_rng(devices=[]):
+        net = DerivedNetwork(supernet.head.out_features, images.shape[1], images.shape[-1], genotype)
+    shared, own = supernet.state_dict(), net.state_dict()
+    net.load_state_dict({**own, **{name: shared[name] for name in own if name in shared}})
+    return net.to(next(supernet.parameters()))
 
 
 class Children:

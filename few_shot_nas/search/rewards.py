@@ -11,11 +11,12 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from few_shot_nas.episode import Episode, SupportSet
 from few_shot_nas.errors import InputError
-from few_shot_nas.proxies.naswot import naswot
+from few_shot_nas.proxies import PROXIES
+from few_shot_nas.proxies.proxy import Proxy
 from few_shot_nas.registry import lookup
 from few_shot_nas.stats.statistics import accuracy
 
@@ -32,8 +33,8 @@ class Child(Protocol):
     def left_out(self, support: SupportSet) -> Tensor:
         """Classify every support image by the closed-form head of the others: ``[S, N]``."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Run the architecture with the shared weights, not adapted."""
+    def network(self, images: Tensor) -> nn.Module:
+        """Return the architecture's own network, not adapted, for images like ``images``; the weights are copies."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,11 @@ def _support_views(child: Child, support: SupportSet) -> Tensor:
     return accuracy(child.logits(support, views), support.support_y.repeat(len(views) // len(support.support_y)))
 
 
-def _proxy(child: Child, support: SupportSet) -> float:
-    return naswot(child.forward, support.support_x)
+def _by_proxy(proxy: Proxy) -> SupportReward:
+    """Return the reward of a child at the shared weights, not adapted, by a proxy."""
+    return SupportReward(
+        lambda child, support: proxy.reward(child.network(support.support_x), support), least_shots=proxy.least_shots
+    )
 
 
 def shifted_views(images: Tensor) -> Tensor:
@@ -117,7 +121,7 @@ REWARDS: dict[str, Reward] = {
     "support_loss": SupportReward(_support_loss),
     # The held-out images that one shot does not have.
     "support_views": SupportReward(_support_views),
-    "proxy": SupportReward(_proxy),
+    **{name: _by_proxy(proxy) for name, proxy in PROXIES.items()},
 }
 
 
@@ -169,6 +173,6 @@ def check_shots(reward: SupportReward, support: SupportSet) -> None:
     if shots < reward.least_shots:
         name = next(key for key, other in REWARDS.items() if other is reward)
         raise InputError(
-            f"reward {name}: k_shot={shots} leaves no image of a class once one is left out; set "
-            f"k_shot={reward.least_shots} or more, or take support_views (augmented views) or support_loss"
+            f"reward {name}: k_shot={shots} given, it parts the images of each class; set k_shot={reward.least_shots} "
+            "or more, or take support_views (augmented views) or support_loss"
         )

@@ -93,7 +93,7 @@ def test_evaluation_and_derivation_leave_persistent_weights_alone():
         ({"inner_baseline": "self_critical"}, "inner_baseline=self_critical"),
         ({"inner_baseline": "none", "outer_baseline": "leave_one_out", "outer_archs": 2}, "outer_baseline=leave_one"),
         ({"inner_baseline": "none", "scoring": {"head": "prototype"}}, "head=prototype"),
-        ({"inner_baseline": "none", "scoring": {"reward": "proxy"}}, "query_accuracy or negative_query_loss"),
+        ({"inner_baseline": "none", "scoring": {"reward": "naswot"}}, "query_accuracy or negative_query_loss"),
     ],
 )
 def test_what_weights_in_place_would_bias_or_not_train_is_refused(settings, named):
@@ -112,8 +112,8 @@ def test_what_weights_in_place_would_bias_or_not_train_is_refused(settings, name
         (lambda: SharedWeights(warmup_steps=-1), "warmup_steps=-1"),
         (lambda: SharedWeights(warmup_steps=9, weights_until=5), "weights_until=5.*warmup_steps=9"),
         (
-            lambda: make_search(test={"test_reward": "proxy"}, inner_baseline="moving_average"),
-            "test_reward=proxy.*inner_baseline=moving_average",
+            lambda: make_search(test={"test_reward": "naswot"}, inner_baseline="moving_average"),
+            "test_reward=naswot.*inner_baseline=moving_average",
         ),
     ],
 )

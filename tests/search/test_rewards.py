@@ -13,6 +13,8 @@ from few_shot_nas.algorithms.settings import InnerLoop, Scoring
 from few_shot_nas.episode import SupportSet
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.heads import HEADS
+from few_shot_nas.proxies import PROXIES
+from few_shot_nas.search.children import derived_network
 from few_shot_nas.search.rewards import (
     REWARDS,
     QueryReward,
@@ -89,7 +91,7 @@ def test_views_are_the_four_diagonal_shifts_with_repeated_edges():
             assert float(view[0, row, column]) == float(image[0, 0, clamp(row + dy), clamp(column + dx)])
 
 
-@pytest.mark.parametrize("name", [name for name in REWARDS if name not in NEEDS_QUERIES])
+@pytest.mark.parametrize("name", [name for name in REWARDS if name not in {*NEEDS_QUERIES, "linear_regions"}])
 def test_a_support_reward_does_not_change_with_the_queries_and_changes_no_weight(name):
     search, task = make_search(scoring={"head": "ridge"}), make_task(shots=2)
     before = {key: value.clone() for key, value in search.state_dict().items()}
@@ -101,6 +103,27 @@ def test_a_support_reward_does_not_change_with_the_queries_and_changes_no_weight
     assert all(torch.equal(value, before[key]) for key, value in search.state_dict().items())
 
 
+@pytest.mark.parametrize("name", PROXIES)
+def test_a_proxy_rewards_the_network_of_the_child_at_the_shared_weights(name):
+    torch.manual_seed(0)
+    net = Supernet(3, 1, 28, space="darts_fewshot", channels=4, affine=name != "swap")
+    search, task = RandomSearch(net).double(), make_task(shots=2)
+    decisions, state = net.space.sample(torch.Generator().manual_seed(1)), torch.random.get_rng_state()
+    genotype = net.space.decode(decisions)
+    derived = derived_network(net, task.support_x, genotype)
+    torch.testing.assert_close(derived(task.query_x), net(task.query_x, genotype), rtol=0, atol=0)
+    score = PROXIES[name].reward(derived, task.support_set())
+    assert search.supernet_children.reward(decisions, task, REWARDS[name]) == score
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_proxy_that_is_not_defined_for_a_space_is_refused():
+    with pytest.raises(InputError, match="linear_regions: space chain given.*darts"):
+        make_search().supernet_children.reward(DECISIONS, make_task(shots=2), REWARDS["linear_regions"])
+    with pytest.raises(InputError, match="reward meta_ntk_condition: k_shot=1 given.*k_shot=2"):
+        make_search().supernet_children.reward(DECISIONS, make_task(), REWARDS["meta_ntk_condition"])
+
+
 def test_the_type_of_a_reward_says_whether_it_needs_queries():
     assert {name for name, reward in REWARDS.items() if isinstance(reward, QueryReward)} == NEEDS_QUERIES
     assert {name for name, reward in REWARDS.items() if isinstance(reward, SupportReward)} == {*REWARDS} - NEEDS_QUERIES
@@ -109,7 +132,7 @@ def test_the_type_of_a_reward_says_whether_it_needs_queries():
 
 @pytest.mark.parametrize("name", sorted(NEEDS_QUERIES))
 def test_rewards_with_query_labels_are_refused_at_meta_test_unless_as_an_oracle(name):
-    with pytest.raises(InputError, match=f"test_reward={name}.*support_loo, .*proxy.*oracle_adaptation=true"):
+    with pytest.raises(InputError, match=f"test_reward={name}.*support_loo, .*naswot.*oracle_adaptation=true"):
         reward_at_test(name, "prototype")
     with pytest.raises(InputError, match=f"test_reward={name}"):
         make_search(MAMLENAS, test=MetaTest(test_reward=name))

@@ -9,7 +9,7 @@ from few_shot_nas.algorithms.maml import MAML
 from few_shot_nas.algorithms.settings import InnerLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
-from few_shot_nas.models.cost import count_parameters
+from few_shot_nas.nn.cost import count_parameters
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.mixed_supernet import MixedSupernet
 from few_shot_nas.spaces.supernet import Supernet

@@ -82,6 +82,9 @@ def test_a_word_that_is_no_flag_is_named(stray: str) -> None:
         ("--progress_bar_refresh_rate=20", {"enable_progress_bar": "true"}),
         ("--weights_summary=top", {"enable_model_summary": "true"}),
         ("--weights_summary=None", {"enable_model_summary": "false"}),
+        ("--reward=proxy", {"reward": "naswot"}),
+        ("--inner_reward=proxy", {"inner_reward": "naswot"}),
+        ("--test_reward=proxy", {"test_reward": "naswot"}),
     ],
 )
 def test_each_old_spelling_becomes_todays_with_one_line(old: str, today: dict[str, str | None]) -> None:
@@ -99,7 +102,9 @@ def test_all_aliases_are_in_the_test_above() -> None:
     assert set(legacy.RULES) == covered
 
 
-@pytest.mark.parametrize("current", ["--accelerator=cpu", "--accelerator=auto", "--precision=bf16-mixed", "--n_way=5"])
+@pytest.mark.parametrize(
+    "current", ["--accelerator=cpu", "--accelerator=auto", "--precision=bf16-mixed", "--n_way=5", "--reward=snip"]
+)
 def test_todays_flags_pass_unchanged_and_silently(current: str) -> None:
     assert legacy.translate(legacy.tokenise([current])) == (legacy.tokenise([current]), [])
 
