@@ -24,8 +24,8 @@ from few_shot_nas.models import GenotypeNetwork
 from few_shot_nas.runtime.checkpoint import KEY, MetaCheckpoint, check_identity, load_checkpoint
 from few_shot_nas.runtime.choices_csv import CHOICES, ChoicesCSV
 from few_shot_nas.runtime.metrics_csv import MetricsCSV
-from few_shot_nas.runtime.progress import EpisodeProgress
 from few_shot_nas.runtime.strategy import NAME as EPISODIC_DDP
+from few_shot_nas.runtime.trainer import episodic_trainer
 from training import wandb_logging
 from training.class_tables import Tables
 from training.flags import flags_of
@@ -60,6 +60,7 @@ def build_parts(tables: Tables | None, values: Values) -> Parts:
     net = model(
         in_channels=source.in_channels, image_size=source.image_size, **arguments(model, values, skip=FROM_SOURCE)
     )
+    check_normalisation(net)
     if values["init_from"]:
         load_weights(net, values["init_from"])
     module = algorithm(net, **arguments(algorithm, values, skip=("net",)))
@@ -70,6 +71,20 @@ def build_parts(tables: Tables | None, values: Values) -> Parts:
     datamodule = data_class(source, **arguments(data_class, episodes, skip=("source",)))
     datamodule.setup()
     return Parts(source, net, module, datamodule)
+
+
+def check_normalisation(net: nn.Module) -> None:
+    """Refuse layers that normalise a task by statistics of other tasks without being asked to.
+
+    Raises:
+        InputError: for a batch normalisation of torch.
+    """
+    wrong = [name for name, layer in net.named_modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    if wrong:
+        raise InputError(
+            f"{type(net).__name__}: {wrong[0]} is torch's {type(net.get_submodule(wrong[0])).__name__}, whose running "
+            "statistics mix the tasks; use few_shot_nas.nn.norm.BatchNorm2d, which takes those of the task"
+        )
 
 
 def identity(tables: Tables, values: Values, net: nn.Module) -> dict[str, str | int]:
@@ -272,19 +287,14 @@ def build_trainer(values: Values, run_dir: Path, loggers: list[Logger] | None = 
         callbacks.append(MetaCheckpoint(str(run_dir / "checkpoints"), values["save_every"], values["save_minutes"]))
     else:
         passed["enable_checkpointing"] = False
-    if passed["enable_progress_bar"]:
-        callbacks.append(EpisodeProgress())
     if passed["precision"] in ("16-mixed", "16-true"):
         say(f"warning: --precision={passed['precision']}: inner gradients may underflow; bf16-mixed does not")
     try:
-        return pl.Trainer(
+        return episodic_trainer(
             **{**passed, "enable_progress_bar": False},
+            progress=bool(passed["enable_progress_bar"]),
             logger=loggers or False,
             callbacks=callbacks,
-            max_epochs=-1,
-            reload_dataloaders_every_n_epochs=1,
-            use_distributed_sampler=False,
-            inference_mode=False,
             default_root_dir=str(run_dir),
         )
     except (MisconfigurationException, ValueError, TypeError) as error:

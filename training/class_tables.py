@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import few_shot_nas
+from few_shot_nas.constructor import parameters
 from few_shot_nas.errors import InputError
 
 PACKAGE = Path(few_shot_nas.__file__).parent
@@ -35,10 +36,10 @@ class Tables(NamedTuple):
 
 
 def user_class(path: str) -> type:
-    """Import a class by its dotted path, such as ``my_package.MyNet``; the working directory is searched as well.
+    """Import a network's class by its dotted path, such as ``my_package.MyNet``, also from the working directory.
 
     Raises:
-        InputError: if the module or the class is not there.
+        InputError: if the module or the class is not there, or the constructor does not take what a network takes.
     """
     module, _, name = path.rpartition(".")
     here = str(Path.cwd())
@@ -50,6 +51,10 @@ def user_class(path: str) -> type:
         raise InputError(f"{path}: cannot be imported from {here} or the installed packages ({error})") from error
     if not isinstance(found, type):
         raise InputError(f"{path}: is a {type(found).__name__}, needed is a class")
+    wanted = ("n_way", "in_channels", "image_size")
+    if not set(wanted) <= set(parameters(found)):
+        taken = ", ".join(parameters(found))
+        raise InputError(f"{path}: its constructor takes {taken}; needed are {', '.join(wanted)}")
     return found
 
 

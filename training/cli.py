@@ -29,7 +29,7 @@ def _flag(name: str, kind: Any, default: Any, text: str) -> Flag:
 
 EXPERIMENT_FLAGS = (
     _flag("algorithm", str, "MAML", "how to learn; --list shows the choices"),
-    _flag("model_class", str | None, None, "which network; default: the algorithm's own choice"),
+    _flag("model_class", str | None, None, "which network, or your own my_package.MyNet; default: the algorithm's"),
     _flag("data_class", str, "Glyphs", "which images"),
     _flag("run_dir", str | None, None, "folder for everything a run writes; default runs/<names>-<time>"),
     _flag("seed", int, 0, "names every random stream of the run"),
@@ -139,7 +139,7 @@ def _peek(words: Iterable[Word], tables: Tables | None) -> tuple[dict[str, str |
     else:
         known = {"algorithm": tables.algorithms, "model_class": tables.models, "data_class": tables.sources}
     for kind, name in chosen.items():
-        if name is not None:
+        if name is not None and not (kind == "model_class" and "." in name):
             lookup(known[kind], name, f"--{kind}")
     return chosen, action
 
@@ -291,6 +291,8 @@ def parse(argv: Sequence[str], tables: Tables | None = None) -> CommandLine:
     tables = tables or class_tables.load_tables()
     algorithm, source = chosen["algorithm"] or "MAML", chosen["data_class"] or "Glyphs"
     model = chosen["model_class"] or str(tables.algorithms[algorithm].default_model)
+    if "." in model:
+        tables = tables._replace(models={**tables.models, model: class_tables.user_class(model)})
     flags = build_flags(tables, algorithm, model, source)
     if action == "help":
         return CommandLine(action, {}, notes, _help(flags.values(), complete=True))

@@ -114,11 +114,10 @@ def write_outcome(run_dir: Path, trainer: pl.Trainer, parts: Parts, values: Valu
 
 
 def log_test(trainer: pl.Trainer, content: Mapping[str, Any], run_dir: Path, *, artifacts: bool) -> None:
-    """Mirror the outcome to TensorBoard and Weights & Biases; locally it is in the run directory."""
-    metrics = {f"test/accuracy_{mode}": score["accuracy"] for mode, score in content["test"].items()}
+    """Send the outcome to Weights & Biases and end the loggers; the test itself has logged its accuracies."""
     for logger in trainer.loggers:
-        if metrics and not isinstance(logger, MetricsCSV | ChoicesCSV) and not getattr(trainer, "fast_dev_run", False):
-            logger.log_metrics(metrics, step=content["meta_steps"])
+        is_local = isinstance(logger, MetricsCSV | ChoicesCSV) or getattr(trainer, "fast_dev_run", False)
+        if content["test"] and not is_local:
             if isinstance(logger, WandbLogger):
                 wandb_logging.send_outcome(logger, run_dir, content, artifacts)
             logger.finalize("success")

@@ -267,6 +267,9 @@ class EpisodicModule(pl.LightningModule, ABC):
         if "train/accuracy" in scalars:
             total, steps = self._train_accuracy
             self._train_accuracy = (total + scalars["train/accuracy"], steps + 1)
+        if self._trainer is not None and self.trainer.progress_bar_callback is not None:
+            shown = {name: scalars[name] for name in ("train/loss", "train/accuracy") if name in scalars}
+            self.log_dict(shown, prog_bar=True, logger=False)
         if self.meta_step % self.outer.log_every == 0 or self.meta_step == self.outer.max_meta_steps:
             now = time.monotonic()
             row = {name: sum(values) / len(values) for name, values in self._window.items()}
@@ -341,7 +344,7 @@ class EpisodicModule(pl.LightningModule, ABC):
         for name in chosen[0].get("watched", ()):
             metrics[f"val/{name}"] = mean_ci([row["watched"][name] for row in chosen]).mean
         metrics.update(self._gap())
-        self.log("val/accuracy", score.mean, logger=False)
+        self.log("val/accuracy", score.mean, logger=False, prog_bar=True)
         self.log("val/ci95", score.ci95, logger=False)
         self.log_row(metrics)
         self._stop_if_no_better()
@@ -400,8 +403,22 @@ class EpisodicModule(pl.LightningModule, ABC):
         self._score(batch)
 
     def on_test_epoch_end(self) -> None:
-        """Gather the rows of all ranks into ``test_rows``."""
+        """Gather the rows of all ranks into ``test_rows``; ``trainer.test`` returns their means."""
         self.test_rows = self._take_rows()
+        for mode in dict.fromkeys(row["bn_mode"] for row in self.test_rows):
+            score = mean_ci([row["accuracy"] for row in self.test_rows if row["bn_mode"] == mode])
+            self.log_dict({f"test/accuracy_{mode}": score.mean, f"test/ci95_{mode}": score.ci95})
+        self.log("step", float(self.meta_step))  # what loggers take for the x axis
+
+    def predict_step(self, batch: Episode, batch_idx: int) -> Tensor:
+        """Return the class probabilities of the queries, ``[M, Q, N]``; their labels are not used.
+
+        Each is judged by itself: they are normalised by running statistics where ``outer.bn_mode`` is ``running``, else
+        by the support set.
+        """
+        mode = "running" if self.outer.bn_mode == "running" else "support"
+        unknown = batch._replace(query_y=torch.zeros_like(batch.query_y))
+        return torch.stack([self.task_logits(task)[mode].softmax(dim=1) for task in tasks(unknown)])
 
     # ---- search -------------------------------------------------------------------------------------------------
 

@@ -197,7 +197,8 @@ class EpisodicDataModule(pl.LightningDataModule):
             self.check_train(world)
             if self.gap_episodes:
                 self._check_tasks("train", scored=True)
-        splits = {"fit": ("val",), "validate": ("val",), "test": (self.resolved_test_split,)}
+        tested = (self.resolved_test_split,)
+        splits = {"fit": ("val",), "validate": ("val",), "test": tested, "predict": tested}
         for name in dict.fromkeys(splits.get(stage, ()) if stage else (*splits["fit"], *splits["test"])):
             self._check_tasks(name)
         if stage in (None, "test") and self.test_split == "auto" and self.resolved_test_split == "val":
@@ -267,6 +268,10 @@ class EpisodicDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> _EvalBatches:
         """Return a sized iterable over the test tasks of this rank."""
         return _EvalBatches(self, self.resolved_test_split, self.test_episodes)
+
+    def predict_dataloader(self) -> _EvalBatches:
+        """Return the test tasks: what ``trainer.predict`` gives class probabilities of."""
+        return self.test_dataloader()
 
     def train_loader(self, steps: Sequence[int]) -> DataLoader:
         """Return a DataLoader over this rank's parts of the meta-batches of these meta-steps, for iterating once."""

@@ -76,13 +76,17 @@ class MetricsCSV(Logger):
         """Append one row.
 
         Args:
-            metrics: scalars by name; ``meta_step`` among them wins over ``step``, and Lightning's ``epoch`` is dropped.
+            metrics: scalars by name; ``meta_step`` among them wins over ``step``. Lightning's ``epoch`` is dropped, and
+                so is ``test/...``, which belongs to results.json.
             step: the meta-step.
 
         Raises:
             ValueError: if neither names the meta-step.
         """
-        row = {name: _cell(value) for name, value in metrics.items() if name != "epoch"}
+        kept = (item for item in metrics.items() if item[0] != "epoch" and not item[0].startswith("test/"))
+        row = {name: _cell(value) for name, value in kept}
+        if not row:
+            return
         if X_AXIS not in row:
             if step is None:
                 raise ValueError(f"metrics {sorted(row)} come without a step")
