@@ -20,17 +20,17 @@ REQUIRED: Any = _Required()
 
 
 def parameters(cls: type) -> dict[str, tuple[Any, Any]]:
-    """Return ``name -> (type, default)`` of a constructor; ``**kwargs`` stands for the parameters of the next base.
+    """Return ``name -> (annotation, default)``; ``**kwargs`` stands for the parameters of the next base class.
 
     Args:
-        cls: class with typed parameters. The default is ``REQUIRED`` where the constructor has none.
+        cls: class with typed parameters, which may carry ranges. The default is ``REQUIRED`` where there is none.
     """
     found: dict[str, tuple[Any, Any]] = {}
     for base in cls.__mro__:
         if "__init__" not in base.__dict__:
             continue
         init: Any = base.__dict__["__init__"]
-        hints = typing.get_type_hints(init)
+        hints = typing.get_type_hints(init, include_extras=True)
         passes_on = False
         for name, parameter in list(inspect.signature(init).parameters.items())[1:]:
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     ("errors",),  # so that every other file may raise InputError
-    ("episode", "registry", "forward_context", "seeding", "whole_file", "constructor"),
+    ("episode", "registry", "forward_context", "ranges", "seeding", "whole_file", "constructor"),
     ("nn", "stats"),
     ("meta", "kernels", "spaces"),
     ("models", "controllers", "proxies", "data"),

@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import os
 import platform
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -152,6 +153,10 @@ def resumed_meta_step(directory: RunDirectory, expected: dict[str, str | int]) -
     return int(load_checkpoint(directory.resume)[KEY]["meta_step"])
 
 
+#: Processes that any machine can run, if slowly.
+_FEW_PROCESSES = 8
+
+
 # ---- devices --------------------------------------------------------------------------------------------------------
 
 
@@ -160,9 +165,9 @@ def _count(devices: int | str, available: int) -> int:
     text = str(devices).strip("[] ")
     if text in ("auto", "-1"):
         return available
-    if "," in text:
-        return len([part for part in text.split(",") if part.strip()])
-    if not text.isdigit() or text == "0":
+    if "," in text and re.fullmatch(r"[0-9]+(\s*,\s*[0-9]+)*\s*,?", text):
+        return len(set(part.strip() for part in text.split(",") if part.strip()))
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise InputError(f"--devices={devices}: expected auto, a number above 0, or indices such as 0,1")
     return int(text)
 
@@ -188,6 +193,11 @@ def hardware(values: Values) -> dict[str, Any]:
         raise InputError(
             f"--accelerator={accelerator} --devices={devices}: this machine has {gpus} GPUs; "
             "use --accelerator=auto --devices=auto for what there is"
+        )
+    if not wants_gpu and count > max(_FEW_PROCESSES, os.cpu_count() or 1):
+        raise InputError(
+            f"--devices={devices}: {count} processes on the CPU, and this machine has {os.cpu_count()} cores; give at "
+            "most one process per core"
         )
     if strategy not in ("auto", "ddp", EPISODIC_DDP):
         raise InputError(
@@ -297,5 +307,5 @@ def build_trainer(values: Values, run_dir: Path, loggers: list[Logger] | None = 
             callbacks=callbacks,
             default_root_dir=str(run_dir),
         )
-    except (MisconfigurationException, ValueError, TypeError) as error:
+    except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
         raise InputError(f"Trainer: {' '.join(str(error).split())}") from error

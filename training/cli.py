@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jsonargparse
@@ -10,21 +9,22 @@ import yaml
 
 from few_shot_nas.constructor import FROM_SOURCE, REQUIRED
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import Count, Positive, Seed, check
 from few_shot_nas.registry import lookup
 from training import class_tables, legacy
 from training.class_tables import Tables
-from training.flags import Flag, describe, flags_of, members
+from training.config_file import ACTIONS, as_text, read_config
+from training.flag_values import from_text, members
+from training.flags import Flag, describe, flags_of, made_flag
 from training.legacy import Word
 from training.trainer_flags import TRAINER_FLAGS
 
 TASK = ("n_way", "k_shot", "n_query")
 CLASS_FLAGS = ("algorithm", "model_class", "data_class")
-#: Flags that ask for an answer instead of a run, and that a saved configuration therefore does not hold.
-ACTIONS = ("help", "list", "print_config")
 
 
 def _flag(name: str, kind: Any, default: Any, text: str) -> Flag:
-    return Flag(name, kind, default, text, "Experiment")
+    return made_flag(name, kind, default, text, "Experiment")
 
 
 EXPERIMENT_FLAGS = (
@@ -32,7 +32,7 @@ EXPERIMENT_FLAGS = (
     _flag("model_class", str | None, None, "which network, or your own my_package.MyNet; default: the algorithm's"),
     _flag("data_class", str, "Glyphs", "which images"),
     _flag("run_dir", str | None, None, "folder for everything a run writes; default runs/<names>-<time>"),
-    _flag("seed", int, 0, "names every random stream of the run"),
+    _flag("seed", Seed, 0, "names every random stream of the run"),
     _flag("wandb", bool, False, "log to Weights & Biases as well; WANDB_MODE=offline needs no account"),
     _flag("wandb_project", str | None, None, "project of Weights & Biases; default: WANDB_PROJECT, or few_shot_nas"),
     _flag("wandb_group", str | None, None, "group that the run is shown in, such as the runs of one table"),
@@ -47,8 +47,8 @@ EXPERIMENT_FLAGS = (
         "weights to test: those of the best validation accuracy or the last ones; auto is best, and last for a search, "
         "whose architecture is derived on its last weights",
     ),
-    _flag("save_every", int, 500, "meta-steps between two checkpoints"),
-    _flag("save_minutes", float, 10.0, "write a checkpoint at the latest after so many minutes"),
+    _flag("save_every", Count, 500, "meta-steps between two checkpoints"),
+    _flag("save_minutes", Positive, 10.0, "write a checkpoint at the latest after so many minutes"),
 )
 
 
@@ -70,43 +70,7 @@ class CommandLine(NamedTuple):
     tables: Tables | None = None
 
 
-# ---- configuration files --------------------------------------------------------------------------------------------
-
-
-def _as_text(value: Any) -> str:
-    """Write a YAML value the way it would be typed on the command line."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return value if isinstance(value, str) else str(value)
-
-
-def read_config(path: str) -> list[Word]:
-    """Read a flat YAML file as words.
-
-    Raises:
-        InputError: if the file is missing, is not YAML, or is not a flat mapping from flags to values.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--config={path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"--config={path}: is not YAML: {' '.join(str(error).split())}") from error
-    if content is None:
-        return []
-    if not isinstance(content, dict):
-        raise InputError(f"--config={path}: holds a {type(content).__name__}; needed are lines such as n_way: 5")
-    words = []
-    for key, value in content.items():
-        name = str(key).replace("-", "_")
-        if name in (*ACTIONS, "config"):
-            raise InputError(f"--config={path}: {name} can only be given on the command line")
-        if isinstance(value, dict):
-            raise InputError(f"--config={path}: {name} holds nested keys; write every flag at the top level")
-        words.append(Word(name, _as_text(value), path))
-    return words
+# ---- words ----------------------------------------------------------------------------------------------------------
 
 
 def gather(argv: Sequence[str]) -> tuple[list[Word], list[str]]:
@@ -119,7 +83,20 @@ def gather(argv: Sequence[str]) -> tuple[list[Word], list[str]]:
                 raise InputError("--config needs a value: the path of a YAML file")
             words.extend(read_config(word.value))
     words.extend(word for word in typed if word.name != "config")
+    for word in words:
+        check_text(word)
     return legacy.translate(words)
+
+
+def check_text(word: Word) -> None:
+    """Refuse what no file can hold: bytes that are not UTF-8, and the character zero.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    text = f"{word.name}{word.value or ''}"
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputError(f"--{word.name}: {word.value!r} is not UTF-8 text; rename the file or write it in UTF-8")
 
 
 # ---- phase one: which classes ---------------------------------------------------------------------------------------
@@ -173,8 +150,11 @@ def collect(experiment: Iterable[Flag], classes: Iterable[Iterable[Flag]]) -> di
             merged[flag.name] = flag._replace(group="Task") if flag.name in TASK else flag
         elif known.type != flag.type:
             raise TypeError(f"{flag.name} is {known.type} in {known.group} and {flag.type} in {flag.group}")
-        elif known.default is REQUIRED:
-            merged[flag.name] = known._replace(default=flag.default, help=known.help or flag.help)
+        else:
+            both = tuple(dict.fromkeys(known.ranges + flag.ranges))
+            merged[flag.name] = known._replace(ranges=both)
+            if known.default is REQUIRED:
+                merged[flag.name] = known._replace(default=flag.default, help=known.help or flag.help, ranges=both)
     merged.update({flag.name: flag for flag in TRAINER_FLAGS})
     order = {name: place for place, name in enumerate(("Experiment", "Task", "Data", "Model", "Algorithm", "Trainer"))}
     return dict(sorted(merged.items(), key=lambda item: order[item[1].group.split(":")[0]]))
@@ -213,6 +193,7 @@ def _parser(flags: Iterable[Flag]) -> jsonargparse.ArgumentParser:
             groups[flag.group] = parser.add_argument_group(flag.group)
         default = None if flag.default is REQUIRED else flag.default
         text = (flag.help + " (required)" if flag.default is REQUIRED else flag.help) or flag.name.replace("_", " ")
+        text = "; ".join([text, *(wanted.words() for wanted in flag.ranges)])
         groups[flag.group].add_argument(f"--{flag.name}", type=flag.type, default=default, help=text.replace("%", "%%"))
     return parser
 
@@ -252,15 +233,12 @@ def _typed(flag: Flag, word: Word) -> Any:
         text = "true"
     if text is None:
         raise InputError(f"{word} needs a value: {describe(flag.type)}")
-    # Sweeps write Python's str() of a value.
-    if type(None) in kinds and text == "None":
-        text = "null"
-    if kinds == (bool,):
-        text = text.lower()
     try:
-        return _parser([flag]).parse_args([f"--{flag.name}={text}"])[flag.name]
-    except (jsonargparse.ArgumentError, ValueError, TypeError) as error:
+        value = from_text(flag.type, text)
+    except ValueError as error:
         raise InputError(f"{word}: expected {describe(flag.type)}") from error
+    check(f"{word}:", value, flag.ranges)
+    return value
 
 
 def _plain(value: Any) -> Any:
@@ -311,4 +289,4 @@ def parse(argv: Sequence[str], tables: Tables | None = None) -> CommandLine:
 
 def to_words(values: Mapping[str, Any]) -> list[str]:
     """Return a command line that parses to ``values``."""
-    return [f"--{name}={_as_text(_plain(value))}" for name, value in values.items()]
+    return [f"--{name}={as_text(_plain(value))}" for name, value in values.items()]

@@ -31,16 +31,25 @@ def guarded(work: Callable[[], None]) -> int:
             raise
         place = f" while writing {error.filename}" if error.filename else ""
         fail(f"no space left on a disk{place}; free some in the run directory, the cache and the temporary folder")
+    except MemoryError as error:
+        fail(f"out of memory ({error or 'a single array was too large'}); use smaller images, networks or tasks")
     except RuntimeError as error:
         if type(error).__name__ == "OutOfMemoryError":
             fail(
                 "out of GPU memory: it grows with inner_steps x (k_shot + n_query) x n_way; try --first_order, fewer "
                 "--inner_steps or a smaller --n_query"
             )
+        if "can't allocate memory" in str(error):
+            fail("out of memory; use smaller images, networks or tasks")
         # torch.save does not pass the operating system's error on.
         if "PytorchStreamWriter failed" not in str(error) and "file write failed" not in str(error):
             raise
         fail("a checkpoint could not be written: the disk of the run directory is full; free some space and resume")
+    except Exception as error:
+        # Lightning says so of flags that do not fit, in fit and test too. Importing the class would take seconds.
+        if type(error).__name__ != "MisconfigurationException":
+            raise
+        fail(f"Trainer: {error}")
     return 0
 
 

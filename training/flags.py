@@ -1,14 +1,15 @@
 """Flags read from the typed constructors of classes; :mod:`few_shot_nas.constructor` makes arguments of them again."""
 
 import dataclasses
-import types
 import typing
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, NamedTuple, Union
+from typing import Any, Literal, NamedTuple
 
 import docstring_parser
 
 from few_shot_nas.constructor import REQUIRED, parameters
+from few_shot_nas.ranges import Range, ranges_of, without_ranges
+from training.flag_values import members
 
 
 class Flag(NamedTuple):
@@ -20,6 +21,7 @@ class Flag(NamedTuple):
         default: value when nothing is given; ``REQUIRED`` where the constructor has none.
         help: one sentence.
         group: heading in ``--help``.
+        ranges: which numbers are meant, of every class that takes the flag.
     """
 
     name: str
@@ -27,13 +29,12 @@ class Flag(NamedTuple):
     default: Any
     help: str
     group: str
+    ranges: tuple[Range, ...] = ()
 
 
-def members(annotation: Any) -> tuple[Any, ...]:
-    """Return the alternatives of a union, or the one type itself."""
-    if typing.get_origin(annotation) in (Union, types.UnionType):
-        return typing.get_args(annotation)
-    return (annotation,)
+def made_flag(name: str, annotation: Any, default: Any, text: str, group: str) -> Flag:
+    """Return a flag of an annotation that may carry the range of its numbers, such as ``Count | None``."""
+    return Flag(name, without_ranges(annotation), default, text, group, ranges_of(annotation))
 
 
 def describe(annotation: Any) -> str:
@@ -67,12 +68,12 @@ def _argument_docs(cls: type) -> dict[str, str]:
 def _expand(name: str, annotation: Any, default: Any, docs: Mapping[str, str], group: str) -> list[Flag]:
     """Return the flag of one parameter, or the flags of its fields where it is a settings dataclass."""
     if not dataclasses.is_dataclass(annotation):
-        return [Flag(name, annotation, default, docs.get(name, ""), group)]
-    hints = typing.get_type_hints(annotation)
+        return [made_flag(name, annotation, default, docs.get(name, ""), group)]
+    hints = typing.get_type_hints(annotation, include_extras=True)
     field_docs = _argument_docs(typing.cast(type, annotation))
     settings = annotation() if default is REQUIRED else default  # type: ignore[operator]
     return [
-        Flag(field.name, hints[field.name], getattr(settings, field.name), field_docs.get(field.name, ""), group)
+        made_flag(field.name, hints[field.name], getattr(settings, field.name), field_docs.get(field.name, ""), group)
         for field in dataclasses.fields(annotation)
     ]
 

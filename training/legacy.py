@@ -10,6 +10,9 @@ from typing import NamedTuple
 from few_shot_nas.errors import InputError
 
 
+_LONGEST_SHOWN = 200
+
+
 class Word(NamedTuple):
     """One flag as it was given.
 
@@ -24,7 +27,10 @@ class Word(NamedTuple):
     origin: str = ""
 
     def __str__(self) -> str:
-        shown = f"--{self.name}" if self.value is None else f"--{self.name}={self.value}"
+        value = self.value or ""
+        value = value if value.isprintable() else repr(value)
+        value = value if len(value) <= _LONGEST_SHOWN else f"{value[:_LONGEST_SHOWN]}..."
+        shown = f"--{self.name}" if self.value is None else f"--{self.name}={value}"
         return f"{shown} (in {self.origin})" if self.origin else shown
 
 

@@ -4,25 +4,25 @@ Written down so that ``--help`` and a mistyped flag need not wait for Lightning'
 the installed Trainer. ``legacy.FIXED`` says why the other parameters of the Trainer are not flags.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from training.flags import Flag
+from few_shot_nas.ranges import Range
+from training.flags import Flag, made_flag
 
 Precision = Literal[
-    "32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "transformer-engine",
-    "transformer-engine-float16",
+    "32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true",
 ]  # fmt: skip
 
 
 def _flag(name: str, kind: object, default: object, text: str) -> Flag:
-    return Flag(name, kind, default, text, "Trainer")
+    return made_flag(name, kind, default, text, "Trainer")
 
 
 TRAINER_FLAGS = (
-    _flag("accelerator", str, "auto", "auto, cpu, gpu, cuda or mps"),
+    _flag("accelerator", Literal["auto", "cpu", "gpu", "cuda", "mps"], "auto", "kind of device"),
     _flag("strategy", str, "auto", "auto, ddp or episodic_ddp; several devices always use episodic_ddp"),
     _flag("devices", int | str, "auto", "number of devices, or their indices such as 0,1"),
-    _flag("num_nodes", int, 1, "number of machines"),
+    _flag("num_nodes", Annotated[int, Range(1, 1024)], 1, "number of machines"),
     _flag("precision", Precision | None, None, "number format; bf16-mixed is the safe half precision"),
     _flag("fast_dev_run", int | bool, False, "run this many batches of each loop and write no checkpoints"),
     _flag("max_time", str | None, None, "stop after DD:HH:MM:SS"),

@@ -16,6 +16,7 @@ from few_shot_nas.data.sampler import check_task, image_tensor, materialise
 from few_shot_nas.data.source import Source
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import Count, Number, Seed, Size, Workers, check_arguments
 
 _DEVICE_SHARE = 0.5  # of the device's free memory that the images may take
 #: Id of the first task of training classes that is scored and never trained on: no run has so many training tasks.
@@ -113,32 +114,29 @@ class EpisodicDataModule(pl.LightningDataModule):
         self,
         source: Source,
         *,
-        n_way: int = 5,
-        k_shot: int = 1,
-        n_query: int = 15,
-        train_way: int | None = None,
-        train_query: int | None = None,
-        meta_batch_size: int = 4,
-        num_workers: int = 0,
-        val_every: int = 500,
-        max_meta_steps: int = 1000,
-        val_episodes: int = 100,
-        test_episodes: int = 600,
+        n_way: Size = 5,
+        k_shot: Size = 1,
+        n_query: Size = 15,
+        train_way: Size | None = None,
+        train_query: Size | None = None,
+        meta_batch_size: Size = 4,
+        num_workers: Workers = 0,
+        val_every: Count = 500,
+        max_meta_steps: Number = 1000,
+        val_episodes: Count = 100,
+        test_episodes: Number = 600,
         test_split: Literal["auto", "test", "val"] = "auto",
         augment: Augment = "none",
-        gap_episodes: int = 0,
-        seed: int = 0,
+        gap_episodes: Number = 0,
+        seed: Seed = 0,
     ) -> None:
+        if test_episodes < 1:  # a run may go without a test; what there is of one has tasks
+            raise InputError(f"test_episodes={test_episodes} must be at least 1")
+        check_arguments(EpisodicDataModule.__init__, locals())
         super().__init__()
-        positive = {"meta_batch_size": meta_batch_size, "val_every": val_every, "val_episodes": val_episodes}
-        positive.update({"test_episodes": test_episodes, "n_way": n_way, "k_shot": k_shot, "n_query": n_query})
-        for flag, value in {**positive, "train_way": train_way, "train_query": train_query}.items():
-            if value is not None and value < 1:
-                raise InputError(f"{flag}={value} must be at least 1")
-        at_least_0 = {"num_workers": num_workers, "max_meta_steps": max_meta_steps, "gap_episodes": gap_episodes}
-        for flag, value in {**at_least_0, "seed": seed}.items():
-            if value < 0:
-                raise InputError(f"{flag}={value} must not be negative")
+        for flag, ways in (("n_way", n_way), ("train_way", train_way)):
+            if ways == 1:
+                raise InputError(f"{flag}=1 must be at least 2: with one class there is nothing to tell apart")
         if test_split not in ("auto", "test", "val"):
             raise InputError(f"test_split={test_split} is not one of auto, test, val")
         if augment not in AUGMENTS:

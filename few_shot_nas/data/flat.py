@@ -16,6 +16,7 @@ from few_shot_nas.data.normalisation import normalise, planes
 from few_shot_nas.data.sampler import QUARTER_TURNS, gather, image_tensor
 from few_shot_nas.data.source import Source, Split
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import Count, Number, Seed, Size, Workers, check_arguments
 from few_shot_nas.seeding import derived_seed
 
 
@@ -154,31 +155,28 @@ class FlatDataModule(EpisodicDataModule):
         self,
         source: Source,
         *,
-        n_way: int = 5,
-        k_shot: int = 1,
-        n_query: int = 15,
-        flat_batch_size: int = 64,
+        n_way: Size = 5,
+        k_shot: Size = 1,
+        n_query: Size = 15,
+        flat_batch_size: Size = 64,
         augment: Augment = "crop_flip_jitter",
-        support_copies: int = 0,
-        meta_batch_size: int = 4,
-        num_workers: int = 0,
-        val_every: int = 500,
-        max_meta_steps: int = 1000,
-        val_episodes: int = 100,
-        test_episodes: int = 600,
+        support_copies: Number = 0,
+        meta_batch_size: Size = 4,
+        num_workers: Workers = 0,
+        val_every: Count = 500,
+        max_meta_steps: Number = 1000,
+        val_episodes: Count = 100,
+        test_episodes: Number = 600,
         test_split: Literal["auto", "test", "val"] = "auto",
-        gap_episodes: int = 0,
-        seed: int = 0,
+        gap_episodes: Number = 0,
+        seed: Seed = 0,
     ) -> None:
+        check_arguments(FlatDataModule.__init__, {"flat_batch_size": flat_batch_size, "support_copies": support_copies})
         super().__init__(
             source, n_way=n_way, k_shot=k_shot, n_query=n_query, meta_batch_size=meta_batch_size,
             num_workers=num_workers, val_every=val_every, max_meta_steps=max_meta_steps, val_episodes=val_episodes,
             test_episodes=test_episodes, test_split=test_split, augment=augment, gap_episodes=gap_episodes, seed=seed,
         )  # fmt: skip
-        if flat_batch_size < 1:
-            raise InputError(f"flat_batch_size={flat_batch_size} must be at least 1")
-        if support_copies < 0:
-            raise InputError(f"support_copies={support_copies} must not be negative")
         if support_copies and source.in_channels != 3:
             raise InputError(
                 f"support_copies={support_copies} given, but images of {source.in_channels} channel(s) are not "

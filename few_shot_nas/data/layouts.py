@@ -12,6 +12,7 @@ from few_shot_nas.data.image_files import Depth, ImageFile, folder_members, fold
 from few_shot_nas.data.source import SPLITS, Source, SplitPlan
 from few_shot_nas.data.unpickle import load_pickle
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import ImageSize
 
 
 class Content(NamedTuple):
@@ -80,7 +81,7 @@ class LayoutSource(Source):
     roots: ClassVar[tuple[str, ...]]
     advice: ClassVar[str]
 
-    def __init__(self, data_dir: str, cache_dir: str, image_size: int) -> None:
+    def __init__(self, data_dir: str, cache_dir: str, image_size: ImageSize) -> None:
         super().__init__(data_dir, cache_dir, image_size)
         self._found: Found | None = None
 

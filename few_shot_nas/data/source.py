@@ -11,6 +11,7 @@ from PIL import Image
 from few_shot_nas.data.input_spec import InputSpec
 from few_shot_nas.data.pack import Split, SplitPlan, build_pack, check_disjoint, fingerprint
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import ImageSize, check_arguments
 
 __all__ = ["Rotation", "Source", "Split", "SplitPlan"]
 
@@ -49,9 +50,8 @@ class Source(ABC):
     invert: ClassVar[bool] = False
     published: ClassVar[Mapping[str, tuple[int, int]]] = {}
 
-    def __init__(self, data_dir: str, cache_dir: str, image_size: int) -> None:
-        if image_size < 1:
-            raise InputError(f"{self.name}: image_size={image_size} must be at least 1")
+    def __init__(self, data_dir: str, cache_dir: str, image_size: ImageSize) -> None:
+        check_arguments(Source.__init__, {"image_size": image_size}, owner=self.name)
         self.data_dir = Path(data_dir).expanduser()
         self.cache_dir = Path(cache_dir).expanduser()
         self.image_size = image_size

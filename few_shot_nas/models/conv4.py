@@ -10,6 +10,7 @@ from few_shot_nas.nn.init import xavier_init
 from few_shot_nas.nn.layout import channels_last
 from few_shot_nas.nn.linear import Linear
 from few_shot_nas.nn.norm import BatchNorm2d
+from few_shot_nas.ranges import Ways, Width, check_arguments
 
 BLOCKS = 4
 SLOPE = 0.01  # of leaky_relu below zero, in the network of MAML++
@@ -65,14 +66,15 @@ class Conv4(nn.Module):
 
     def __init__(
         self,
-        n_way: int,
+        n_way: Ways,
         in_channels: int,
         image_size: int,
-        width: int = 32,
+        width: Width = 32,
         downsample: Literal["pool", "stride"] = "pool",
         activation: Literal["relu", "leaky_relu"] = "relu",
     ) -> None:
         super().__init__()
+        check_arguments(Conv4.__init__, {"width": width})
         if downsample not in ("pool", "stride"):
             raise InputError(f"Conv4: downsample={downsample} given, it must be pool or stride")
         if activation not in ("relu", "leaky_relu"):

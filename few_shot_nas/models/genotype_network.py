@@ -1,5 +1,6 @@
 """A found architecture as an ordinary network."""
 
+from few_shot_nas.ranges import Ways
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.supernet import DerivedNetwork
 
@@ -21,5 +22,5 @@ class GenotypeNetwork(DerivedNetwork):
             not one of the space that it names.
     """
 
-    def __init__(self, n_way: int, in_channels: int, image_size: int, genotype: str) -> None:
+    def __init__(self, n_way: Ways, in_channels: int, image_size: int, genotype: str) -> None:
         super().__init__(n_way, in_channels, image_size, Genotype.load(genotype))

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from few_shot_nas.errors import InputError
 from few_shot_nas.nn.layout import channels_last
 from few_shot_nas.nn.norm import BatchNorm2d
+from few_shot_nas.ranges import Share, Ways
 
 WIDTHS = (64, 160, 320, 640)
 SLOPE = 0.1
@@ -50,7 +51,7 @@ class ResNet12(nn.Module):
         InputError: for images smaller than 16 pixels or a ``drop_rate`` outside [0, 1).
     """
 
-    def __init__(self, n_way: int, in_channels: int, image_size: int, drop_rate: float = 0.0) -> None:
+    def __init__(self, n_way: Ways, in_channels: int, image_size: int, drop_rate: Share = 0.0) -> None:
         super().__init__()
         if image_size < 16:
             raise InputError(f"ResNet12: image_size={image_size} given, four halvings need at least 16")

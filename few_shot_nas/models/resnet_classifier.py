@@ -5,6 +5,7 @@ from torchvision.models import resnet18
 
 from few_shot_nas.nn.layout import channels_last
 from few_shot_nas.nn.norm import BatchNorm2d
+from few_shot_nas.ranges import Ways
 
 
 class ResNetClassifier(nn.Module):
@@ -24,7 +25,7 @@ class ResNetClassifier(nn.Module):
         feature_dim: length of the feature vectors.
     """
 
-    def __init__(self, n_way: int, in_channels: int, image_size: int) -> None:
+    def __init__(self, n_way: Ways, in_channels: int, image_size: int) -> None:
         super().__init__()
         self.trunk = resnet18(weights=None, norm_layer=BatchNorm2d)
         if in_channels != 3:

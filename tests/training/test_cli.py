@@ -187,6 +187,107 @@ def test_a_wrong_file_is_named_with_what_is_wrong(tables: Tables, tmp_path: Path
     assert "\n" not in str(caught.value)
 
 
+BOMB = "[" + ", ".join(
+    ["&a0 [x, x, x, x, x, x, x, x, x]"] + [f"&a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+) + "]"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 2024-13-45", "--seed=2024-13-45 (in {path}): expected an int"),
+        ("n_way: 12:30:00", "--n_way=12:30:00 (in {path}): expected an int"),
+        (f"n_way: {BOMB}", "--config={path}: n_way holds nested keys"),
+        ("a: &a {x: 1}\nb: {<<: [*a, *a]}", "--config={path}: a holds nested keys"),
+        ("[" * 100_000, "--config={path}: holds nested keys"),
+        ("n_way: !!python/object/apply:os.system [ls]", "--config={path}: n_way has the tag tag:yaml.org,2002"),
+        ("n_way: !!python/name:os.system x", "--config={path}: n_way has the tag tag:yaml.org,2002:python/name"),
+        ("n_way: 2\nn-way: 3", "--config={path}: n_way is given twice, as 2 too; leave one"),
+        ("? [1, 2]\n: 3", "--config={path}: holds a list as a key"),
+        ("n_way: 2\n---\nn_way: 3", "--config={path}: is not YAML"),
+        ('data_dir: "a\\0b"', "--data_dir: 'a\\x00b' is not UTF-8 text"),
+        ("n_way: 2\x01", "--config={path}: cannot be read: it is no text"),
+        ("#" * 2**21, "--config={path}: has more than 1048576 bytes"),
+    ],
+)
+def test_a_file_made_to_harm_is_one_line(tables: Tables, tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path / "c.yaml", text)
+    with pytest.raises(InputError) as caught:
+        parse([f"--config={path}"], tables)
+    assert message.format(path=path) in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_values_of_a_file_are_the_text_that_stands_there(tables: Tables, tmp_path: Path) -> None:
+    text = (
+        "run_dir: 2024-01-02\nmax_time: 1:00:00:00\ndata_dir: 0o17\nfirst_order: yes\nlog_grad_norm: ~\nsizes: [3, 4]\n"
+    )
+    path = tmp_path / "c.yaml"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_bytes(text.encode(encoding))
+        found = values(tables, f"--config={path}")
+        assert (found["run_dir"], found["max_time"], found["data_dir"]) == ("2024-01-02", "1:00:00:00", "0o17")
+        assert (found["first_order"], found["log_grad_norm"], found["sizes"]) == (True, None, (3, 4))
+
+
+@pytest.mark.parametrize("flag", ["n_way", "sizes", "log_grad_norm", "devices", "run_dir", "order", "first_order"])
+@pytest.mark.parametrize("text", [BOMB, "[" * 5000, "9" * 5000, "{a: 1}", "!!python/name:os.system x", "\x1b[31m"])
+def test_the_command_line_understands_no_yaml(tables: Tables, flag: str, text: str) -> None:
+    try:
+        assert values(tables, f"--{flag}={text}")[flag] == text  # where any text is a value
+    except InputError as error:
+        assert str(error).startswith(f"--{flag}=") and len(str(error)) < 400 and "\x1b" not in str(error)
+
+
+def test_bytes_that_are_not_utf8_are_refused(tables: Tables) -> None:
+    with pytest.raises(InputError, match="--run_dir: .* is not UTF-8 text"):
+        parse(["--run_dir=a\udcff"], tables)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--seed=-1", "--seed=-1: must not be negative"),
+        ("--seed=4294967296", "--seed=4294967296: must be at most 4294967295"),
+        ("--save_every=0", "--save_every=0: must be at least 1"),
+        ("--save_every=-1", "--save_every=-1: must be at least 1"),
+        ("--save_minutes=.nan", "--save_minutes=.nan: must be a finite number"),
+        ("--save_minutes=0", "--save_minutes=0: must be greater than 0"),
+        ("--inner_lr=.nan", "--inner_lr=.nan: must be a finite number"),
+        ("--inner_lr=-inf", "--inner_lr=-inf: must be a finite number"),
+        ("--inner_lr=1e999", "--inner_lr=1e999: must be a finite number"),
+        ("--log_grad_norm=.inf", "--log_grad_norm=.inf: must be a finite number"),
+        ("--inner_steps=99999999999999999999", "must be at most 9223372036854775807"),
+        ("--sizes=[1, 99999999999999999999]", "must be at most 9223372036854775807"),
+        ("--num_nodes=0", "--num_nodes=0: must be at least 1"),
+        ("--accelerator=tpu", "--accelerator=tpu: expected one of auto, cpu, gpu, cuda, mps"),
+        ("--precision=transformer-engine", "--precision=transformer-engine: expected one of 32-true"),
+    ],
+)
+def test_numbers_outside_of_their_range_say_what_is_needed(tables: Tables, word: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse([word], tables)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--n_way=1", "--n_way=1: must be at least 2"),
+        ("--n_way=-1", "--n_way=-1: must be at least 1"),
+        ("--width=0", "--width=0: must be at least 1"),
+        ("--width=1000000000", "--width=1000000000: must be at most 4096"),
+        ("--image_size=0", "--image_size=0: must be at least 1"),
+        ("--num_workers=99999", "--num_workers=99999: must be at most 256"),
+        ("--weight_decay=.nan", "--weight_decay=.nan: must be a finite number"),
+    ],
+)
+def test_ranges_of_the_packages_own_classes_reach_the_command_line(word: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse([word])
+    assert str(caught.value).startswith(message)
+
+
 def test_a_missing_file_is_named(tables: Tables, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="gone.yaml: cannot be read"):
         parse([f"--config={tmp_path / 'gone.yaml'}"], tables)

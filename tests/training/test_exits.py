@@ -42,6 +42,31 @@ def test_out_of_memory_says_what_memory_grows_with(capsys: pytest.CaptureFixture
     assert "--first_order" in capsys.readouterr().err
 
 
+class MisconfigurationException(Exception):
+    """Named as Lightning's."""
+
+
+@pytest.mark.parametrize(
+    ("problem", "line"),
+    [
+        (MisconfigurationException("limit\n is too small"), "error: Trainer: limit is too small\n"),
+        (MemoryError("Unable to allocate 3 TiB"), "error: out of memory (Unable to allocate 3 TiB); use smaller"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "error: out of memory; use smaller"),
+    ],
+)
+def test_what_lightning_and_the_allocators_say_is_one_line(
+    problem: Exception, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        raise problem
+
+    with pytest.raises(SystemExit) as ended:
+        guarded(work)
+    assert ended.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(line) and shown.count("\n") == 1
+
+
 @pytest.mark.parametrize("problem", [OSError(errno.EACCES, "no"), RuntimeError("defect"), KeyError("defect")])
 def test_a_defect_is_not_hidden(problem: Exception) -> None:
     def work() -> None:

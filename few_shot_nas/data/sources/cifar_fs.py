@@ -7,6 +7,7 @@ from few_shot_nas.data.layouts import ArrayPickles, ClassFolders, Content, Layou
 from few_shot_nas.data.lists import read_text
 from few_shot_nas.data.sources.cifar100 import MEAN, STD, WHERE, Cifar100Python
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import ImageSize
 
 # The published lists; the other 64 classes are train.
 _HELD_OUT = {
@@ -100,7 +101,7 @@ class CIFARFS(LayoutSource):
     advice = f"{WHERE}; cifar100.zip is at github.com/bertinetto/r2d2"
 
     def __init__(
-        self, data_dir: str = "data", cache_dir: str = "~/.cache/few_shot_nas", image_size: int = 32
+        self, data_dir: str = "data", cache_dir: str = "~/.cache/few_shot_nas", image_size: ImageSize = 32
     ) -> None:
         super().__init__(data_dir, cache_dir, image_size)
 

@@ -2,6 +2,7 @@
 
 from few_shot_nas.data.layouts import ArrayPickles, ClassFolders, Layout, LayoutSource
 from few_shot_nas.data.sources.cifar100 import MEAN, STD, WHERE, Cifar100Python
+from few_shot_nas.ranges import ImageSize
 
 # Superclasses, CIFAR-100's numbers 8, 11, 13, 16 and 0, 7, 12, 14; the other 12 are train.
 _SPLIT = {
@@ -57,7 +58,7 @@ class FC100(LayoutSource):
     advice = f"{WHERE}; the pickles are those of github.com/kjunelee/MetaOptNet"
 
     def __init__(
-        self, data_dir: str = "data", cache_dir: str = "~/.cache/few_shot_nas", image_size: int = 32
+        self, data_dir: str = "data", cache_dir: str = "~/.cache/few_shot_nas", image_size: ImageSize = 32
     ) -> None:
         super().__init__(data_dir, cache_dir, image_size)
 

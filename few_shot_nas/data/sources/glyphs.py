@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from few_shot_nas.data.source import Source, SplitPlan
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import ImageSize
 
 IMAGES_PER_CLASS = 20
 VERSION = 1  # of the drawing below: raise it with any change, so that caches are drawn again
@@ -161,7 +162,7 @@ class Glyphs(Source):
     std = (1.0,)
 
     def __init__(
-        self, data_dir: str = "data", cache_dir: str = "~/.cache/few_shot_nas", image_size: int = 28
+        self, data_dir: str = "data", cache_dir: str = "~/.cache/few_shot_nas", image_size: ImageSize = 28
     ) -> None:
         super().__init__(data_dir, cache_dir, image_size)
 

@@ -9,6 +9,7 @@ import numpy as np
 from few_shot_nas.data.image_files import SUFFIXES, Depth, ImageFile, folder_members, folders_in, read_all
 from few_shot_nas.data.source import SPLITS, Source, SplitPlan
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import Fraction, ImageSize, Seed, Size, check_arguments
 from few_shot_nas.seeding import derived_seed
 
 logger = logging.getLogger(__name__)
@@ -59,12 +60,12 @@ class ImageFolder(Source):
         self,
         data_dir: str = "data",
         cache_dir: str = "~/.cache/few_shot_nas",
-        image_size: int = 84,
+        image_size: ImageSize = 84,
         image_channels: int = 3,
-        val_fraction: float = 0.2,
-        test_fraction: float = 0.2,
-        class_split_seed: int = 0,
-        min_images_per_class: int = 1,
+        val_fraction: Fraction = 0.2,
+        test_fraction: Fraction = 0.2,
+        class_split_seed: Seed = 0,
+        min_images_per_class: Size = 1,
     ) -> None:
         super().__init__(data_dir, cache_dir, image_size)
         if image_channels not in _MODES:
@@ -74,10 +75,8 @@ class ImageFolder(Source):
                 f"{self.name}: val_fraction={val_fraction} must be above 0, test_fraction={test_fraction} at least 0, "
                 "and their sum below 1"
             )
-        if class_split_seed < 0:
-            raise InputError(f"{self.name}: class_split_seed={class_split_seed} must not be negative")
-        if min_images_per_class < 1:
-            raise InputError(f"{self.name}: min_images_per_class={min_images_per_class} must be at least 1")
+        given = {"class_split_seed": class_split_seed, "min_images_per_class": min_images_per_class}
+        check_arguments(ImageFolder.__init__, given, owner=self.name)
         self.in_channels = image_channels
         self.mean, self.std = (0.5,) * image_channels, (0.25,) * image_channels
         self.val_fraction = val_fraction

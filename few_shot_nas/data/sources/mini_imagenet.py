@@ -4,6 +4,7 @@ from PIL import Image
 
 from few_shot_nas.data.layouts import Layout, LayoutSource
 from few_shot_nas.data.sources.mini_imagenet_layouts import LAYOUTS
+from few_shot_nas.ranges import ImageSize
 
 
 class MiniImagenet(LayoutSource):
@@ -42,7 +43,7 @@ class MiniImagenet(LayoutSource):
     )
 
     def __init__(
-        self, data_dir: str = "data", cache_dir: str = "~/.cache/few_shot_nas", image_size: int = 84
+        self, data_dir: str = "data", cache_dir: str = "~/.cache/few_shot_nas", image_size: ImageSize = 84
     ) -> None:
         super().__init__(data_dir, cache_dir, image_size)
 

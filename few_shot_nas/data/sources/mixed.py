@@ -9,6 +9,7 @@ import numpy as np
 
 from few_shot_nas.data.source import Source, SplitPlan
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import ImageSize
 from few_shot_nas.registry import lookup
 
 
@@ -42,7 +43,7 @@ class Mixed(Source):
         self,
         data_dir: str = "data",
         cache_dir: str = "~/.cache/few_shot_nas",
-        image_size: int = 28,
+        image_size: ImageSize = 28,
         parts: str = "Omniglot,MiniImagenet,Glyphs",
     ) -> None:
         super().__init__(data_dir, cache_dir, image_size)

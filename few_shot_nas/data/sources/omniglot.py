@@ -10,6 +10,7 @@ from few_shot_nas.data.image_files import Depth, ImageFile, archive_members, fol
 from few_shot_nas.data.lists import read_text
 from few_shot_nas.data.source import SPLITS, Rotation, Source, SplitPlan
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import ImageSize
 
 Scheme = Literal["finn", "mamlpp", "reptile", "lake", "vinyals"]
 Rotations = Literal["classes", "train_classes", "augment", "augment_all", "none"]
@@ -88,7 +89,7 @@ class Omniglot(Source):
         self,
         data_dir: str = "data",
         cache_dir: str = "~/.cache/few_shot_nas",
-        image_size: int = 28,
+        image_size: ImageSize = 28,
         split_scheme: Scheme = "finn",
         rotations: Rotations = "augment_all",
         download: bool = False,

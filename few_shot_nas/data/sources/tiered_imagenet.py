@@ -16,6 +16,7 @@ from few_shot_nas.data.layouts import ClassFolders, Content, Layout, LayoutSourc
 from few_shot_nas.data.pixels import Deep, shallow
 from few_shot_nas.data.unpickle import load_pickle, stream_bytes
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import ImageSize
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ class TieredImagenet(LayoutSource):
         self,
         data_dir: str = "data",
         cache_dir: str = "~/.cache/few_shot_nas",
-        image_size: int = 84,
+        image_size: ImageSize = 84,
         npz_order: Order = "bgr",
     ) -> None:
         super().__init__(data_dir, cache_dir, image_size)
