@@ -6,17 +6,20 @@ Shapes: A architectures, T tasks, R replicates of each task, L decisions, D leng
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.seeding import derived_seed
 from few_shot_nas.tabular.array_file import read_arrays, write_arrays
 
 #: Largest space whose table is filled.
 MAX_ARCHITECTURES = 1000
 #: The entries of an architecture on one replicate of a task.
 SCORES = ("accuracy", "loss", "loo_accuracy", "loo_loss")
+#: Whose preference is planted: of all tasks of a source alike, or of each task.
+Preference = Literal["source", "task"]
 
 
 @dataclass(frozen=True)
@@ -97,38 +100,53 @@ def load_table(path: Path, *, complete: bool = True) -> RewardTable:
     return table
 
 
-def planted(table: RewardTable, points: float) -> RewardTable:
+def planted(table: RewardTable, points: float, per: Preference = "source") -> RewardTable:
     """Add a preference of known size to every reward: the positive control of an experiment that finds nothing.
 
-    Tasks of source i favour the architectures whose first decision is choice ``i mod C`` of its C choices: a share
-    ``p`` of the queries is answered right by these and wrong by the others,
-    ``accuracy' = (1 - p) accuracy + p favoured``. The other rewards move by the same multiple of their own spread, the
-    standard deviation of the architectures' means, so that they are as good a sign of the preference as before:
-    another ``p`` for the leave-one-out accuracy, and losses fall by that multiple for the favoured ones. A learner that
-    sees no task can follow the preference of one source; one that does can follow each.
+    Tasks favour the architectures whose first decision is one of its C choices: a share ``p`` of the queries is
+    answered right by these and wrong by the others, ``accuracy' = (1 - p) accuracy + p favoured``. The other rewards
+    move by the same multiple of their own spread, the standard deviation of the architectures' means, so that they are
+    as good a sign of the preference as before: another ``p`` for the leave-one-out accuracy, and losses fall by that
+    multiple for the favoured ones.
+
+    A learner that sees no task can follow one choice only. With ``per="source"``, tasks of source i favour choice
+    ``i mod C``: a learner that sees the images can follow each. With ``per="task"``, every task favours a choice of its
+    own, drawn uniformly: nothing in the images tells it, and only rewards of the task do. This is what adaptation
+    within a task claims to find.
 
     Args:
-        table: a table of tasks from at least two sources.
+        table: a table; of tasks from at least two sources for ``per="source"``.
         points: the share p in percent, 0 or more and less than 50; 0 returns the table as it is.
+        per: whose preference it is.
 
     Raises:
-        InputError: if ``points`` is out of range, or all tasks are from one source.
+        InputError: if ``points`` or ``per`` is out of range, or all tasks are from one source and it is the source's.
     """
     if not 0 <= points < 50:
         raise InputError(f"planted preference of {points} points given, it must be 0 or more and less than 50")
+    if per not in get_args(Preference):
+        raise InputError(f"planted preference per {per} given. Choices: {', '.join(get_args(Preference))}")
     if points == 0:
         return table
-    if len(np.unique(table.source)) < 2:
+    if per == "source" and len(np.unique(table.source)) < 2:
         raise InputError(
-            f"a planted preference of {points} points needs tasks from two sources or more, but those of this table "
-            "are all from one; take a table of data_class=Mixed"
+            f"a planted preference of {points} points per source needs tasks from two sources or more, but those of "
+            "this table are all from one; take a table of data_class=Mixed, or plant it per task"
         )
     first = table.decisions[:, 0]
-    favoured = (first[:, None] == (table.source % (first.max() + 1))[None])[..., None]
+    choices = int(first.max()) + 1
+    liked = table.source % choices if per == "source" else _drawn_preference(table, choices)
+    favoured = (first[:, None] == liked[None])[..., None]
     spread = {name: float(getattr(table, name).mean((1, 2)).std()) for name in SCORES}
     rewards = {}
     for name in SCORES:
         size = np.float32(points / 100 * spread[name] / spread["accuracy"])
         own = getattr(table, name)
         rewards[name] = own - size * favoured if name.endswith("loss") else (1 - size) * own + size * favoured
-    return replace(table, facts={**table.facts, "planted_points": points}, **rewards)
+    return replace(table, facts={**table.facts, "planted_points": points, "planted_per": per}, **rewards)
+
+
+def _drawn_preference(table: RewardTable, choices: int) -> np.ndarray:
+    """Return the choice that each task favours, ``[T]``: of its split and its number alone."""
+    rng = np.random.default_rng(derived_seed("plant", str(table.facts.get("split", ""))))
+    return rng.integers(choices, size=table.shape[1])

@@ -54,14 +54,37 @@ def test_a_planted_preference_moves_every_reward_by_the_same_multiple_of_its_spr
                 wanted = old - share * fits if name.endswith("loss") else (1 - share) * old + share * fits
                 np.testing.assert_allclose(after[architecture, task], wanted, atol=1e-6)
     assert changed.accuracy.min() >= 0 and changed.accuracy.max() <= 1
-    assert changed.facts == {"run": "a", "planted_points": 5.0}
+    assert changed.facts == {"run": "a", "planted_points": 5.0, "planted_per": "source"}
     assert planted(table, 0.0) is table
+
+
+def test_a_preference_of_each_task_is_hidden_from_its_source() -> None:
+    source = np.arange(6000) % 3
+    empty = empty_table(np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), 6000, 2, 3, {"split": "val"})
+    rewards = {name: np.full(empty.shape, 0.5, np.float32) for name in SCORES}
+    for name in SCORES:
+        rewards[name][3] += 0.1  # a spread to scale by
+    table = dataclasses.replace(empty, done=6000, source=source, **rewards)
+    changed = planted(table, 10.0, "task")
+    moved = changed.accuracy - table.accuracy
+    likes_first = moved[0, :, 0] > 0
+    np.testing.assert_allclose(moved[0, likes_first, 0], 0.1 * 0.5, atol=1e-6)
+    np.testing.assert_allclose(moved[2, ~likes_first, 1], 0.1 * 0.5, atol=1e-6)
+    for kind in range(3):
+        assert likes_first[source == kind].mean() == pytest.approx(0.5, abs=0.04)
+    assert changed.facts["planted_per"] == "task"
+    longer = dataclasses.replace(table, facts={"split": "test"})
+    assert (planted(longer, 10.0, "task").accuracy != changed.accuracy).any()
+    one_source = dataclasses.replace(table, source=np.zeros_like(source))
+    np.testing.assert_array_equal(planted(one_source, 10.0, "task").loss, changed.loss)
 
 
 def test_a_preference_cannot_be_planted_in_one_source_or_be_negative() -> None:
     table = dataclasses.replace(two_sources(), source=np.full(6, 2))
-    with pytest.raises(InputError, match=r"preference of 3\.0 points needs tasks from two sources"):
+    with pytest.raises(InputError, match=r"preference of 3\.0 points per source needs tasks from two sources"):
         planted(table, 3.0)
     for points in (-1.0, 50.0):
         with pytest.raises(InputError, match=rf"preference of {points} points given"):
             planted(two_sources(), points)
+    with pytest.raises(InputError, match="preference per class given. Choices: source, task"):
+        planted(two_sources(), 3.0, "class")  # type: ignore[arg-type]

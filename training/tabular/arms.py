@@ -170,7 +170,7 @@ def write_arm(
         "algorithm": name, "model_class": "Supernet", **shared, "seed": config["seed"],
         "meta_steps": outcome.facts.get("meta_steps", 0), "wall_seconds": config["wall_seconds"],
         "regime": "inherited", "checkpoint": facts["checkpoint"], "test": results.scores(rows),
-        "table": {**table, "plant": facts.get("planted_points", 0.0)},
+        "table": {**table, "plant": facts.get("planted_points", 0.0), "plant_per": facts.get("planted_per", "none")},
         "versions": results.versions(), "command": config["command"], "search": calls, "arm": dict(outcome.facts),
     }  # fmt: skip
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -234,7 +234,7 @@ def compare_arms(own: Namespace, command: str) -> None:
     check_flags(own)
     train, test = load_tables(own.train_table, own.test_table)
     chosen = choice_arms(own, test)
-    tables = planted(train, own.plant), planted(test, own.plant)
+    tables = planted(train, own.plant, own.plant_per), planted(test, own.plant, own.plant_per)
     ks, seeds = numbers(own.ks or KS, "--ks"), numbers(own.seeds, "--seeds")
     wanted = "" if own.ladder else wanted_arms(own.arms, train.facts)
     estimators = tuple((own.estimators or ESTIMATORS).split(","))
@@ -256,7 +256,8 @@ def compare_arms(own: Namespace, command: str) -> None:
             config = {
                 **dataclasses.asdict(setting.loop), "budget": own.budget, "seed": seed, "command": command,
                 "train_table": str(own.train_table), "test_table": str(own.test_table),
-                "wall_seconds": time.monotonic() - started, "plant": own.plant, "choices": own.choices,
+                "wall_seconds": time.monotonic() - started, "plant": own.plant,
+                "plant_per": own.plant_per, "choices": own.choices,
             }  # fmt: skip
             write_arm(own.output / name / f"seed{seed}", name, outcome, tables[1].facts, config)
             progress.update(len(rows))
@@ -289,7 +290,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--outer_archs", type=int, default=4, help="outer samples per task of F and G")
     add("--meta_batch_size", type=int, default=8, help="tasks per meta-step")
     add("--plant", type=float, default=0.0, metavar="POINTS",
-        help="positive control: points of accuracy by which each source of Mixed favours one op")  # fmt: skip
+        help="positive control: points of accuracy by which each source of Mixed, or each task, favours one op")  # fmt: skip
+    add("--plant_per", choices=("source", "task"), default="source",
+        help="whose preference --plant is; that of a task shows in its rewards alone")  # fmt: skip
     own = parser.parse_args(words)
     command = shlex.join(["python", "training/tabular/arms.py", *words])
     return guarded(lambda: compare_arms(own, command))

@@ -80,7 +80,7 @@ def test_each_arm_and_seed_leaves_a_run_that_reports_can_read(
     adapted = load_run("out/F_fomaml_K2/seed0").results
     assert adapted["search"]["reward_calls"] == adapted["search"]["reward_calls_search"] + 30 * 2
     assert {"kl_adapt", "entropy_fraction", "grad_snr", "label_free"} <= set(adapted["arm"])
-    assert adapted["table"] == {"seed": 0, "weights": "abc", "tasks": 30, "replicates": 2, "plant": 0.0}
+    assert adapted["table"] == {"seed": 0, "weights": "abc", "tasks": 30, "replicates": 2, "plant": 0.0, "plant_per": "none"}
     assert (adapted["split"], adapted["seed"], adapted["k_shot"]) == ("test", 0, 2)
     printed = capsys.readouterr().out
     assert "F_fomaml_K2" in printed and "ORACLE" in printed
@@ -115,6 +115,9 @@ def test_arms_of_one_table_are_compared_and_of_two_refused(fails: Callable[..., 
         table.save(Path(f"{split}.npz"))
     run("--arms=B", "--output=planted", "--plant=5")
     assert "plant is 0.0 and 5.0" in fails(compare.main, pair[0], "planted/B_best_fixed")
+    run("--arms=B", "--output=of_tasks", "--plant=5", "--plant_per=task")
+    message = fails(compare.main, "planted/B_best_fixed", "of_tasks/B_best_fixed")
+    assert "plant_per is source and task" in message
 
 
 def test_arms_that_cannot_run_are_one_line(fails: Callable[..., str]) -> None:
