@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,8 @@ def evaluate(run_dir: Path, wanted: str | None, output: Path | None, overrides: 
     if trainer.is_global_zero:
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
-            results.write_episodes(output / "episodes.csv", parts.module.test_rows)
+            classes = partial(parts.datamodule.classes, facts["split"])
+            results.write_episodes(output / "episodes.csv", parts.module.test_rows, classes)
             results.write_json(output / "results.json", content)
             write_text(output / "config.yaml", dump({k: v for k, v in flags.values.items() if k != "run_dir"}))
         results.show(content, run_dir)

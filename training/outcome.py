@@ -1,6 +1,7 @@
 """The end of a run: test the chosen weights, write every file, show the table."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def write_outcome(run_dir: Path, trainer: pl.Trainer, parts: Parts, values: Valu
     genotype = genotype_of(parts)
     if genotype is not None:
         write_text(run_dir / "genotype.json", genotype.to_json())
-    results.write_episodes(run_dir / "episodes.csv", facts["rows"])
+    results.write_episodes(run_dir / "episodes.csv", facts["rows"], partial(parts.datamodule.classes, facts["split"]))
     card = write_card(run_dir, parts, values)
     save_weights(run_dir / WEIGHTS, parts.module, card)
     results.write_json(run_dir / "results.json", content)

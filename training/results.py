@@ -6,7 +6,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -56,13 +56,14 @@ def versions() -> dict[str, str]:
     }
 
 
-def write_episodes(path: Path, rows: Rows) -> None:
-    """Write one row per test episode and bn_mode."""
+def write_episodes(path: Path, rows: Rows, classes: Callable[[int], Sequence[int]]) -> None:
+    """Write one row per test episode and bn_mode, with the numbers of its classes within the split."""
     text = io.StringIO()
-    columns = ["task_id", "bn_mode", "accuracy", "loss"]
+    columns = ["task_id", "bn_mode", "accuracy", "loss", "classes"]
+    known = {task: " ".join(map(str, classes(task))) for task in {row["task_id"] for row in rows}}
     writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({**row, "classes": known[row["task_id"]]} for row in rows)
     write_text(path, text.getvalue())
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from few_shot_nas.data.augment import AUGMENTS, Augment
 from few_shot_nas.data.meta_batches import MetaBatches, PlannedBatch, task_loader
-from few_shot_nas.data.sampler import check_task, image_tensor, materialise
+from few_shot_nas.data.sampler import check_task, classes_of, draw_task, image_tensor, materialise
 from few_shot_nas.data.source import Source
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
@@ -297,6 +297,13 @@ class EpisodicDataModule(pl.LightningDataModule):
         if not isinstance(episode, Episode):
             raise RuntimeError("the images were to be gathered at once")
         return episode
+
+    def classes(self, split_name: str, task_id: int) -> list[int]:
+        """Return the classes of an evaluation task, as numbers within its split, in ascending order."""
+        split, rotation = self.source.split(split_name), self.source.rotation(split_name)
+        shape = self.shape(split_name, scored=True)
+        plan = draw_task(split, seed=self.seed, split_name=split_name, task_id=task_id, rotation=rotation, **shape)
+        return classes_of(split, plan, rotation)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Gather the images of a batch that came as indices; pass an episode through."""

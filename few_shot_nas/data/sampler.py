@@ -160,6 +160,20 @@ def group_of(split: Split, plan: TaskPlan) -> int:
     return int(split.groups[np.searchsorted(split.starts, int(plan.index[0]), side="right") - 1])
 
 
+def classes_of(split: Split, plan: TaskPlan, rotation: Rotation = "none") -> list[int]:
+    """Return the classes of a task as numbers within its split, in ascending order; N of them.
+
+    Args:
+        split: the split that the task was drawn from.
+        plan: the task.
+        rotation: as it was drawn; with ``classes``, every quarter turn of a class is a class of its own.
+    """
+    found = np.searchsorted(split.starts, plan.index.numpy(), side="right") - 1
+    if rotation == "classes":
+        found = found * QUARTER_TURNS + plan.rotation.numpy()
+    return np.unique(found).tolist()
+
+
 def _group_sizes(split: Split) -> np.ndarray:
     """Return the number of classes in each group."""
     return np.array([len(split.class_names)]) if split.groups is None else np.bincount(split.groups)

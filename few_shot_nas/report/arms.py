@@ -179,3 +179,12 @@ def differences(arm: Arm, reference: Arm, mode: str) -> np.ndarray:
     own = np.stack([run.episodes[mode].accuracy for run in arm.runs.values()])
     other = np.stack([run.episodes[mode].accuracy for run in reference.runs.values()])
     return np.asarray(100 * (own - other))
+
+
+def classes(arm: Arm, mode: str) -> np.ndarray | None:
+    """Return the classes of each test task, ``[seeds, tasks, N]``; None if a run's file does not name them."""
+    found = [run.episodes[mode].classes for run in arm.runs.values()]
+    known = [each for each in found if each is not None]
+    if len(known) < len(found) or len({each.shape for each in known}) > 1:
+        return None
+    return np.stack(known)

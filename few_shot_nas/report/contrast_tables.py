@@ -9,7 +9,7 @@ from rich.text import Text
 from few_shot_nas.report.contrasts import Comparison, Contrast
 
 MINUS = "−"
-HEAD = ("difference ± t", "bootstrap", "p", "p Wilcoxon", "p equivalent", "p no gain", "verdict")
+HEAD = ("difference ± t", "± classes", "bootstrap", "p", "p Wilcoxon", "p equivalent", "p no gain", "verdict")
 
 
 def signed(value: float) -> str:
@@ -26,6 +26,7 @@ def cells(contrast: Contrast) -> tuple[str, ...]:
     """Return what stands below :data:`HEAD`; p-values are the corrected ones."""
     return (
         f"{signed(contrast.difference.mean)} ± {contrast.difference.ci95:.2f}",
+        "-" if contrast.other_classes is None else f"{contrast.other_classes:.2f}",
         f"{signed(contrast.low)} to {signed(contrast.high)}",
         p_text(contrast.corrected.bootstrap),
         p_text(contrast.corrected.wilcoxon),
@@ -45,6 +46,7 @@ def notes(comparison: Comparison) -> list[str]:
     over = "tasks" if len(comparison.seeds) == 1 else f"the means of {len(comparison.seeds)} seeds"
     return [
         f"± is the half-width of the 95 % t-interval over {over}.",
+        "± classes is the half-width that holds for other classes of the same kind too, where the runs name theirs.",
         f"Bootstrap: 95 % percentiles of {comparison.resamples:,} resamples of seeds and, jointly, of tasks; "
         "p is its p-value.",
         f"Equivalent: within ± {comparison.margin:g} points by two one-sided t-tests over {over}; "
@@ -119,6 +121,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
                 "difference": found.difference.mean,
                 "t_half_width": found.difference.ci95,
                 "t_observations": found.difference.n,
+                "classes_half_width": found.other_classes,
                 "bootstrap": [found.low, found.high],
                 "p": found.p._asdict(),
                 "p_holm": found.corrected._asdict(),

@@ -8,10 +8,19 @@ from typing import NamedTuple
 import numpy as np
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.report.arms import Arm, common_mode, differences, load_arm, require_same_tasks, shared_supernets
+from few_shot_nas.report.arms import (
+    Arm,
+    classes,
+    common_mode,
+    differences,
+    load_arm,
+    require_same_tasks,
+    shared_supernets,
+)
 from few_shot_nas.report.pairing import task_settings
 from few_shot_nas.report.tables import short_names, task
 from few_shot_nas.seeding import derived_seed
+from few_shot_nas.stats.class_variance import class_interval
 from few_shot_nas.stats.paired import below, hierarchical_bootstrap, holm, t_test, tost, units, wilcoxon
 from few_shot_nas.stats.statistics import MeanCI, mean_ci
 
@@ -47,6 +56,7 @@ class Contrast:
     Attributes:
         arm: name of the arm.
         difference: mean with its 95 % t-interval, over tasks for one seed and over the means of the seeds for several.
+        other_classes: half-width of the 95 % interval that holds for other classes too; None where they are unknown.
         low: lower end of the bootstrap's 95 % interval.
         high: its upper end.
         p: p-values as they are.
@@ -55,6 +65,7 @@ class Contrast:
 
     arm: str
     difference: MeanCI
+    other_classes: float | None
     low: float
     high: float
     p: PValues
@@ -144,7 +155,7 @@ def compare_arms(
         seeds=tuple(arms[0].runs),
         tasks=int(arms[0].first().episodes[mode].task_id.size),
         bn_mode=mode,
-        contrasts=contrasts(labels[1:], points, margin, resamples),
+        contrasts=contrasts(labels[1:], points, margin, resamples, classes(arms[0], mode)),
         margin=margin,
         resamples=resamples,
         warnings=tuple(_warnings(arms, labels)),
@@ -152,12 +163,16 @@ def compare_arms(
 
 
 def contrasts(
-    labels: Sequence[str], points: Sequence[np.ndarray], margin: float, resamples: int
+    labels: Sequence[str],
+    points: Sequence[np.ndarray],
+    margin: float,
+    resamples: int,
+    task_classes: np.ndarray | None = None,
 ) -> tuple[Contrast, ...]:
     """Return the statistics of each arm's differences ``[seeds, tasks]`` from the reference, in percentage points.
 
-    All contrasts resample by the same stream: they share the seeds and tasks drawn, and another arm changes none of
-    the intervals.
+    With the classes of the tasks, ``[seeds, tasks, N]``, each has an interval for other classes too. All contrasts
+    resample by the same stream: they share the seeds and tasks drawn, and another arm changes none of the intervals.
     """
     found = []
     for values in points:
@@ -166,12 +181,13 @@ def contrasts(
         drawn = hierarchical_bootstrap(values, rng, resamples)
         one_sided = tost(observed, margin), below(observed, margin)
         p = PValues(t_test(observed), drawn.p_value, wilcoxon(values), *one_sided)
-        found.append((mean_ci(observed), drawn, p))
-    by_test = [holm(column) for column in zip(*(p for _, _, p in found), strict=True)]
+        wide = None if task_classes is None else class_interval(values, task_classes).ci95
+        found.append((mean_ci(observed), wide, drawn, p))
+    by_test = [holm(column) for column in zip(*(p for *_, p in found), strict=True)]
     corrected = [PValues(*row) for row in zip(*by_test, strict=True)]
     return tuple(
-        Contrast(label, mean, drawn.low, drawn.high, p, after)
-        for label, (mean, drawn, p), after in zip(labels, found, corrected, strict=True)
+        Contrast(label, mean, wide, drawn.low, drawn.high, p, after)
+        for label, (mean, wide, drawn, p), after in zip(labels, found, corrected, strict=True)
     )
 
 

@@ -5,7 +5,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -27,11 +27,23 @@ class Episodes:
         task_id: identity of each test task, ``[n]`` int64, no duplicates.
         accuracy: fraction of right queries, ``[n]`` float64.
         loss: mean cross-entropy of the queries, ``[n]`` float64, nan where the file has none.
+        classes: numbers of the classes of each task within the split, ``[n, N]`` int64; None where the file is from
+            before they were written.
     """
 
     task_id: np.ndarray
     accuracy: np.ndarray
     loss: np.ndarray
+    classes: np.ndarray | None = None
+
+
+class _Row(NamedTuple):
+    """One line of ``episodes.csv``."""
+
+    task_id: int
+    accuracy: float
+    loss: float
+    classes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -187,7 +199,7 @@ def _read_episodes(path: Path) -> dict[str, Episodes]:
     if not path.exists():
         return {}
     header, rows = _read_rows(path, needed=("task_id", "bn_mode", "accuracy"))
-    scores: dict[str, list[tuple[int, float, float]]] = {}
+    found: dict[str, list[_Row]] = {}
     for line, row in enumerate(rows, start=2):
         cells = dict(zip(header, row, strict=True))
         accuracy = _number(path, line, "accuracy", cells["accuracy"])
@@ -197,17 +209,30 @@ def _read_episodes(path: Path) -> dict[str, Episodes]:
         if not task_id.is_integer():
             raise _damaged(path, f"line {line} has task_id {cells['task_id']!r}, a whole number is needed")
         loss = _number(path, line, "loss", cells.get("loss", ""))
-        scores.setdefault(cells["bn_mode"], []).append((int(task_id), accuracy, loss))
-    return {mode: _sorted_episodes(path, mode, found) for mode, found in scores.items()}
+        classes = _classes(path, line, cells.get("classes", ""))
+        found.setdefault(cells["bn_mode"], []).append(_Row(int(task_id), accuracy, loss, classes))
+    return {mode: _sorted_episodes(path, mode, rows) for mode, rows in found.items()}
 
 
-def _sorted_episodes(path: Path, mode: str, found: list[tuple[int, float, float]]) -> Episodes:
-    found.sort(key=lambda row: row[0])
-    task_id = np.array([row[0] for row in found], dtype=np.int64)
+def _classes(path: Path, line: int, cell: str) -> tuple[int, ...]:
+    words = cell.split()
+    if not all(word.isdecimal() for word in words):
+        raise _damaged(path, f"line {line}, column classes holds {cell!r} where whole numbers are needed")
+    return tuple(map(int, words))
+
+
+def _sorted_episodes(path: Path, mode: str, found: list[_Row]) -> Episodes:
+    found.sort(key=lambda row: row.task_id)
+    task_id = np.array([row.task_id for row in found], dtype=np.int64)
     twice = task_id[1:][task_id[1:] == task_id[:-1]]
     if twice.size:
         raise _damaged(path, f"task {twice[0]} occurs twice with bn_mode {mode}")
-    return Episodes(task_id, np.array([row[1] for row in found]), np.array([row[2] for row in found]))
+    ways = {len(row.classes) for row in found}
+    if len(ways) > 1:
+        raise _damaged(path, f"the column classes has {min(ways)} and {max(ways)} numbers for tasks of one shape")
+    classes = None if ways == {0} else np.array([row.classes for row in found], dtype=np.int64)
+    accuracy, loss = (np.array([getattr(row, name) for row in found]) for name in ("accuracy", "loss"))
+    return Episodes(task_id, accuracy, loss, classes)
 
 
 def _check_agreement(run: Run) -> None:

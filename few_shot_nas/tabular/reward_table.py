@@ -34,6 +34,7 @@ class RewardTable:
         loo_loss: leave-one-out cross-entropy on the support set, ``[A, T, R]``; nan with one shot.
         embedding: description of the support images of each task's first replicate, ``[T, D]``.
         source: which part of the data each task is from, ``[T]`` int64; 0 where there are no parts.
+        classes: numbers of the N classes of each task within its split, ``[T, N]`` int64.
         done: how many tasks have been filled; the others are nan.
         facts: what the table was made of: run, split, seed, head and so on.
     """
@@ -45,6 +46,7 @@ class RewardTable:
     loo_loss: np.ndarray
     embedding: np.ndarray
     source: np.ndarray
+    classes: np.ndarray
     done: int
     facts: Mapping[str, Any]
 
@@ -66,7 +68,10 @@ def empty_table(
     nothing = {name: np.full((len(decisions), tasks, replicates), np.nan, np.float32) for name in SCORES}
     embedding = np.full((tasks, embedding_dim), np.nan, np.float32)
     source = np.zeros(tasks, np.int64)
-    return RewardTable(decisions=decisions, embedding=embedding, source=source, done=0, facts=facts, **nothing)
+    classes = np.zeros((tasks, int(facts.get("n_way", 1))), np.int64)
+    return RewardTable(
+        decisions=decisions, embedding=embedding, source=source, classes=classes, done=0, facts=facts, **nothing
+    )
 
 
 def extended(table: RewardTable, tasks: int) -> RewardTable:
@@ -75,7 +80,8 @@ def extended(table: RewardTable, tasks: int) -> RewardTable:
     larger = empty_table(table.decisions, tasks, replicates, table.embedding.shape[1], {**table.facts, "tasks": tasks})
     for name in SCORES:
         getattr(larger, name)[:, :present] = getattr(table, name)
-    larger.embedding[:present], larger.source[:present] = table.embedding, table.source
+    for name in ("embedding", "source", "classes"):
+        getattr(larger, name)[:present] = getattr(table, name)
     return replace(larger, done=table.done)
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
+from few_shot_nas.data import sampler
 from few_shot_nas.data.sampler import check_task, draw_task, image_tensor, materialise, stack
 from few_shot_nas.episode import check_episode
 from few_shot_nas.errors import InputError
@@ -50,6 +51,19 @@ GOLDEN = {  # every second row, and the turns of the classes, of task 299 of 12 
 def test_the_streams_of_published_runs_stay_what_they_are(split, rotation):
     plan = draw(split, 299, rotation)
     assert (plan.index[::2].tolist(), plan.rotation[: N * K : K].tolist()) == GOLDEN[rotation]
+
+
+@pytest.mark.parametrize("rotation", ["none", "augment", "classes"])
+def test_the_classes_of_a_task_are_named_by_numbers_within_the_split(split, rotation):
+    turned = set()
+    for task in range(30):
+        plan = draw(split, task, rotation)
+        named = sampler.classes_of(split, plan, rotation)
+        plain = set(classes_of(split, plan).tolist())
+        assert len(named) == N and named == sorted(set(named))
+        assert {c // 4 for c in named} == plain if rotation == "classes" else set(named) == plain
+        turned |= {c % 4 for c in named}
+    assert turned == {0, 1, 2, 3}
 
 
 def test_seed_split_and_task_id_each_give_another_task(split):

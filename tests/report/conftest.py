@@ -64,8 +64,8 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes a run directory and gives its path.
 
     ``accuracy`` is the mean over episodes; the difficulty of each task is the same for every run with the same
-    ``seed``, so that pairing runs makes sense. ``omit`` names files to leave out, ``results`` overrides fields, and
-    ``watched`` names further columns of the validations.
+    ``seed``, so that pairing runs makes sense. ``omit`` names files to leave out, ``results`` overrides fields,
+    ``watched`` names further columns of the validations, and ``classes`` adds the classes of each task.
     """
 
     def make(
@@ -79,16 +79,18 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         results: dict[str, Any] | None = None,
         omit: tuple[str, ...] = (),
         watched: tuple[str, ...] = (),
+        classes: bool = False,
     ) -> Path:
         path = tmp_path / name
         path.mkdir(parents=True)
         rng = np.random.default_rng(sum(name.encode()))
         difficulty = np.random.default_rng(0).normal(size=episodes)
-        rows, tested = ["task_id,bn_mode,accuracy,loss"], {}
+        rows, tested = ["task_id,bn_mode,accuracy,loss" + ",classes" * classes], {}
+        named = [",{} {} {}".format(*(task % 7, 7 + task % 5, 12 + task % 4)) * classes for task in range(episodes)]
         for mode, shift in (("transductive", 0.0), ("support", -0.04)):
             chance = np.clip(accuracy + shift + 0.07 * difficulty + 0.03 * rng.normal(size=episodes), 0.05, 0.98)
             scores = rng.binomial(75, chance) / 75
-            rows += [f"{task},{mode},{score},{1.2 - score}" for task, score in enumerate(scores.tolist())]
+            rows += [f"{task},{mode},{score},{1.2 - score}{named[task]}" for task, score in enumerate(scores.tolist())]
             half = 1.98 * scores.std(ddof=1) / math.sqrt(episodes)
             tested[mode] = {"accuracy": scores.mean(), "ci95": half, "episodes": episodes}
         content = {

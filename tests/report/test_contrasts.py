@@ -14,6 +14,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.report import compare_arms, load_run, markdown
 from few_shot_nas.report.contrasts import contrasts
 from few_shot_nas.report.pairing import paired_differences
+from few_shot_nas.stats.class_variance import class_interval
 from training.compare import main
 
 MakeRun = Callable[..., Path]
@@ -62,6 +63,30 @@ def test_several_seeds_are_paired_seed_by_seed(make_arm: Callable[..., str], tmp
     assert contrast.difference.mean == pytest.approx(np.mean(means), rel=1e-12)
     assert contrast.difference.ci95 == pytest.approx(stats.t.ppf(0.975, 2) * stats.sem(means), rel=1e-9)
     assert compare_arms([f"{folder}/seed*" for folder in folders], resamples=500).contrasts == found.contrasts
+
+
+def test_the_classes_of_the_tasks_give_an_interval_of_their_own(make_arm: Callable[..., str], tmp_path: Path) -> None:
+    folders = [make_arm("a", accuracy=0.6, classes=True), make_arm("b", accuracy=0.7, classes=True)]
+    (found,) = compare_arms(folders, resamples=50).contrasts
+    values = np.stack([100 * (scores(tmp_path / f"b/seed{s}") - scores(tmp_path / f"a/seed{s}")) for s in range(3)])
+    tasks = np.arange(120)
+    named = np.stack([tasks % 7, 7 + tasks % 5, 12 + tasks % 4], axis=1)[None].repeat(3, axis=0)
+    assert found.other_classes == pytest.approx(class_interval(values, named).ci95, rel=1e-9)
+    unknown = make_arm("c", accuracy=0.6)
+    assert compare_arms([unknown, folders[1]], resamples=50).contrasts[0].other_classes is None
+    assert "| ± classes |" in markdown(compare_arms(folders, resamples=50))
+
+
+def test_classes_that_are_no_numbers_are_named(make_run: MakeRun) -> None:
+    path = make_run("odd", classes=True)
+    file = path / "episodes.csv"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace(",0 7 12\n", ",0 seven 12\n", 1), encoding="utf-8")
+    with pytest.raises(InputError, match="line 2, column classes holds '0 seven 12'"):
+        load_run(path)
+    file.write_text(text.replace(",0 7 12\n", ",0 7\n", 1), encoding="utf-8")
+    with pytest.raises(InputError, match="classes has 2 and 3 numbers"):
+        load_run(path)
 
 
 def test_another_arm_changes_no_interval_but_the_correction(make_run: MakeRun) -> None:

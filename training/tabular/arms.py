@@ -149,14 +149,15 @@ def choice_arms(own: Namespace, test: "RewardTable") -> "dict[str, Choices]":
 
 
 def write_arm(
-    run_dir: Path, name: str, outcome: "Outcome", facts: Mapping[str, Any], config: Mapping[str, Any]
+    run_dir: Path, name: str, outcome: "Outcome", test: "RewardTable", config: Mapping[str, Any]
 ) -> None:
     """Write results.json, episodes.csv and config.yaml as a run does, and what identifies the test table."""
     import yaml
 
-    from training import results
     from few_shot_nas.whole_file import write_text
+    from training import results
 
+    facts = test.facts
     mode = facts["bn_mode"]
     rows = [
         {"task_id": task, "bn_mode": mode, "accuracy": accuracy, "loss": loss}
@@ -165,17 +166,17 @@ def write_arm(
     calls = {"reward_calls": outcome.train_calls + outcome.task_calls * len(rows),
              "reward_calls_search": outcome.train_calls, "reward_calls_per_task": outcome.task_calls}  # fmt: skip
     shared = {key: facts[key] for key in ("data_class", "n_way", "k_shot", "n_query", "split")}
-    table = {key: facts[key] for key in ("seed", "weights", "tasks", "replicates")}
+    identity = {key: facts[key] for key in ("seed", "weights", "tasks", "replicates")}
     content = {
         "algorithm": name, "model_class": "Supernet", **shared, "seed": config["seed"],
         "meta_steps": outcome.facts.get("meta_steps", 0), "wall_seconds": config["wall_seconds"],
         "regime": "inherited", "checkpoint": facts["checkpoint"], "test": results.scores(rows),
-        "table": {**table, "plant": facts.get("planted_points", 0.0), "plant_per": facts.get("planted_per", "none")},
+        "table": {**identity, "plant": facts.get("planted_points", 0.0), "plant_per": facts.get("planted_per", "none")},
         "versions": results.versions(), "command": config["command"], "search": calls, "arm": dict(outcome.facts),
     }  # fmt: skip
     run_dir.mkdir(parents=True, exist_ok=True)
     write_text(run_dir / "config.yaml", yaml.safe_dump({**shared, **config}, sort_keys=False))
-    results.write_episodes(run_dir / "episodes.csv", rows)
+    results.write_episodes(run_dir / "episodes.csv", rows, lambda task: test.classes[task].tolist())
     results.write_json(run_dir / "results.json", content)
 
 
@@ -259,7 +260,7 @@ def compare_arms(own: Namespace, command: str) -> None:
                 "wall_seconds": time.monotonic() - started, "plant": own.plant,
                 "plant_per": own.plant_per, "choices": own.choices,
             }  # fmt: skip
-            write_arm(own.output / name / f"seed{seed}", name, outcome, tables[1].facts, config)
+            write_arm(own.output / name / f"seed{seed}", name, outcome, tables[1], config)
             progress.update(len(rows))
     show(rows)
 
@@ -290,7 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--outer_archs", type=int, default=4, help="outer samples per task of F and G")
     add("--meta_batch_size", type=int, default=8, help="tasks per meta-step")
     add("--plant", type=float, default=0.0, metavar="POINTS",
-        help="positive control: points of accuracy by which each source of Mixed, or each task, favours one op")  # fmt: skip
+        help="positive control: points of accuracy by which a source of Mixed, or a task, favours one op")  # fmt: skip
     add("--plant_per", choices=("source", "task"), default="source",
         help="whose preference --plant is; that of a task shows in its rewards alone")  # fmt: skip
     own = parser.parse_args(words)

@@ -53,10 +53,10 @@ def check_head(own: Namespace, module: Any) -> None:
     Raises:
         InputError: if that is the linear one and the run was trained with a closed form.
     """
-    if own.head == "linear" and module.scoring.head != "linear":
+    if own.head == "linear" and module.hparams["head"] != "linear":
         raise InputError(
             f"--head=linear: scores a run's own inner loop and linear head, but {own.run_dir} was trained with "
-            f"head={module.scoring.head}; give --head=prototype, or the folder of a run with head=linear"
+            f"head={module.hparams['head']}; give --head=prototype, or the folder of a run with head=linear"
         )
 
 
@@ -168,16 +168,17 @@ class Filler:
         """Return what fills the columns of a table of another split."""
         return Filler(Namespace(**{**vars(self.own), "split": split}), self.parts)
 
-    def episode(self, task_id: int) -> tuple["Episode", int]:
-        """Return the replicates of a task as a meta-batch, and the part of the data it is from."""
+    def episode(self, task_id: int) -> tuple["Episode", int, list[int]]:
+        """Return the replicates of a task as a meta-batch, the part of the data it is from, and its classes."""
         from few_shot_nas.data.replicates import draw_replicates
-        from few_shot_nas.data.sampler import group_of, materialise, stack
+        from few_shot_nas.data.sampler import classes_of, group_of, materialise, stack
 
         plans = draw_replicates(self.source, self.own.split, seed=self.seed, task_id=task_id, **self.shape)
         plan = stack(plans)
         moved = {name: getattr(plan, name).to(self.own.device) for name in ("index", "label", "rotation")}
         episode = materialise(plan._replace(**moved), self.images, self.source.mean, self.source.std)
-        return episode, group_of(self.source.split(self.own.split), plans[0])
+        split = self.source.split(self.own.split)
+        return episode, group_of(split, plans[0]), classes_of(split, plans[0], self.source.rotation(self.own.split))
 
     def entries(self, task: "Episode") -> "Entries":
         """Return the scores of every architecture on one replicate."""
@@ -216,7 +217,7 @@ def fill(table: "RewardTable", path: Path, filler: Filler) -> "RewardTable":
     total = table.shape[1]
     with CountProgress("tasks", total, table.done) as progress:
         for task_id in range(table.done, total):
-            episode, table.source[task_id] = filler.episode(task_id)
+            episode, table.source[task_id], table.classes[task_id] = filler.episode(task_id)
             for replicate, task in enumerate(tasks(episode)):
                 query, support = filler.entries(task)
                 if replicate == 0:
