@@ -251,7 +251,9 @@ def build(card: ModelCard, n_way: int, model_class: type[nn.Module] | None = Non
     try:
         if network is GenotypeNetwork:
             genotype = Genotype.from_json(str(card.genotype))
-            net: nn.Module = DerivedNetwork(n_way, inputs.channels, inputs.image_size, genotype)
+            net: nn.Module = DerivedNetwork(
+                n_way, inputs.channels, inputs.image_size, genotype, card.settings.get("pad", "right")
+            )
         else:
             net = network(**shape, **arguments(network, values, skip=FROM_SOURCE))
         return algorithm(net, **arguments(algorithm, values, skip=("net",)))

@@ -11,7 +11,12 @@ from few_shot_nas.spaces.enas_macro import MACRO_OPS
 from few_shot_nas.spaces.enas_micro import MICRO_OPS
 
 
-def _integers(text: str) -> list[int]:
+def integers(text: str) -> list[int]:
+    """Return the numbers of an arc string.
+
+    Raises:
+        InputError: if there is anything else in it.
+    """
     words = text.replace('"', " ").replace("'", " ").replace("\\", " ").split()
     for word in words:
         if not word.isascii() or not word.isdigit():
@@ -32,7 +37,7 @@ def parse_macro(text: str) -> tuple[int, ...]:
     Raises:
         InputError: if the count is not that of any number of layers, or a number is out of range.
     """
-    numbers = _integers(text)
+    numbers = integers(text)
     layers = 0
     while layers * (layers + 1) // 2 < len(numbers):
         layers += 1
@@ -78,7 +83,7 @@ def parse_micro(text: str) -> tuple[int, ...]:
     Raises:
         InputError: if the count is not 8 B, or a number is out of range.
     """
-    numbers = _integers(text)
+    numbers = integers(text)
     if not numbers or len(numbers) % 8:
         raise InputError(f"arc string: {len(numbers)} numbers given, two cells of B blocks have 8 * B")
     blocks = len(numbers) // 8

@@ -99,6 +99,11 @@ class Cell(nn.Module):
         return torch.cat(states[2:], dim=1)
 
 
+def full_size_stem(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Conv3x3 and BN at the size of the images: the stem of DARTS on CIFAR, MetaNAS and MetaNTK-NAS."""
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), BatchNorm2d(out_channels))
+
+
 def pooling_stem(in_channels: int, out_channels: int, image_size: int) -> nn.Sequential:
     """Convolutions and pools until the images are at most 21x21.
 
@@ -127,13 +132,15 @@ class CellBody(Body):
     Args:
         in_channels: channels of the images.
         image_size: height and width of the images.
-        channels: channels of the first cell's states, doubled by each reduction cell.
+        channels: channels of the first cell's states.
         cells: number of cells.
         nodes: intermediate nodes per cell.
         menu: the ops that the edges hold, by cell type ``normal`` or ``reduce``.
         stem_multiplier: the stem gives this many times ``channels``: 3 in DARTS and T-NAS, 1 in MetaNTK-NAS (three
             times makes the stem the costliest part of a small network).
         style: how the layers of the cells are made.
+        pools: whether the stem pools the images until they are at most 21 pixels wide.
+        growth: by how much a reduction cell multiplies the channels.
 
     Raises:
         InputError: if the images are too small.
@@ -149,20 +156,22 @@ class CellBody(Body):
         menu: Menu,
         stem_multiplier: int = 1,
         style: LayerStyle = DERIVED,
+        pools: bool = True,
+        growth: int = 2,
     ) -> None:
         super().__init__()
         if image_size < 8:
             raise InputError(f"a network of cells: image_size={image_size} given, at least 8 is needed")
         self.menu = menu
         before = last = stem_multiplier * channels
-        self.stem = pooling_stem(in_channels, last, image_size)
+        self.stem = pooling_stem(in_channels, last, image_size) if pools else full_size_stem(in_channels, last)
         reducing = reductions(cells)
         self.cell_types = tuple("reduce" if index in reducing else "normal" for index in range(cells))
         self.cells = nn.ModuleList()
         after_reduction = False
         for cell_type in self.cell_types:
             reduction = cell_type == "reduce"
-            channels *= 2 if reduction else 1
+            channels *= growth if reduction else 1
             self.cells.append(Cell(before, last, channels, nodes, reduction, after_reduction, menu[cell_type], style))
             before, last, after_reduction = last, nodes * channels, reduction
         self.feature_dim = last

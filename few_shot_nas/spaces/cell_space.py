@@ -1,6 +1,6 @@
 """What the cell spaces of the DARTS family have in common: two inputs per node, an op on each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import ClassVar
 
@@ -37,6 +37,12 @@ class CellSpace(SearchSpace):
     ops: ClassVar[tuple[str, ...]]
     #: The stem gives this many times ``channels``.
     stem_multiplier: ClassVar[int] = 1
+    #: Whether the stem pools the images until they are at most 21 pixels wide.
+    pools: ClassVar[bool] = True
+    #: By how much a reduction cell multiplies the channels.
+    growth: ClassVar[int] = 2
+    #: Names of ops in published genotypes of this space, where they mean another op here.
+    published_ops: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, channels: int = 16, cells: int = 2, nodes: int = 3) -> None:
         super().__init__(channels, cells, nodes)
@@ -110,6 +116,5 @@ class CellSpace(SearchSpace):
 
     def body(self, in_channels: int, image_size: int, menu: Menu, style: LayerStyle = DERIVED) -> Body:
         """Build stem, cells and global pool; see :class:`few_shot_nas.spaces.cell.CellBody`."""
-        return CellBody(
-            in_channels, image_size, self.channels, self.cells, self.nodes, menu, self.stem_multiplier, style
-        )
+        sizes = (in_channels, image_size, self.channels, self.cells, self.nodes)
+        return CellBody(*sizes, menu, self.stem_multiplier, style, self.pools, self.growth)

@@ -108,12 +108,13 @@ def conv4_chain(genotype, c):
 
 def cells(genotype, c):
     """Two cells, the second of which reduces."""
-    multiplier = SPACES[genotype.space].stem_multiplier
-    edges, size, width, nodes = dict(genotype.edges), 21, multiplier * c, genotype.nodes
+    space = SPACES[genotype.space]
+    edges, width, nodes = dict(genotype.edges), space.stem_multiplier * c, genotype.nodes
+    size = 21 if space.pools else SIZE
     costs = [stem(width)]
     before, last = width, width
     for cell_type, stride in (("normal", 1), ("reduce", 2)):
-        c *= stride
+        c *= space.growth if stride == 2 else 1
         small = half(size) if stride == 2 else size
         costs += [conv(before, c, 1, size), norm(c), conv(last, c, 1, size), norm(c)]
         for edge in edges[cell_type]:

@@ -7,6 +7,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.spaces.darts import Darts
 from few_shot_nas.spaces.darts_fewshot import DartsFewshot
 from few_shot_nas.spaces.darts_strings import parse_darts, write_darts
+from few_shot_nas.spaces.metanas import MetaNas
 
 FLAT = (
     "CELL = Genotype(normal=[('skip_connect', 1), ('sep_conv_3x3', 0), ('max_pool_3x3', 2), ('dil_conv_5x5', 0)], "
@@ -24,7 +25,7 @@ def test_a_flat_genotype_is_read_whatever_the_order_of_a_nodes_entries():
 
 
 @pytest.mark.parametrize("nested", [False, True])
-@pytest.mark.parametrize("space", [Darts(), DartsFewshot(), Darts(cells=1, nodes=2)])
+@pytest.mark.parametrize("space", [Darts(), DartsFewshot(), MetaNas(), Darts(cells=1, nodes=2)])
 def test_what_is_written_reads_back(space, nested):
     stream = torch.Generator().manual_seed(0)
     for _ in range(10):
@@ -32,6 +33,15 @@ def test_what_is_written_reads_back(space, nested):
         assert parse_darts(write_darts(genotype, nested=nested), space) == genotype
     text = write_darts(genotype, nested=nested)
     assert ("[[(" in text) == nested
+
+
+def test_pools_of_metanas_are_those_with_a_norm_and_keep_their_published_name():
+    text = FLAT.replace("sep_conv_5x5", "sep_conv_3x3").replace("dil_conv_5x5", "dil_conv_3x3")
+    genotype = parse_darts(text, MetaNas(nodes=2))
+    assert [edge.op for edge in genotype.edges[0][1]] == [
+        "sep_conv_3x3", "skip_connect", "dil_conv_3x3", "max_pool_3x3BN"
+    ]  # fmt: skip
+    assert "max_pool_3x3'" in write_darts(genotype) and "BN" not in write_darts(genotype)
 
 
 @pytest.mark.parametrize(

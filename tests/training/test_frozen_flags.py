@@ -44,7 +44,7 @@ FLAGS = {
 }
 MODELS = {
     "Conv4": ["width", "downsample", "activation"],
-    "GenotypeNetwork": ["genotype"],
+    "GenotypeNetwork": "genotype space channels cells pad".split(),
     "Supernet": SPACE,
 }
 
