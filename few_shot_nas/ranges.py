@@ -85,6 +85,8 @@ Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 #: A share of which something must be left.
 Share = Annotated[float, Range(0, 1, below=True)]
+#: A probability that is neither no nor yes.
+Between = Annotated[float, Range(0, 1, above=True, below=True)]
 #: A part of a whole, from nothing to all.
 Fraction = Annotated[float, Range(0, 1)]
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     ("errors",),  # so that every other file may raise InputError
     ("episode", "registry", "forward_context", "ranges", "seeding", "whole_file", "constructor"),
+    ("settings",),
     ("nn", "stats"),
     ("meta", "kernels", "spaces"),
     ("models", "controllers", "proxies", "data"),

@@ -24,6 +24,7 @@ from few_shot_nas.episode import Episode, tasks
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.bn_mode import bn_modes, check_bn_mode
 from few_shot_nas.meta.schedule import cosine_with_restarts
+from few_shot_nas.nn.foreign import refuse_foreign_norms
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.early_stop import NOTHING_SEEN, Waiting
 from few_shot_nas.runtime.gradients import average_gradients, gather_rows, world
@@ -75,6 +76,7 @@ class EpisodicModule(pl.LightningModule, ABC):
 
     def __init__(self, net: nn.Module, *, outer: OuterLoop, seed: int, per_query: bool = False) -> None:
         super().__init__()
+        refuse_foreign_norms(net)
         check_bn_mode(net, outer.bn_mode, per_query=per_query)
         self.bn_modes = bn_modes(net, per_query=per_query)
         self.automatic_optimization = False

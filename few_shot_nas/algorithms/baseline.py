@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from few_shot_nas.algorithms.feature_learner import Classifier
 from few_shot_nas.algorithms.flat_learner import FlatModule
-from few_shot_nas.algorithms.settings import OuterLoop, require_positive
+from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.episode import Episode
-from few_shot_nas.errors import InputError
 from few_shot_nas.meta.metric import ways
 from few_shot_nas.meta.probe import (
     CosineHead,
@@ -20,11 +19,13 @@ from few_shot_nas.meta.probe import (
     fit_cosine,
     fit_linear,
 )
+from few_shot_nas.ranges import Count, Positive, Share
 from few_shot_nas.seeding import generator
+from few_shot_nas.settings import Settings
 
 
 @dataclass(frozen=True)
-class HeadTuning:
+class HeadTuning(Settings):
     """How a head is fitted to the support features of one task, by SGD.
 
     Attributes:
@@ -36,19 +37,23 @@ class HeadTuning:
         head_batch_size: images per step.
     """
 
-    head_lr: float = 0.01
-    head_momentum: float = 0.9
-    head_dampening: float = 0.9
-    head_weight_decay: float = 1e-3
-    head_epochs: int = 100
-    head_batch_size: int = 4
+    head_lr: Positive = 0.01
+    head_momentum: Share = 0.9
+    head_dampening: Share = 0.9
+    head_weight_decay: Share = 1e-3
+    head_epochs: Count = 100
+    head_batch_size: Count = 4
 
-    def __post_init__(self) -> None:
-        require_positive(self, "head_lr", "head_epochs", "head_batch_size")
-        for name in ("head_momentum", "head_dampening", "head_weight_decay"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise InputError(f"{name}={value}: must be at least 0 and less than 1")
+    def sgd(self) -> HeadSGD:
+        """Return the descent that the flags name."""
+        return HeadSGD(
+            lr=self.head_lr,
+            momentum=self.head_momentum,
+            dampening=self.head_dampening,
+            weight_decay=self.head_weight_decay,
+            epochs=self.head_epochs,
+            batch_size=self.head_batch_size,
+        )
 
 
 class Baseline(FlatModule):
@@ -81,7 +86,7 @@ class Baseline(FlatModule):
 
     def classifier(self, features: Tensor, labels: Tensor, task: Episode) -> Classifier:
         """Fit a new head to the support features."""
-        how = HeadSGD(*dataclasses.astuple(self.tuning))
+        how = self.tuning.sgd()
         stream = generator(self.seed, "head", 0 if task.task_id is None else int(task.task_id))
         return self.fit(features, labels, ways(labels), how, stream).logits
 

@@ -9,20 +9,21 @@ from torch import nn
 
 from few_shot_nas.algorithms.base import TaskLoss
 from few_shot_nas.algorithms.controller_search import ControllerSearch
-from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring, require_positive
+from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring
 from few_shot_nas.episode import Episode
-from few_shot_nas.errors import InputError
 from few_shot_nas.meta.policy_gradient import leave_one_out, policy_loss
 from few_shot_nas.meta.skip_prior import mean_skip_prior_kl
+from few_shot_nas.ranges import Between, Count, Number, Positive, Share
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.search.derivation import Decisions, Derivation
 from few_shot_nas.search.single_path import uniform_paths
+from few_shot_nas.settings import Settings
 
 Phase = Literal["warmup", "weights", "policy"]
 
 
 @dataclass(frozen=True)
-class ENASLoop:
+class ENASLoop(Settings):
     """How controller and shared weights take turns.
 
     Attributes:
@@ -43,28 +44,17 @@ class ENASLoop:
     """
 
     controller: str = "ENAS"
-    controller_lr: float = 1e-3
-    warmup_steps: int = 0
-    weights_steps: int = 1
-    policy_steps: int = 1
-    archs_per_task: int = 5
+    controller_lr: Positive = 1e-3
+    warmup_steps: Number = 0
+    weights_steps: Count = 1
+    policy_steps: Count = 1
+    archs_per_task: Count = 5
     child_sampling: Literal["policy", "uniform"] = "policy"
     strict_fairness: bool = False
-    baseline_decay: float = 0.99
+    baseline_decay: Share = 0.99
     entropy_weight: float = 1e-4
-    skip_target: float = 0.4
+    skip_target: Between = 0.4
     skip_weight: float = 0.8
-
-    def __post_init__(self) -> None:
-        require_positive(self, "controller_lr", "weights_steps", "policy_steps", "archs_per_task")
-        if self.warmup_steps < 0:
-            raise InputError(f"warmup_steps={self.warmup_steps}: must be 0 or more")
-        if self.child_sampling not in ("policy", "uniform"):
-            raise InputError(f"child_sampling={self.child_sampling}: must be policy or uniform")
-        if not 0 <= self.baseline_decay < 1:
-            raise InputError(f"baseline_decay={self.baseline_decay}: must be at least 0 and less than 1")
-        if not 0 < self.skip_target < 1:
-            raise InputError(f"skip_target={self.skip_target}: must lie between 0 and 1")
 
 
 class ENAS(ControllerSearch):

@@ -11,6 +11,7 @@ from few_shot_nas.algorithms.feature_learner import FeatureModule
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.functional import full_precision
+from few_shot_nas.nn.foreign import refuse_foreign_norms
 from few_shot_nas.nn.init import xavier_init
 from few_shot_nas.nn.norm import keep_running_statistics
 from few_shot_nas.runtime.gradients import average_buffers
@@ -37,6 +38,7 @@ class FlatModule(FeatureModule):
     data_kind: ClassVar[Literal["episodes", "flat"]] = "flat"
 
     def __init__(self, net: nn.Module, *, outer: OuterLoop, seed: int) -> None:
+        refuse_foreign_norms(net)
         keep_running_statistics(net)
         super().__init__(net, outer=outer, seed=seed)
         self.num_classes: int | None = None

@@ -3,15 +3,17 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from few_shot_nas.algorithms.settings import RewardName, Scoring, require_positive
+from few_shot_nas.algorithms.settings import RewardName, Scoring
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.baselines import Baseline, legal_baseline
 from few_shot_nas.meta.entropy import EntropyGradient
 from few_shot_nas.meta.estimators import ESTIMATORS, Estimator, loaded_dice_estimator
+from few_shot_nas.ranges import Between, Count, Number, Positive, Share
 from few_shot_nas.registry import lookup
 from few_shot_nas.search.rewards import REWARDS, QueryReward, Reward, reward_at_test, reward_named
+from few_shot_nas.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +21,7 @@ Phase = Literal["warmup", "joint", "policy"]
 
 
 @dataclass(frozen=True)
-class ControllerLoop:
+class ControllerLoop(Settings):
     """How the controller is adapted and updated.
 
     Attributes:
@@ -52,10 +54,10 @@ class ControllerLoop:
     """
 
     controller: str = "LSTM"
-    controller_inner_lr: float = 1.0
-    controller_lr: float = 1e-3
-    inner_archs: int = 2
-    outer_archs: int = 1
+    controller_inner_lr: Positive = 1.0
+    controller_lr: Positive = 1e-3
+    inner_archs: Count = 2
+    outer_archs: Count = 1
     share_archs: bool = False
     inner_reward: RewardName | None = None
     estimator: Literal["fomaml", "naive", "emaml", "fo_emaml", "dice_full", "dice_inner", "loaded_dice", "lvc"] = (
@@ -64,30 +66,20 @@ class ControllerLoop:
     dice_lambda: float = 1.0
     inner_baseline: Literal["none", "moving_average", "leave_one_out", "self_critical"] = "leave_one_out"
     outer_baseline: Literal["none", "moving_average", "per_task", "leave_one_out", "self_critical"] = "per_task"
-    baseline_decay: float = 0.99
+    baseline_decay: Share = 0.99
     entropy_weight: float = 1e-4
     entropy_gradient: EntropyGradient = "direct"
-    skip_target: float = 0.4
+    skip_target: Between = 0.4
     skip_weight: float = 0.0
     task_embedding: bool = False
-    promp_epochs: int = 1
-    promp_clip: float = 0.3
+    promp_epochs: Count = 1
+    promp_clip: Positive = 0.3
     promp_kl_weight: float = 5e-4
 
     def __post_init__(self) -> None:
-        require_positive(
-            self, "controller_inner_lr", "controller_lr", "inner_archs", "outer_archs", "promp_epochs", "promp_clip"
-        )
         self.make_estimator()
-        self.baselines()
-        if not 0 <= self.baseline_decay < 1:
-            raise InputError(f"baseline_decay={self.baseline_decay}: must lie in 0 .. 1, without 1")
-        if not 0 < self.skip_target < 1:
-            raise InputError(f"skip_target={self.skip_target}: must lie between 0 and 1")
-        if self.entropy_gradient not in get_args(EntropyGradient):
-            raise InputError(
-                f"entropy_gradient={self.entropy_gradient}: unknown. Choices: {', '.join(get_args(EntropyGradient))}"
-            )
+        self.baselines()  # before the choices of the types: it says why one is missing
+        super().__post_init__()
         if self.promp_epochs > 1 and self.estimator != "lvc":
             raise InputError(
                 f"promp_epochs={self.promp_epochs}: ProMP's first step is that of estimator=lvc, "
@@ -112,7 +104,7 @@ class ControllerLoop:
 
 
 @dataclass(frozen=True)
-class SharedWeights:
+class SharedWeights(Settings):
     """How and when the shared weights are trained beside the controller.
 
     Attributes:
@@ -125,15 +117,12 @@ class SharedWeights:
     """
 
     weights: Literal["fast", "persistent"] = "fast"
-    warmup_steps: int = 0
+    warmup_steps: Number = 0
     strict_fairness: bool = False
-    weights_until: int | None = None
+    weights_until: Number | None = None
 
     def __post_init__(self) -> None:
-        if self.weights not in ("fast", "persistent"):
-            raise InputError(f"weights={self.weights}: must be fast or persistent")
-        if self.warmup_steps < 0:
-            raise InputError(f"warmup_steps={self.warmup_steps}: must be 0 or more")
+        super().__post_init__()
         if self.weights_until is not None and self.weights_until < self.warmup_steps:
             raise InputError(
                 f"weights_until={self.weights_until}: the shared weights cannot rest before the end of "
@@ -148,7 +137,7 @@ class SharedWeights:
 
 
 @dataclass(frozen=True)
-class MetaTest:
+class MetaTest(Settings):
     """What happens to the controller on a task of validation or test.
 
     Attributes:

@@ -11,16 +11,18 @@ from torch import Tensor, nn
 from few_shot_nas.algorithms.gradient_learner import GradientLearner
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode, tasks
-from few_shot_nas.errors import InputError
 from few_shot_nas.meta.functional import Params
 from few_shot_nas.meta.outer_loss import multi_step_weights
+from few_shot_nas.nn.foreign import refuse_foreign_norms
 from few_shot_nas.nn.norm import make_per_step, norm_parameters, recorded_statistics, update_statistics
+from few_shot_nas.ranges import Number
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.gradients import average_gradients
+from few_shot_nas.settings import Settings
 
 
 @dataclass(frozen=True)
-class Ingredients:
+class Ingredients(Settings):
     """What MAML++ adds to MAML. The sixth ingredient, cosine annealing, is outer_schedule=cosine, to outer_lr_min.
 
     Attributes:
@@ -36,18 +38,13 @@ class Ingredients:
             their own; 0 does not. Published: 5.
     """
 
-    multi_step_until: int = 500
-    first_order_until: int = 0
+    multi_step_until: Number = 500
+    first_order_until: Number = 0
     learn_inner_rates: bool = True
     per_step_statistics: bool = True
     per_step_affine: bool = True
     adapt_norm: bool = False
-    ensemble_of: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("multi_step_until", "first_order_until", "ensemble_of"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name}={getattr(self, name)}: must be 0 (off) or more")
+    ensemble_of: Number = 0
 
 
 PUBLISHED = Ingredients()
@@ -84,6 +81,7 @@ class MAMLPlusPlus(GradientLearner):
         seed: int = 0,
     ) -> None:
         statistics, affine = ingredients.per_step_statistics, ingredients.per_step_affine
+        refuse_foreign_norms(net)
         if statistics or affine:
             make_per_step(net, inner.inner_steps, statistics=statistics, affine=affine)
         super().__init__(net, inner=inner, outer=outer, seed=seed)

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from few_shot_nas.algorithms.gradient_learner import GradientLearner
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
-from few_shot_nas.errors import InputError
 from few_shot_nas.seeding import generator
+from few_shot_nas.settings import require_choice
 
+RateInit = Literal["uniform", "constant"]
 RATE_RANGE = (0.005, 0.1)
 
 
@@ -36,12 +37,11 @@ class MetaSGD(GradientLearner):
         *,
         inner: InnerLoop = InnerLoop(inner_lr=0.05),
         outer: OuterLoop = OuterLoop(),
-        rate_init: Literal["uniform", "constant"] = "uniform",
+        rate_init: RateInit = "uniform",
         seed: int = 0,
     ) -> None:
         super().__init__(net, inner=inner, outer=outer, seed=seed)
-        if rate_init not in ("uniform", "constant"):
-            raise InputError(f"rate_init={rate_init}: must be uniform or constant")
+        require_choice("rate_init", rate_init, RateInit)
         self.hparams.update({"rate_init": rate_init})
         stream = generator(seed, "rates")
         low, high = (inner.inner_lr, inner.inner_lr) if rate_init == "constant" else RATE_RANGE

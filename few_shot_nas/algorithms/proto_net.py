@@ -10,7 +10,9 @@ from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.metric import cosine_logits, prototypes, squared_euclidean_logits, ways
+from few_shot_nas.settings import require_choice
 
+Distance = Literal["euclidean", "cosine"]
 INITIAL_SCALE = 10.0  # of the cosines: softmax over values in [-1, 1] would hardly tell classes apart
 
 
@@ -40,14 +42,13 @@ class ProtoNet(FeatureModule):
         self,
         net: nn.Module,
         *,
-        distance: Literal["euclidean", "cosine"] = "euclidean",
+        distance: Distance = "euclidean",
         distance_scale: float = 1.0,
         outer: OuterLoop = OuterLoop(),
         seed: int = 0,
     ) -> None:
         super().__init__(net, outer=outer, seed=seed)
-        if distance not in ("euclidean", "cosine"):
-            raise InputError(f"ProtoNet: distance={distance} given, it must be euclidean or cosine")
+        require_choice("distance", distance, Distance)
         if not distance_scale > 0:
             raise InputError(f"ProtoNet: distance_scale={distance_scale} given, it must be greater than 0")
         self.distance = distance

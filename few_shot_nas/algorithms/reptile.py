@@ -18,7 +18,11 @@ from few_shot_nas.meta.inner_optimizer import PLAIN, Adam, InnerRule, Slots
 from few_shot_nas.meta.outer_loss import query_logits
 from few_shot_nas.runtime.gradients import average_gradients, world
 from few_shot_nas.seeding import generator
+from few_shot_nas.settings import require_choice
 from few_shot_nas.stats.statistics import accuracy
+
+
+TrainPool = Literal["all", "support"]
 
 
 def mini_batches(size: int, batch: int, count: int, stream: torch.Generator) -> Tensor:
@@ -80,7 +84,7 @@ class Reptile(EpisodicModule):
         outer: OuterLoop = OuterLoop(outer_lr=1.0, outer_schedule="linear"),
         inner_batch: int = 10,
         eval_inner_batch: int | None = 5,
-        train_pool: Literal["all", "support"] = "all",
+        train_pool: TrainPool = "all",
         per_query_bn: bool = False,
         seed: int = 0,
     ) -> None:
@@ -98,8 +102,7 @@ class Reptile(EpisodicModule):
         for flag, images in (("inner_batch", inner_batch), ("eval_inner_batch", eval_inner_batch)):
             if images is not None and images < 1:
                 raise InputError(f"Reptile: {flag}={images}: must be at least 1")
-        if train_pool not in ("all", "support"):
-            raise InputError(f"Reptile: train_pool={train_pool}: must be all or support")
+        require_choice("train_pool", train_pool, TrainPool)
         self.inner = inner
         start_head(net, inner, "Reptile")
         self.inner_batch = inner_batch
@@ -136,6 +139,10 @@ class Reptile(EpisodicModule):
             for name, value in moment.items():
                 getattr(self, self._slot(index, name)).copy_(value)
 
+    def rate(self, name: str, step: int) -> float | Tensor:
+        """Step size for one parameter in one inner step."""
+        return self.inner.inner_lr
+
     # ---- one task ---------------------------------------------------------------------------------------------------
 
     def batch_loss(self, params: Params, images: Tensor, labels: Tensor, step: int) -> Tensor:
@@ -148,7 +155,7 @@ class Reptile(EpisodicModule):
         return descend(
             lambda params, step: self.batch_loss(params, images[chosen[step]], labels[chosen[step]], step),
             trainable(self.net),
-            lr=lambda name, step: self.inner.inner_lr,
+            lr=self.rate,
             num_steps=steps,
             second_order=False,
             rule=self.rule(),

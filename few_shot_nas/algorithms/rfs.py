@@ -11,14 +11,16 @@ from torch import Tensor, nn
 
 from few_shot_nas.algorithms.feature_learner import Classifier
 from few_shot_nas.algorithms.flat_learner import FlatModule
-from few_shot_nas.algorithms.settings import OuterLoop, require_positive
+from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.probe import logistic_regression
+from few_shot_nas.ranges import Positive, Share
+from few_shot_nas.settings import Settings
 
 
 @dataclass(frozen=True)
-class FlatSGD:
+class FlatSGD(Settings):
     """SGD with step decay on flat batches; its rate and weight decay are outer_lr and weight_decay.
 
     Attributes:
@@ -28,14 +30,12 @@ class FlatSGD:
         lr_decay: factor at each milestone.
     """
 
-    flat_momentum: float = 0.9
+    flat_momentum: Share = 0.9
     lr_milestones: tuple[int, ...] = (600, 800)
-    lr_decay: float = 0.1
+    lr_decay: Positive = 0.1
 
     def __post_init__(self) -> None:
-        require_positive(self, "lr_decay")
-        if not 0 <= self.flat_momentum < 1:
-            raise InputError(f"flat_momentum={self.flat_momentum}: must be at least 0 and less than 1")
+        super().__post_init__()
         if list(self.lr_milestones) != sorted(self.lr_milestones):
             raise InputError(f"lr_milestones={list(self.lr_milestones)}: must ascend")
 

@@ -4,27 +4,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.engines import ENGINES
 from few_shot_nas.meta.heads import HEADS, Head
 from few_shot_nas.meta.inner_optimizer import PLAIN, Adam, InnerRule
-from few_shot_nas.registry import lookup
+from few_shot_nas.ranges import Count, NonNegative, Number, Positive, Share
 from few_shot_nas.search.rewards import REWARDS, Reward, reward_named
-
-
-def require_positive(owner: object, *names: str) -> None:
-    """Raise InputError for the first of ``owner``'s attributes ``names`` that is set and not greater than zero."""
-    for name in names:
-        value = getattr(owner, name)
-        if value is not None and not value > 0:
-            raise InputError(f"{name}={value}: must be greater than 0")
-
+from few_shot_nas.settings import Settings
 
 #: A network that was trained to adapt in one step adapts better in three; more hardly help.
 LEAST_EVAL_STEPS = 3
 
 
 @dataclass(frozen=True)
-class InnerLoop:
+class InnerLoop(Settings):
     """How one task is adapted to.
 
     Attributes:
@@ -44,22 +35,13 @@ class InnerLoop:
             favoured and the first inner step makes a head of the support features alone: far faster to learn.
     """
 
-    inner_lr: float = 0.4
-    inner_steps: int = 1
-    eval_inner_steps: int | None = None
+    inner_lr: Positive = 0.4
+    inner_steps: Count = 1
+    eval_inner_steps: Number | None = None
     first_order: bool = False
     engine: Literal["unroll", "sweep", "folded", "vmap", "graph"] = "unroll"
     inner_optimizer: Literal["sgd", "adam"] = "sgd"
     zero_head: bool = False
-
-    def __post_init__(self) -> None:
-        require_positive(self, "inner_lr", "inner_steps")
-        if self.engine not in ENGINES:
-            raise InputError(f"engine={self.engine}: must be one of {', '.join(ENGINES)}")
-        if self.inner_optimizer not in ("sgd", "adam"):
-            raise InputError(f"inner_optimizer={self.inner_optimizer}: must be sgd or adam")
-        if self.eval_inner_steps is not None and self.eval_inner_steps < 0:
-            raise InputError(f"eval_inner_steps={self.eval_inner_steps}: must be 0 (no adaptation) or more")
 
     def steps(self, training: bool) -> int:
         """Return the number of updates in training or in evaluation."""
@@ -83,7 +65,7 @@ else:  # the choices that the command line offers are those of the table
 
 
 @dataclass(frozen=True)
-class Scoring:
+class Scoring(Settings):
     """How the children of a search classify, and what they are rewarded for.
 
     Attributes:
@@ -97,8 +79,7 @@ class Scoring:
     reward: RewardName = "query_accuracy"
 
     def __post_init__(self) -> None:
-        if self.head != "linear":
-            lookup(HEADS, self.head, "head")
+        super().__post_init__()
         self.provider()
 
     def provider(self) -> Reward:
@@ -111,7 +92,7 @@ class Scoring:
 
 
 @dataclass(frozen=True)
-class OuterLoop:
+class OuterLoop(Settings):
     """How the meta-parameters are updated and watched.
 
     Attributes:
@@ -137,27 +118,22 @@ class OuterLoop:
         patience: validations without a better accuracy in bn_mode after which training stops; None never stops early.
     """
 
-    max_meta_steps: int = 1000
-    outer_lr: float = 2e-3
+    max_meta_steps: Count = 1000
+    outer_lr: Positive = 2e-3
     outer_schedule: Literal["constant", "cosine", "linear", "sgdr"] = "constant"
-    outer_lr_min: float = 0.0
-    restart_steps: int = 100
-    restart_factor: int = 2
-    weight_decay: float = 0.0
-    label_smoothing: float = 0.0
-    meta_grad_clip: float | None = None
+    outer_lr_min: NonNegative = 0.0
+    restart_steps: Count = 100
+    restart_factor: Count = 2
+    weight_decay: NonNegative = 0.0
+    label_smoothing: Share = 0.0
+    meta_grad_clip: Positive | None = None
     bn_mode: Literal["transductive", "support", "per_query", "running"] = "transductive"
-    log_every: int = 50
-    log_grad_norm: float | None = None
+    log_every: Count = 50
+    log_grad_norm: Positive | None = None
     log_inner_steps: bool = True
-    patience: int | None = None
+    patience: Count | None = None
 
     def __post_init__(self) -> None:
-        require_positive(self, "max_meta_steps", "outer_lr", "meta_grad_clip", "log_every", "log_grad_norm")
-        require_positive(self, "patience", "restart_steps", "restart_factor")
-        if self.weight_decay < 0:
-            raise InputError(f"weight_decay={self.weight_decay}: must be 0 or more")
-        if not 0 <= self.outer_lr_min <= self.outer_lr:
+        super().__post_init__()
+        if self.outer_lr_min > self.outer_lr:
             raise InputError(f"outer_lr_min={self.outer_lr_min}: must lie in 0 .. outer_lr={self.outer_lr}")
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"label_smoothing={self.label_smoothing}: must be at least 0 and less than 1")

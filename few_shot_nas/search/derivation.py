@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from few_shot_nas.episode import Episode
-from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import Count
 from few_shot_nas.search.found import Found
+from few_shot_nas.settings import Settings
 from few_shot_nas.spaces.space import SearchSpace
 from few_shot_nas.stats.statistics import MeanCI, mean_ci
 
@@ -25,7 +26,7 @@ Gather = Callable[[list[Ranked]], list[Ranked]]
 
 
 @dataclass(frozen=True)
-class Derivation:
+class Derivation(Settings):
     """How a search by rewards ends.
 
     Attributes:
@@ -34,15 +35,8 @@ class Derivation:
             ``derive_candidates * derive_episodes`` reward calls.
     """
 
-    derive_candidates: int = 10
-    derive_episodes: int = 20
-
-    def __post_init__(self) -> None:
-        if self.derive_candidates < 1 or self.derive_episodes < 1:
-            raise InputError(
-                f"derive_candidates={self.derive_candidates} and derive_episodes={self.derive_episodes}: both must be "
-                "at least 1"
-            )
+    derive_candidates: Count = 10
+    derive_episodes: Count = 20
 
 
 def rank(

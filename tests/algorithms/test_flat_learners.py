@@ -16,6 +16,7 @@ from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.data.flat import FlatBatch
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
+from few_shot_nas.meta.probe import HeadSGD
 from few_shot_nas.models.conv4 import Conv4
 from few_shot_nas.nn.norm import BatchNorm2d
 from few_shot_nas.stats.statistics import accuracy
@@ -263,3 +264,9 @@ def test_a_bn_mode_that_the_network_does_not_have_is_refused():
 def test_settings_that_cannot_work_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_the_flags_of_a_head_reach_the_descent_by_name():
+    tuning = HeadTuning(head_lr=0.1, head_momentum=0.2, head_dampening=0.3, head_weight_decay=0.4, head_epochs=5)
+    expected = HeadSGD(lr=0.1, momentum=0.2, dampening=0.3, weight_decay=0.4, epochs=5, batch_size=4)
+    assert tuning.sgd() == expected

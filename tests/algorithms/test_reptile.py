@@ -187,3 +187,23 @@ def test_what_reptile_cannot_do_is_refused(options, message):
 def test_an_empty_mini_batch_is_refused():
     with pytest.raises(InputError, match="inner_batch=0"):
         Reptile(make().net, inner_batch=0)
+
+
+def test_a_learner_may_give_every_parameter_a_rate_of_its_own():
+    class Frozen(Reptile):
+        def rate(self, name, step):
+            return 0.0 if name.startswith("head.") or step == 1 else 2 * super().rate(name, step)
+
+    torch.manual_seed(0)
+    module = Frozen(Conv4(3, 1, 16, width=4).double(), inner=make_inner(inner_optimizer="sgd"), inner_batch=4)
+    task = next(tasks(make_episode()))
+    stream = generator(1, "images")
+    trajectory = module.train_on(task.support_x, task.support_y, batch=4, steps=3, stream=stream).trajectory
+    for one, other, moves in zip(trajectory[:-1], trajectory[1:], (True, False, True), strict=True):
+        moved = {name for name, value in one.items() if not torch.equal(value, other[name])}
+        assert bool(moved) is moves and not any(name.startswith("head.") for name in moved)
+    chosen = mini_batches(6, 4, 3, generator(1, "images"))[0]
+    loss = F.cross_entropy(module.net(task.support_x[chosen]), task.support_y[chosen])
+    (gradient,) = torch.autograd.grad(loss, [module.net.get_parameter("body.0.weight")])
+    moved = trajectory[0]["body.0.weight"] - 2 * 0.01 * gradient
+    torch.testing.assert_close(trajectory[1]["body.0.weight"], moved, rtol=0, atol=1e-12)

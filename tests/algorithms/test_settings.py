@@ -19,7 +19,7 @@ from few_shot_nas.errors import InputError
         (lambda: OuterLoop(outer_lr=-1.0), "outer_lr=-1.0"),
         (lambda: OuterLoop(weight_decay=-0.1), "weight_decay=-0.1"),
         (lambda: OuterLoop(meta_grad_clip=0.0), "meta_grad_clip=0.0"),
-        (lambda: OuterLoop(outer_lr_min=-1e-5), "outer_lr_min=-1e-05: must lie in 0 .. outer_lr=0.002"),
+        (lambda: OuterLoop(outer_lr_min=-1e-5), "outer_lr_min=-1e-05 must not be negative"),
         (lambda: OuterLoop(outer_lr_min=0.01), "outer_lr_min=0.01: must lie in 0 .. outer_lr=0.002"),
         (lambda: OuterLoop(label_smoothing=-0.1), "label_smoothing=-0.1"),
         (lambda: OuterLoop(label_smoothing=1.0), "label_smoothing=1.0"),

@@ -13,6 +13,7 @@ from few_shot_nas.algorithms.maml_enas_settings import (
 )
 from few_shot_nas.algorithms.settings import Scoring
 from few_shot_nas.episode import tasks
+from few_shot_nas.errors import InputError
 from few_shot_nas.runtime.checkpoint import load_checkpoint
 from few_shot_nas.search.derivation import Derivation
 from few_shot_nas.spaces.genotype import Genotype
@@ -247,3 +248,24 @@ def test_the_constructor_takes_flat_typed_keywords_and_a_network(name):
     algorithm = ALGORITHMS[name]
     assert algorithm.default_model and algorithm.__doc__ and algorithm.__doc__.strip()
     assert isinstance(algorithm.searches, bool)
+
+
+class Foreign(torch.nn.Module):
+    """A user's network with torch's own batch normalisation."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4))
+        self.feature_dim, self.head = 4, torch.nn.Linear(4, 3)
+
+    def features(self, x):
+        return self.body(x).mean((2, 3))
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+@everyone
+def test_a_network_that_would_be_at_chance_in_validation_is_refused(name):
+    with pytest.raises(InputError, match=r"Foreign: 1 layers such as body\.1 \(BatchNorm2d\)"):
+        ALGORITHMS[name](Foreign())

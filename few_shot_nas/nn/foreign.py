@@ -1,0 +1,54 @@
+"""Layers from elsewhere that would make a network learn one thing and be scored on another."""
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from few_shot_nas.errors import InputError
+from few_shot_nas.nn.norm import BatchNorm2d
+
+
+def _is_foreign(module: nn.Module) -> bool:
+    """Whether a layer normalises by a batch and is not ours, or by running statistics that no inner loop trains."""
+    own = hasattr(module, "keeps_running_statistics")
+    return isinstance(module, _BatchNorm) or (getattr(module, "running_mean", None) is not None and not own)
+
+
+def refuse_foreign_norms(net: nn.Module) -> None:
+    """Refuse a network with batch normalisation that is not :class:`few_shot_nas.nn.norm.BatchNorm2d`.
+
+    Torch's own normalises by the batch in training and by running statistics in evaluation. An inner loop leaves these
+    where they started, so that the network is at chance in every validation, without a word. Without running
+    statistics it normalises support and queries together, whatever the bn_mode says.
+
+    Raises:
+        InputError: naming the first of the layers and what to do.
+    """
+    foreign = [(name, module) for name, module in net.named_modules() if _is_foreign(module)]
+    if foreign:
+        name, module = foreign[0]
+        raise InputError(
+            f"{type(net).__name__}: {len(foreign)} layers such as {name} ({type(module).__name__}) would be at chance "
+            "in validation, where they normalise by running statistics that no inner loop trains; build the network "
+            "with few_shot_nas.nn.norm.BatchNorm2d, or pass it through few_shot_nas.nn.foreign.own_norms first"
+        )
+
+
+def own_norms(net: nn.Module) -> nn.Module:
+    """Replace every ``torch.nn.BatchNorm2d`` of a network by ours, in place, and return the network.
+
+    In train mode the two compute the same. Scale and shift are kept as they are, as the same parameters; running
+    statistics are dropped.
+
+    Example:
+        >>> own_norms(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, eps=1e-3)))[1]
+        BatchNorm2d(8, eps=0.001, affine=True)
+    """
+    for name, module in list(net.named_modules()):
+        if type(module) is nn.BatchNorm2d:
+            norm = BatchNorm2d(module.num_features, eps=module.eps, affine=module.affine)
+            norm.weight, norm.bias = module.weight, module.bias
+            if not name:
+                return norm
+            parent, _, own = name.rpartition(".")
+            setattr(net.get_submodule(parent), own, norm)
+    return net
