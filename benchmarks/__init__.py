@@ -1,0 +1,1 @@
+"""How long meta-steps take, beside plain loops and other libraries."""

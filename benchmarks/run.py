@@ -1,0 +1,159 @@
+"""Time meta-steps: every engine against a plain loop and, where installed, learn2learn and higher.
+
+``python benchmarks/run.py`` prints a table and writes it as JSON. Contestants are timed in turn, over and over, in one
+process: a ratio is the median of the ratios of neighbours, which a busy machine disturbs less than the times.
+"""
+
+import argparse
+import importlib.util
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import baseline  # noqa: E402
+from benchmarks.contestants import LIBRARIES, Step, ours, plain  # noqa: E402
+from benchmarks.work import ROWS, SWEEPS, TINY, Work  # noqa: E402
+from few_shot_nas.meta.engines import ENGINES  # noqa: E402
+from training.allocator import keep_freed_memory  # noqa: E402
+
+
+def wait(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(step: Step, device: torch.device) -> float:
+    """Seconds of one call."""
+    wait(device)
+    started = time.perf_counter()
+    step()
+    wait(device)
+    return time.perf_counter() - started
+
+
+def contestants(work: Work, device: torch.device, engines: list[str], libraries: list[str]) -> dict[str, Any]:
+    """Return name -> (network, step), each with a network of its own."""
+    batch, made = work.batch(device), {}
+    for name in ["plain loop", *libraries, *engines]:
+        net = work.net().to(device)
+        if name == "plain loop":
+            made[name] = (net, plain(work, net, batch))
+        elif name in LIBRARIES:
+            made[name] = (net, LIBRARIES[name](work, net, batch))
+        else:
+            made[name] = (net, ours(work, net, batch, name))
+    return made
+
+
+def gflop(work: Work, device: torch.device) -> float:
+    """Floating-point operations of the plain loop's convolutions and matrix products, in 1e9."""
+    net, batch = work.net().to(device), work.batch(device)
+    with FlopCounterMode(display=False) as counter:
+        baseline.meta_gradient(work, net, batch)
+    return counter.get_total_flops() / 1e9
+
+
+def measure(work: Work, device: torch.device, engines: list[str], libraries: list[str], repeats: int) -> dict[str, Any]:
+    """Time all contestants on one row."""
+    made = contestants(work, device, engines, libraries)
+    seconds: dict[str, list[float]] = {name: [] for name in made}
+    memory: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    for name, (net, step) in list(made.items()):
+        try:
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+            for _ in range(2):
+                net.zero_grad(set_to_none=True)
+                timed(step, device)
+            if device.type == "cuda":
+                memory[name] = (torch.cuda.max_memory_allocated(device) - before) / 2**20
+        except Exception as error:  # one engine that a network or device does not allow must not end the table
+            failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            del made[name]
+    for _ in range(repeats):
+        for name, (net, step) in made.items():
+            net.zero_grad(set_to_none=True)
+            seconds[name].append(timed(step, device))
+    row: dict[str, Any] = {"gflop": gflop(work, device), "contestants": {}, "failed": failed}
+    for name, own in seconds.items():
+        if name not in made:
+            continue
+        entry: dict[str, Any] = {"ms": 1e3 * statistics.median(own), "mib": memory.get(name)}
+        for other in ("plain loop", *libraries):
+            if other in made and other != name:
+                entry[f"times {other}"] = statistics.median(b / a for a, b in zip(own, seconds[other], strict=True))
+        row["contestants"][name] = entry
+    return row
+
+
+def roofline(device: torch.device, repeats: int = 5) -> dict[str, float]:
+    """GFLOP/s of a matrix product and of a 3x3 convolution of 32 channels, and GB/s of a copy, on this device."""
+    a = torch.randn(2048, 2048, device=device)
+    x = torch.randn(80, 32, 42, 42, device=device).to(memory_format=torch.channels_last)
+    w, big = torch.randn(32, 32, 3, 3, device=device), torch.randn(2**25, device=device)
+    found = {}
+    for name, call, amount in (
+        ("matmul_gflops", lambda: a @ a, 2 * 2048**3),
+        ("conv32_gflops", lambda: torch.nn.functional.conv2d(x, w, padding=1), 2 * 80 * 42 * 42 * 32 * 32 * 9),
+        ("copy_gbytes", lambda: big.clone(), 2 * 4 * 2**25),
+    ):
+        call()
+        found[name] = amount / min(timed(call, device) for _ in range(repeats)) / 1e9
+    return found
+
+
+def show(name: str, row: dict[str, Any]) -> None:
+    """Print one row."""
+    print(f"\n{name} ({row['gflop']:.1f} GFLOP in the plain loop)")
+    for contestant, entry in row["contestants"].items():
+        ratios = "  ".join(f"{value:6.2f} x {key[6:]}" for key, value in entry.items() if key.startswith("times "))
+        memory = "" if entry["mib"] is None else f"{entry['mib']:8.0f} MiB"
+        print(f"  {contestant:12s} {entry['ms']:9.2f} ms {memory}  {ratios}")
+    for contestant, why in row["failed"].items():
+        print(f"  {contestant:12s} FAILED {why}")
+
+
+def main() -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--engines", default=None, help="comma-separated; default: all")
+    parser.add_argument("--rows", default=None, help="comma-separated parts of row names; default: all")
+    parser.add_argument("--sweeps", action="store_true", help="vary inner steps, tasks, ways and image size as well")
+    parser.add_argument("--tiny", action="store_true", help="tiny rows alone, to try the script")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--output", default=None, help="JSON file for the results")
+    options = parser.parse_args()
+    keep_freed_memory()
+    device = torch.device(options.device)
+    engines = list(ENGINES) if options.engines is None else options.engines.split(",")
+    if options.engines is None and device.type != "cuda":
+        engines.remove("graph")
+    libraries = [name for name in LIBRARIES if importlib.util.find_spec(name) is not None]
+    rows = TINY if options.tiny else {**ROWS, **(SWEEPS if options.sweeps else {})}
+    if options.rows is not None:
+        rows = {name: work for name, work in rows.items() if any(part in name for part in options.rows.split(","))}
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    results: dict[str, Any] = {"device": where, "torch": torch.__version__, "roofline": roofline(device), "rows": {}}
+    print(f"{where}, torch {torch.__version__}; " + ", ".join(f"{k} {v:.0f}" for k, v in results["roofline"].items()))
+    for name, work in rows.items():
+        results["rows"][name] = measure(work, device, engines, libraries, options.repeats)
+        show(name, results["rows"][name])
+        if options.output is not None:
+            Path(options.output).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
