@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks import baseline
 from benchmarks.work import Work
@@ -39,10 +39,9 @@ def plain(work: Work, net: nn.Module, batch: Episode) -> Step:
 
 def learn2learn(work: Work, net: nn.Module, batch: Episode) -> Step:
     """learn2learn's MAML on a network that it can clone, with the layers of torch."""
-    import learn2learn as l2l  # type: ignore[import-not-found]
+    import learn2learn as l2l
 
-    body, head = _torch_layers(work, net), nn.Linear(net.head.in_features, work.n_way)  # type: ignore[union-attr,arg-type]
-    head.load_state_dict(net.head.state_dict())  # type: ignore[union-attr]
+    body, head = _torch_body(work, net), _torch_head(net)
     adapted: Any = head if work.head_only else nn.Sequential(body, head)
     maml = l2l.algorithms.MAML(adapted, lr=work.inner_lr, first_order=work.first_order).to(batch.support_x.device)
     body.to(batch.support_x.device)
@@ -61,10 +60,9 @@ def learn2learn(work: Work, net: nn.Module, batch: Episode) -> Step:
 
 def higher(work: Work, net: nn.Module, batch: Episode) -> Step:
     """higher's differentiable optimizer on the same network."""
-    import higher as library  # type: ignore[import-not-found]
+    import higher as library
 
-    body, head = _torch_layers(work, net), nn.Linear(net.head.in_features, work.n_way)  # type: ignore[union-attr,arg-type]
-    head.load_state_dict(net.head.state_dict())  # type: ignore[union-attr]
+    body, head = _torch_body(work, net), _torch_head(net)
     adapted: Any = head if work.head_only else nn.Sequential(body, head)
     adapted.to(batch.support_x.device)
     body.to(batch.support_x.device)
@@ -84,12 +82,18 @@ def higher(work: Work, net: nn.Module, batch: Episode) -> Step:
     return step
 
 
-def _torch_layers(work: Work, net: nn.Module) -> nn.Sequential:
+def _torch_head(net: Any) -> nn.Linear:
+    head = nn.Linear(net.head.in_features, net.head.out_features)
+    head.load_state_dict(net.head.state_dict())
+    return head
+
+
+def _torch_body(work: Work, net: Any) -> nn.Sequential:
     """Return the body with torch's layers and the same weights."""
     layers: list[nn.Module] = []
-    for layer in net.body:  # type: ignore[union-attr]
+    for layer in net.body:
         if isinstance(layer, nn.Conv2d):
-            new: nn.Module = nn.Conv2d(layer.in_channels, layer.out_channels, 3, layer.stride, layer.padding)  # type: ignore[arg-type]
+            new: nn.Module = nn.Conv2d(layer.in_channels, layer.out_channels, 3, layer.stride[0], int(layer.padding[0]))
             new.load_state_dict(layer.state_dict())
         elif hasattr(layer, "num_features"):
             new = nn.BatchNorm2d(layer.num_features, track_running_stats=False)
@@ -101,7 +105,7 @@ def _torch_layers(work: Work, net: nn.Module) -> nn.Sequential:
 
 
 class _Mean(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return x.mean(dim=(2, 3))
 
 

@@ -63,7 +63,7 @@ class Work:
             return torch.randn(shape, generator=stream) + 0.3 * labels[..., None, None, None], labels
 
         support, query = images(self.k_shot), images(self.n_query)
-        return Episode(*(value.to(device) for value in (*support, *query)), torch.arange(self.tasks).to(device))
+        return Episode(*(value.to(device) for value in (*support, *query)))
 
 
 class Unpadded(nn.Module):

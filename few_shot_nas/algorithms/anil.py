@@ -91,6 +91,10 @@ class ANIL(GradientLearner):
                 logits[f"nil_{mode}"] = nil_logits(params["support"], task.support_y, queries[mode], n_way)
         return logits
 
+    def scores_whole_batches(self) -> bool:
+        """Not with the NIL scores, which are of one task."""
+        return super().scores_whole_batches() and not self.nil
+
     def support_logits(self, task: Episode, params: Params, step: int) -> Tensor:
         """Logits of the adapted head on the support features."""
         return self.head(params, params["support"])

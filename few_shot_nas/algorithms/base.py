@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, cast
 
 import pytorch_lightning as pl
@@ -51,7 +51,6 @@ class EpisodicModule(pl.LightningModule, ABC):
     Attributes:
         bn_modes: the bn_modes that tasks are scored in, those of the network.
         meta_step: outer updates done so far. Lightning's ``global_step`` counts optimizer steps and is not used.
-        last_loss: the latest ``train/loss``, of all ranks' tasks.
         val_accuracy: mean accuracy of the latest validation in ``outer.bn_mode``.
         test_rows: after a test, one dict per (task, bn_mode) with task_id, bn_mode, accuracy and loss, of all ranks.
         run_identity: what this run is (algorithm, n_way, ...); saved in checkpoints and compared on resume.
@@ -84,18 +83,24 @@ class EpisodicModule(pl.LightningModule, ABC):
         self.outer = outer
         self.seed = seed
         self.meta_step = 0
-        self.last_loss = float("nan")
+        self._last_loss: float | Tensor = float("nan")
         self.val_accuracy = float("nan")
         self.run_identity: dict[str, str | int] = {}
         self.genotype: Genotype | None = None
         self.search_summary: dict[str, Any] = {}
         self.test_rows: list[dict[str, Any]] = []
         self._rows: list[dict[str, Any]] = []
-        self._window: dict[str, list[float]] = {}
+        self._window: dict[str, list[float | Tensor]] = {}
+        self._norms: list[tuple[int, Tensor]] = []
         self._window_started = time.monotonic()
-        self._train_accuracy = (0.0, 0)
+        self._train_accuracy: tuple[float | Tensor, int] = (0.0, 0)
         self._waiting = NOTHING_SEEN
         self.hparams.update({**dataclasses.asdict(outer), "seed": seed})
+
+    @property
+    def last_loss(self) -> float:
+        """The latest ``train/loss``, of all ranks' tasks."""
+        return float(self._last_loss)
 
     # ---- what an algorithm says -------------------------------------------------------------------------------
 
@@ -128,7 +133,9 @@ class EpisodicModule(pl.LightningModule, ABC):
 
     def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Return the optimizer of the meta-parameters; Adam unless an algorithm says otherwise."""
-        return torch.optim.Adam(groups, lr=self.outer.outer_lr, weight_decay=self.outer.weight_decay)
+        on_gpu = all(parameter.device.type == "cuda" for group in groups for parameter in group["params"])
+        options: dict[str, Any] = {"lr": self.outer.outer_lr, "weight_decay": self.outer.weight_decay}
+        return torch.optim.Adam(groups, **options, fused=True if on_gpu else None)  # one kernel instead of dozens
 
     def outer_loss(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """Cross-entropy of ``logits [B, N]`` against labels of which ``label_smoothing`` is spread over all N classes.
@@ -193,8 +200,10 @@ class EpisodicModule(pl.LightningModule, ABC):
                 datamodule.done = self.meta_step
             self.trainer.should_stop = self.meta_step >= self.outer.max_meta_steps
 
-    def update(self, batch: Any) -> dict[str, float]:
+    def update(self, batch: Any) -> dict[str, Any]:
         """Move what is learned by one meta-step, and return what is logged of it, by name.
+
+        A scalar may stay on its device as a tensor ``[]``; it is waited for when a row is logged.
 
         As it stands: descend the mean of :meth:`task_loss` over the meta-batch and over all ranks. An algorithm without
         loss, gradient or optimizer overrides this method, and :meth:`configure_optimizers` to return None.
@@ -207,7 +216,7 @@ class EpisodicModule(pl.LightningModule, ABC):
         self.descend_outer()
         return scalars
 
-    def backward_mean(self, losses: Iterable[TaskLoss], count: int) -> dict[str, float]:
+    def backward_mean(self, losses: Iterable[TaskLoss], count: int) -> dict[str, Any]:
         """Set every parameter's gradient to that of the mean loss, and return the means of the scalars.
 
         Args:
@@ -223,7 +232,7 @@ class EpisodicModule(pl.LightningModule, ABC):
             values = [scalar.detach().float() for scalar in scalars.values()]
             sums = (sums if len(sums) else torch.zeros(len(values), device=self.device)) + torch.stack(values)
         means = average_gradients(self._trained(), count, sums)
-        return dict(zip(names, means.tolist(), strict=True))
+        return dict(zip(names, means.tolist() if means.device.type == "cpu" else means.unbind(), strict=True))
 
     def descend_outer(self) -> None:
         """Clip the gradient and take the optimizer's step at the rates of this meta-step."""
@@ -253,17 +262,29 @@ class EpisodicModule(pl.LightningModule, ABC):
         if self.outer.log_grad_norm is not None:
             gradients = [p.grad for p in with_gradient if p.grad is not None]
             norm = nn.utils.get_total_norm(gradients, norm_type=self.outer.log_grad_norm)
-            self._window.setdefault("train/grad_norm", []).append(float(norm))
+            self._window.setdefault("train/grad_norm", []).append(norm)
         limit = math.inf if self.outer.meta_grad_clip is None else self.outer.meta_grad_clip
-        if not bool(torch.isfinite(nn.utils.clip_grad_norm_(with_gradient, limit))):
-            raise InputError(
-                f"{type(self).__name__}: the meta-gradient of meta-step {self.meta_step} is not finite; "
-                "lower inner_lr or outer_lr, or set meta_grad_clip"
-            )
+        norm = nn.utils.clip_grad_norm_(with_gradient, limit)
+        self._norms.append((self.meta_step, norm))
+        if norm.device.type == "cpu":  # other devices would have to be waited for: they are asked once a row
+            self._check_norms()
 
-    def _record(self, scalars: Mapping[str, float]) -> None:
+    def _check_norms(self) -> None:
+        """Raise InputError for the first meta-step since the last call whose gradient was not finite."""
+        noted, self._norms = self._norms, []
+        if not noted:
+            return
+        finite = torch.stack([norm for _, norm in noted]).isfinite().tolist()
+        for (step, _), fine in zip(noted, finite, strict=True):
+            if not fine:
+                raise InputError(
+                    f"{type(self).__name__}: the meta-gradient of meta-step {step} is not finite; "
+                    "lower inner_lr or outer_lr, or set meta_grad_clip"
+                )
+
+    def _record(self, scalars: Mapping[str, float | Tensor]) -> None:
         """Add the scalars of one meta-step to the window, and log the window where a row is due."""
-        self.last_loss = scalars.get("train/loss", self.last_loss)
+        self._last_loss = scalars.get("train/loss", self._last_loss)
         for name, value in scalars.items():
             self._window.setdefault(name, []).append(value)
         if "train/accuracy" in scalars:
@@ -273,10 +294,20 @@ class EpisodicModule(pl.LightningModule, ABC):
             shown = {name: scalars[name] for name in ("train/loss", "train/accuracy") if name in scalars}
             self.log_dict(shown, prog_bar=True, logger=False)
         if self.meta_step % self.outer.log_every == 0 or self.meta_step == self.outer.max_meta_steps:
+            self._check_norms()
+            row = {name: sum(values) / len(values) for name, values in self._numbers().items()}
             now = time.monotonic()
-            row = {name: sum(values) / len(values) for name, values in self._window.items()}
             self.log_row({**row, **self.end_window(), "train/seconds": now - self._window_started})
             self._window, self._window_started = {}, now
+
+    def _numbers(self) -> dict[str, list[float]]:
+        """Return the window's scalars as numbers; waits for the device that has them, once."""
+        kept = [value for values in self._window.values() for value in values if isinstance(value, Tensor)]
+        numbers = iter(torch.stack([value.float() for value in kept]).tolist() if kept else [])
+        return {
+            name: [next(numbers) if isinstance(value, Tensor) else value for value in values]
+            for name, values in self._window.items()
+        }
 
     def end_window(self) -> dict[str, float]:
         """Return what a row of training metrics holds beside the means of :meth:`update`'s scalars; none by default.
@@ -306,9 +337,14 @@ class EpisodicModule(pl.LightningModule, ABC):
             )
         self.trainer.should_stop = self._waiting.enough(self.outer.patience)
 
-    def _score(self, batch: Episode) -> None:
+    def scored(self, batch: Episode, watched: bool) -> Iterator[tuple[Episode, dict[str, Tensor], dict[str, float]]]:
+        """Give every task of a meta-batch with its query logits by bn_mode, and its scalars if they are ``watched``."""
         for task in tasks(batch):
-            self._add_rows(task, self.task_logits(task))
+            yield (task, *(self.watched_logits(task) if watched else (self.task_logits(task), {})))
+
+    def _score(self, batch: Episode, watched: bool = False) -> None:
+        for task, logits, scalars in self.scored(batch, watched):
+            self._add_rows(task, logits, scalars)
 
     def _add_rows(self, task: Episode, by_mode: dict[str, Tensor], watched: Mapping[str, float] | None = None) -> None:
         for mode, logits in by_mode.items():
@@ -329,8 +365,7 @@ class EpisodicModule(pl.LightningModule, ABC):
 
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
         """Score the tasks of ``batch`` in every bn_mode."""
-        for task in tasks(batch):
-            self._add_rows(task, *self.watched_logits(task))
+        self._score(batch, watched=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log accuracy, CI and loss over the validation episodes of all ranks; stop if there is no more to wait for."""
@@ -372,6 +407,7 @@ class EpisodicModule(pl.LightningModule, ABC):
             means = {name: mean_ci([row[name] for row in rows]).mean for name in ("accuracy", "loss")}
             gap = means["accuracy"] - self.val_accuracy
             return {"train/eval_accuracy": means["accuracy"], "train/eval_loss": means["loss"], "val/gap": gap}
+        total = float(total)
         same_task = self.data_kind == "episodes" and getattr(data, "train_way", None) in (None, data.n_way)
         return {"val/gap": total / steps - self.val_accuracy} if same_task and steps else {}
 
@@ -449,11 +485,12 @@ class EpisodicModule(pl.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a bit-exact continuation needs: plain Python only, so that ``weights_only=True`` reads it."""
+        self._check_norms()
         checkpoint[KEY] = {
             "meta_step": self.meta_step,
             "identity": dict(self.run_identity),
-            "window": {name: list(values) for name, values in self._window.items()},
-            "train_accuracy": list(self._train_accuracy),
+            "window": self._numbers(),
+            "train_accuracy": [float(self._train_accuracy[0]), self._train_accuracy[1]],
             "waiting": list(self._waiting),
         }
 

@@ -1,9 +1,10 @@
 """What learners that differentiate through an inner loop have in common; MAML's relatives differ in a hook each."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.base import EpisodicModule, TaskLoss
@@ -12,7 +13,7 @@ from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode, tasks
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.engines import ENGINES, Run
-from few_shot_nas.meta.functional import Params, call, trainable
+from few_shot_nas.meta.functional import Params, call, takes_tasks, trainable
 from few_shot_nas.meta.inner_loop import adapt, tape_gradient
 from few_shot_nas.meta.outer_loss import cross_entropy, query_logits, support_loss
 from few_shot_nas.meta.problem import Plan, Problem
@@ -142,7 +143,8 @@ class GradientLearner(EpisodicModule):
         if logits.ndim == 2:
             self.after_task(task, trajectory)
             return loss, {"train/loss": loss, "train/accuracy": accuracy(logits, task.query_y)}
-        for index, own in enumerate(tasks(task)):
+        looks = type(self).after_task is not GradientLearner.after_task
+        for index, own in enumerate(tasks(task) if looks else ()):
             self.after_task(own, [{name: value[index] for name, value in iterate.items()} for iterate in trajectory])
         hits = len(logits) * accuracy(logits.flatten(0, 1), task.query_y.flatten())
         return loss, {"train/loss": loss, "train/accuracy": hits}
@@ -176,17 +178,44 @@ class GradientLearner(EpisodicModule):
         """
         if not self.outer.log_inner_steps:
             return super().watched_logits(task)
-        problem, mode = self.problem(task), self.outer.bn_mode
+        logits, by_step, support = self._logits(task, self.problem(task), True)
+        return logits, _accuracies(task, by_step, support)
+
+    def scored(self, batch: Episode, watched: bool) -> Iterator[tuple[Episode, dict[str, Tensor], dict[str, float]]]:
+        """All tasks of the meta-batch at once, where the engine trains so and the network allows it."""
+        if not self.scores_whole_batches():
+            yield from super().scored(batch, watched)
+            return
+        watched, problem, count = watched and self.outer.log_inner_steps, self.problem(batch), len(batch.support_x)
+        moved = {name: value.unsqueeze(0).expand(count, *value.shape) for name, value in problem.moved.items()}
+        logits, by_step, support = self._logits(batch, problem._replace(moved=moved), watched)
+        for index, task in enumerate(tasks(batch)):
+            own = {mode: scores[index] for mode, scores in logits.items()}
+            steps = [scores[index] for scores in by_step]
+            yield task, own, _accuracies(task, steps, support[index]) if watched else {}
+
+    def scores_whole_batches(self) -> bool:
+        """Whether :meth:`adapted_logits` and :meth:`support_logits` are to be asked for many tasks at once."""
+        return ENGINES[self.inner.engine].whole_batch and takes_tasks(self.net)
+
+    def _logits(
+        self, task: Episode, problem: Problem, watched: bool
+    ) -> tuple[dict[str, Tensor], list[Tensor], Tensor]:
+        """Query logits by bn_mode; in ``outer.bn_mode`` after 0, 1, ... updates, and support logits, if ``watched``."""
+        mode = self.outer.bn_mode
         iterates = [{**problem.fixed, **moved} for moved in self.descend(problem, training=False)]
         last = max(len(iterates) - 2, 0)
         logits = self.adapted_logits(task, iterates[-1], last, self.bn_modes)
+        if not watched:
+            return logits, [], torch.empty(0)
         by_step = [
             self.adapted_logits(task, params, max(updates - 1, 0), (mode,))[mode]
             for updates, params in enumerate(iterates[:-1])
         ]
-        watched = {
-            f"accuracy_step{updates}": float(accuracy(scores, task.query_y))
-            for updates, scores in enumerate([*by_step, logits[mode]])
-        }
-        support = accuracy(self.support_logits(task, iterates[-1], last), task.support_y)
-        return logits, {**watched, "support_accuracy": float(support)}
+        return logits, [*by_step, logits[mode]], self.support_logits(task, iterates[-1], last)
+
+
+def _accuracies(task: Episode, by_step: Sequence[Tensor], support: Tensor) -> dict[str, float]:
+    watched = {f"accuracy_step{updates}": accuracy(scores, task.query_y) for updates, scores in enumerate(by_step)}
+    watched["support_accuracy"] = accuracy(support, task.support_y)
+    return {name: float(value) for name, value in watched.items()}

@@ -87,7 +87,8 @@ def draw_batch(
 
 def materialise_batch(plan: FlatPlan, images: Tensor, mean: Sequence[float], std: Sequence[float]) -> FlatBatch:
     """Gather, turn, augment and normalise the images of a plan on the device of ``images``, uint8 ``[n, H, W, C]``."""
-    x = planes(gather(images, plan.rows, plan.turns), plan.augmentation)
+    turns = plan.turns if bool(plan.turns.any()) else None
+    x = planes(gather(images, plan.rows, turns), plan.augmentation)
     return FlatBatch(normalise(x, mean, std), plan.labels)
 
 

@@ -1,6 +1,7 @@
 """From uint8 pixels to what a network takes."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -18,5 +19,11 @@ def planes(pixels: Tensor, how: Augmentation | None = None) -> Tensor:
 def normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Return ``(x / 255 - mean) / std`` per channel of float ``[B, C, H, W]``, in place, in few passes."""
     if any(mean):
-        x.sub_(255 * torch.tensor(mean, device=x.device).view(-1, 1, 1))
-    return x.div_(255 * torch.tensor(std, device=x.device).view(-1, 1, 1))
+        x.sub_(_scaled(tuple(mean), x.device))
+    return x.div_(_scaled(tuple(std), x.device))
+
+
+@lru_cache
+def _scaled(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return ``255 * values`` per channel, made once: to send even three numbers to a GPU is to wait for it."""
+    return 255 * torch.tensor(values, device=device).view(-1, 1, 1)

@@ -32,6 +32,7 @@ class TaskPlan(NamedTuple):
         task_id: the task's identity within its split, ``[]`` int64.
         n_support: N * K, the number of leading images that are the support set.
         augmentation: what happens to each of the B images after it is turned; None for nothing.
+        turned: False says that no image is turned, so that nobody has to look on a device that would be waited for.
 
     :func:`stack` puts M plans together; the tensors then have a leading axis M.
     """
@@ -42,6 +43,7 @@ class TaskPlan(NamedTuple):
     task_id: Tensor
     n_support: int
     augmentation: Augmentation | None = None
+    turned: bool = True
 
 
 def draw_task(
@@ -95,6 +97,7 @@ def draw_task(
         rotation=torch.from_numpy(turns[way_of]),
         task_id=torch.tensor(task_id),
         n_support=n_way * k_shot,
+        turned=bool(turns.any()),
     )
 
 
@@ -196,6 +199,7 @@ def stack(plans: Sequence[TaskPlan]) -> TaskPlan:
         task_id=torch.stack([plan.task_id for plan in plans]),
         n_support=plans[0].n_support,
         augmentation=stack_augmentations([plan.augmentation for plan in plans]),
+        turned=any(plan.turned for plan in plans),
     )
 
 
@@ -232,7 +236,7 @@ def materialise(
 
     def part(rows: slice, how: Augmentation | None, times: int = 1) -> Tensor:
         index, turns = batch.index[:, rows].repeat(1, times), batch.rotation[:, rows].repeat(1, times)
-        x = planes(gather(images, index.flatten(), turns.flatten()), how)
+        x = planes(gather(images, index.flatten(), turns.flatten() if batch.turned else None), how)
         return normalise(x, mean, std).view(len(batch.index), -1, *x.shape[1:])
 
     def drawn(rows: slice) -> Augmentation | None:
@@ -250,10 +254,10 @@ def materialise(
     )
 
 
-def gather(images: Tensor, index: Tensor, turns: Tensor) -> Tensor:
-    """Return the images of those rows, each turned counter-clockwise: uint8 ``[B, H, W, C]``."""
+def gather(images: Tensor, index: Tensor, turns: Tensor | None) -> Tensor:
+    """Return the images of those rows, uint8 ``[B, H, W, C]``, turned counter-clockwise if ``turns [B]`` is given."""
     pixels = images.index_select(0, index)
-    if bool(turns.any()):
+    if turns is not None:
         turned = torch.stack([torch.rot90(pixels, k, dims=(1, 2)) for k in range(QUARTER_TURNS)])
         pixels = turned[turns, torch.arange(len(turns), device=turns.device)]
     return pixels

@@ -54,9 +54,9 @@ def average_gradients(parameters: Iterable[nn.Parameter], num_tasks: int, sums: 
     """
     parameters = list(parameters)
     if world()[1] == 1:
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad.div_(num_tasks)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if gradients:
+            torch._foreach_div_(gradients, num_tasks)
         return sums / num_tasks
     device = sums.device
     used = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.float32, device=device)
