@@ -116,15 +116,39 @@ def uniform_arm(setting: Setting) -> Outcome:
 
 def fixed_arm(setting: Setting) -> Outcome:
     """B: the best on the train table; all architectures meet the same replicates, as many as the budget allows."""
-    env, stream = setting.train, generator(setting.seed, "arm B")
+    stream = generator(setting.seed, "arm B")
+    best, calls = _best_fixed(setting, torch.arange(setting.train.tasks), setting.budget, stream)
+    return _constant(setting, best, calls)
+
+
+def per_source_arm(setting: Setting) -> Outcome:
+    """B_per_source: the best on the train table of each source, which shares the budget; what arm G could learn."""
+    stream = generator(setting.seed, "arm B per source")
+    sources = setting.train.source.unique()
+    choices, calls = [], 0
+    for source in sources:
+        tasks = torch.nonzero(setting.train.source == source).flatten()
+        best, spent = _best_fixed(setting, tasks, max(setting.budget // len(sources), 1), stream)
+        choices.append(best)
+        calls += spent
+    place = torch.searchsorted(sources, setting.test.source).clamp(max=len(sources) - 1)
+    scores = _score(setting, lambda tasks, replicate: torch.stack(choices)[place[tasks]])
+    facts: dict[str, float | bool | str | None] = {
+        "decisions": "; ".join(" ".join(map(str, best.tolist())) for best in choices)
+    }
+    return Outcome(*scores, calls, 0, facts)
+
+
+def _best_fixed(setting: Setting, tasks: Tensor, budget: int, stream: torch.Generator) -> tuple[Tensor, int]:
+    """Return the best architecture of some train tasks ``[L]``, and the calls that it took."""
+    env = setting.train
     every = torch.cartesian_prod(*[torch.arange(n) for n in env.sizes]).view(-1, len(env.sizes))
-    tried = every[torch.randperm(len(every), generator=stream)[: setting.budget]]
-    pairs = torch.randperm(env.tasks * env.replicates, generator=stream)[: max(setting.budget // len(tried), 1)]
-    count, tasks = len(pairs), pairs // env.replicates
+    tried = every[torch.randperm(len(every), generator=stream)[:budget]]
+    pairs = torch.randperm(len(tasks) * env.replicates, generator=stream)[: max(budget // len(tried), 1)]
+    count, own = len(pairs), tasks[pairs // env.replicates]
     replicates = (pairs % env.replicates).unsqueeze(1).expand(-1, len(tried))
-    rewards = env.rewards(setting.loop.outer_reward, tried.expand(count, -1, -1), tasks, replicates)
-    best = tried[rewards.double().mean(0).argmax()]
-    return _constant(setting, best, count * len(tried))
+    rewards = env.rewards(setting.loop.outer_reward, tried.expand(count, -1, -1), own, replicates)
+    return tried[rewards.double().mean(0).argmax()], count * len(tried)
 
 
 def hand_made_arm(setting: Setting, decisions: tuple[int, ...]) -> Outcome:
@@ -293,6 +317,8 @@ def all_arms(setting: Setting, ks: tuple[int, ...], estimators: tuple[str, ...])
         "D_no_adaptation": partial(controller_arm, setting, plain),
         "G_conditioned": partial(controller_arm, setting, replace(plain, conditioned=True)),
     }
+    if len(setting.train.source.unique()) > 1:
+        arms["B_per_source"] = partial(per_source_arm, setting)
     if setting.hand_made is not None:
         arms["J_hand_made"] = partial(hand_made_arm, setting, setting.hand_made)
     for k in ks:

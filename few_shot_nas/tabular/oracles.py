@@ -2,13 +2,12 @@
 
 Shapes: A architectures, T tasks, R replicates, F features of a task. Rewards are float ``[A, T, R]``, higher is better.
 
-Every rule is cross-fitted: the tasks are cut in two halves at random, the rule is fitted on one half and chooses on the
-other, and a choice that looks at rewards of a task looks at one replicate and is scored on another. The gain is over
-the best fixed architecture of the half that the rule was fitted on. No rule is a ceiling: each is a lower bound of what
-the best rule gains, up to chance.
+Every rule learns from some tasks and chooses for others, and a choice that looks at rewards of a task looks at one
+replicate and is scored on another. The gain is over the best fixed architecture of the tasks that the rule learned
+from. No rule is a ceiling: each is a lower bound of what the best rule gains, up to chance.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from sklearn.linear_model import RidgeCV
 from few_shot_nas.stats.statistics import MeanCI, mean_ci
 from few_shot_nas.tabular.table_analysis import check_rewards, choice_value, interaction_share
 
-#: Random cuts of the tasks in two halves that a gain is the mean of.
+#: Random cuts of the tasks in halves that a gain is the mean of.
 SPLITS = 10
 #: Strengths of the ridge penalty to choose from, relative to rows of unit variance.
 PENALTIES = tuple(10.0**power for power in range(-1, 7))
@@ -27,12 +26,14 @@ class Gain(NamedTuple):
     """What a rule gains over the best fixed architecture.
 
     Attributes:
-        per_task: gain of each task, the mean over the halves that it was scored in, ``[T]``.
+        tasks: the tasks that it chose for, ``[n]``.
+        per_task: gain of each of them, the mean over the cuts in which it was chosen for, ``[n]``.
         mean: over tasks, with the t-interval over tasks.
-        low: the smallest mean of one random cut.
-        high: the largest mean of one random cut.
+        low: the smallest mean of one cut.
+        high: the largest mean of one cut.
     """
 
+    tasks: np.ndarray
     per_task: np.ndarray
     mean: MeanCI
     low: float
@@ -46,14 +47,36 @@ Chooser = Callable[[np.ndarray, int], np.ndarray]
 Rule = Callable[[np.ndarray], Chooser]
 
 
-def cross_fitted(score: np.ndarray, rule: Rule, *, splits: int = SPLITS, seed: int = 0) -> Gain:
-    """Return the gain of a rule over the best fixed architecture, each learned on one half and scored on the other.
+#: Cuts of the tasks: those to learn from and those to choose for, which have none in common; both halves of a random
+#: cut are learned from in turn.
+Cut = Sequence[tuple[np.ndarray, np.ndarray]]
+
+
+def random_halves(tasks: int, *, splits: int = SPLITS, seed: int = 0) -> list[Cut]:
+    """Return random cuts in halves: what a rule gains on tasks of the classes that it learned from."""
+    rng = np.random.default_rng(seed)
+    orders = [rng.permutation(tasks) for _ in range(splits)]
+    return [
+        ((order[: tasks // 2], order[tasks // 2 :]), (order[tasks // 2 :], order[: tasks // 2])) for order in orders
+    ]
+
+
+def first_to_last(first: int, last: int) -> list[Cut]:
+    """Return the cut that learns from the ``first`` tasks and chooses for the ``last`` ones after them.
+
+    Of a table of training classes followed by one of other classes this is what a search can do: it has no reward of
+    the classes that it is tested on.
+    """
+    return [((np.arange(first), np.arange(first, first + last)),)]
+
+
+def gain_of(score: np.ndarray, rule: Rule, cuts: Sequence[Cut]) -> Gain:
+    """Return the gain of a rule over the best fixed architecture, each learned on the same tasks and scored on others.
 
     Args:
         score: rewards that count, ``[A, T, R]``, R >= 2.
         rule: what chooses; on replicate a it is scored on all others.
-        splits: random cuts in halves; both halves of each are learned from.
-        seed: of the cuts.
+        cuts: what is learned from and chosen for.
 
     Raises:
         InputError: for a table that is too small or has entries that are not numbers.
@@ -63,27 +86,28 @@ def cross_fitted(score: np.ndarray, rule: Rule, *, splits: int = SPLITS, seed: i
 
         >>> kind = np.arange(40) % 2
         >>> score = np.stack([kind == 0, kind == 1]).astype(float)[:, :, None].repeat(2, axis=2)
-        >>> gain = cross_fitted(score, per_source(score, kind))
-        >>> round(gain.mean.mean, 1)
+        >>> round(gain_of(score, per_source(score, kind), random_halves(40)).mean.mean, 1)
         0.5
     """
     score = check_rewards(score)
     tasks, replicates = score.shape[1:]
-    rng = np.random.default_rng(seed)
-    gains = np.zeros((splits, tasks))
-    for row in gains:
-        order = rng.permutation(tasks)
-        halves = order[: tasks // 2], order[tasks // 2 :]
-        for learn, choose in (halves, halves[::-1]):
+    total, chosen, means = np.zeros(tasks), np.zeros(tasks), []
+    for cut in cuts:
+        gains = []
+        for learn, choose in cut:
             fixed = score[:, learn].mean((1, 2)).argmax()
             chooser = rule(learn)
+            own = np.zeros(len(choose))
             for replicate in range(replicates):
                 others = np.delete(score[:, choose], replicate, axis=2).mean(2)
-                guess = chooser(choose, replicate)
-                row[choose] += (choice_value(guess, others) - others[fixed]) / replicates
-    means = gains.mean(1)
-    per_task = gains.mean(0)
-    return Gain(per_task, mean_ci(per_task), float(means.min()), float(means.max()))
+                own += (choice_value(chooser(choose, replicate), others) - others[fixed]) / replicates
+            total[choose] += own
+            chosen[choose] += 1
+            gains.append(own)
+        means.append(float(np.concatenate(gains).mean()))
+    found = np.flatnonzero(chosen)
+    per_task = total[found] / chosen[found]
+    return Gain(found, per_task, mean_ci(per_task), min(means), max(means))
 
 
 def per_source(score: np.ndarray, source: np.ndarray) -> Rule:
@@ -191,5 +215,6 @@ def _ridge(x: np.ndarray, y: np.ndarray, rank: int | None = None) -> Callable[[n
 
 
 def by_source(gain: Gain, source: np.ndarray) -> dict[int, MeanCI]:
-    """Return a rule's gain on the tasks of each source."""
-    return {int(s): mean_ci(gain.per_task[source == s]) for s in np.unique(source)}
+    """Return a rule's gain on the tasks of each source; ``source [T]`` is that of all tasks."""
+    own = source[gain.tasks]
+    return {int(s): mean_ci(gain.per_task[own == s]) for s in np.unique(own)}

@@ -128,6 +128,7 @@ class Environment:
         strides = np.cumprod((1, *self.sizes[:0:-1]))[::-1].copy()
         self._strides = torch.from_numpy(strides)
         self.embedding = torch.from_numpy(table.embedding).float()
+        self.source = torch.from_numpy(table.source)
 
     def rewards(self, kind: Reward, decisions: Tensor, tasks: Tensor, replicates: Tensor) -> Tensor:
         """Return the rewards of architectures ``[B, n, L]`` on tasks ``[B]`` and replicates ``[B, n]``: ``[B, n]``.

@@ -43,6 +43,19 @@ def test_the_best_fixed_architecture_is_found_and_scored_on_the_test_table() -> 
     assert outcome.facts["decisions"] == "2 0"
 
 
+def test_the_best_architecture_of_each_source_is_found_with_the_same_budget() -> None:
+    train, test = make_table(tasks=60), make_table(tasks=40, seed=1)
+    train.source[:], test.source[:] = np.arange(60) % 3, np.arange(40) % 3
+    for source, best in enumerate((4, 1, 5)):
+        train.accuracy[best, train.source == source] += 2
+    own = setting(train, test)
+    outcome = all_arms(own, (1,), ESTIMATORS)["B_per_source"]()
+    chosen = np.array([4, 1, 5])[test.source]
+    np.testing.assert_allclose(outcome.accuracy.numpy(), test.accuracy[chosen, np.arange(40)].mean(1), rtol=1e-6)
+    assert outcome.facts["decisions"] == "2 0; 0 1; 2 1"
+    assert 0.8 * own.budget < outcome.train_calls <= own.budget
+
+
 def test_the_hand_made_architecture_is_that_of_the_setting() -> None:
     test = make_table(seed=1)
     outcome = all_arms(setting(make_table(), test), (1,), ESTIMATORS)["J_hand_made"]()

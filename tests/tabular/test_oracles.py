@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.tabular.oracles import by_source, cross_fitted, low_rank, own_reward, per_source, regression, shrunk
+from few_shot_nas.tabular.oracles import (
+    Gain,
+    Rule,
+    by_source,
+    first_to_last,
+    gain_of,
+    low_rank,
+    own_reward,
+    per_source,
+    random_halves,
+    regression,
+    shrunk,
+)
 from few_shot_nas.tabular.table_analysis import interaction_share, variance_components
 
 
@@ -39,6 +51,10 @@ def test_no_rule_gains_where_tasks_only_differ_by_noise() -> None:
         gain = cross_fitted(score, rule, splits=5)
         assert gain.mean.mean < 0.02
         assert gain.low <= gain.mean.mean <= gain.high
+
+
+def cross_fitted(score: np.ndarray, rule: Rule, splits: int = 10, seed: int = 0) -> Gain:
+    return gain_of(score, rule, random_halves(score.shape[1], splits=splits, seed=seed))
 
 
 def rank_one() -> tuple[np.ndarray, np.ndarray, float]:
@@ -84,6 +100,19 @@ def test_the_gain_is_that_of_a_plain_loop() -> None:
                             best = max(range(4), key=lambda a: sum(score[a, o].mean() for o in same))
                         totals[t] += sum(x[best] - x[fixed] for x in rest) / len(rest) / 3 / 2
         np.testing.assert_allclose(found.per_task, totals, atol=1e-12)
+
+
+def test_what_was_learned_on_the_first_tasks_is_scored_on_the_last() -> None:
+    source = np.arange(60) % 2
+    truth = np.zeros((3, 60))
+    truth[0, source == 0] = truth[1, source == 1] = 1.0
+    truth[:, 40:] = truth[[2, 1, 0], 40:]  # source 0 changes its mind
+    score = noisy(truth, 0.0, 11)
+    gain = gain_of(score, per_source(score, source), first_to_last(40, 20))
+    assert gain.tasks.tolist() == list(range(40, 60))
+    fixed = int(score[:, :40].mean((1, 2)).argmax())
+    wanted = {0: 0.0 - truth[fixed, 40], 1: 1.0 - truth[fixed, 41]}
+    assert {s: part.mean for s, part in by_source(gain, source).items()} == pytest.approx(wanted)
 
 
 def test_shrinkage_is_the_share_of_the_components() -> None:

@@ -15,6 +15,7 @@ from training.exits import OneLineParser, guarded
 
 if TYPE_CHECKING:
     import numpy as np
+    from rich.table import Table
 
     from few_shot_nas.tabular.reward_table import RewardTable
 
@@ -60,35 +61,50 @@ def rewards_of(table: "RewardTable") -> "dict[str, np.ndarray]":
     return {name: value.astype(np.float64) for name, value in kinds.items() if np.isfinite(value).all()}
 
 
-def gains(table: "RewardTable", kinds: "Mapping[str, np.ndarray]", seed: int) -> dict[str, Any]:
-    """Return what each rule gains over the best fixed architecture, and what it looks at."""
+def gains(table: "RewardTable", learn: "RewardTable | None", seed: int) -> dict[str, Any]:
+    """Return what each rule gains over the best fixed architecture, and what it looks at.
+
+    Args:
+        table: the tasks to choose for.
+        learn: other tasks to learn from; None learns from the same table, on random halves.
+        seed: of the halves.
+    """
     import numpy as np
 
     from few_shot_nas.tabular import oracles as o
 
-    score, embedding = kinds["accuracy"], table.embedding.astype(np.float64)
+    parts = [table] if learn is None else [learn, table]
+    each = [rewards_of(part) for part in parts]
+    kinds = {name: np.concatenate([rewards[name] for rewards in each], axis=1) for name in each[-1]}
+    source = np.concatenate([part.source for part in parts])
+    embedding = np.concatenate([part.embedding for part in parts]).astype(np.float64)
+    score = kinds["accuracy"]
     rules: dict[str, tuple[str, o.Rule]] = {}
-    if len(np.unique(table.source)) > 1:
-        rules["per_source"] = ("source", o.per_source(score, table.source))
+    if len(np.unique(source)) > 1:
+        rules["per_source"] = ("source", o.per_source(score, source))
     rules["embedding"] = ("label-free", o.regression(score, embedding))
     for kind, clue in kinds.items():
         seen = "label-free" if kind.startswith("loo") else "query labels"
         rules |= {
-            f"{kind}": (seen, o.own_reward(clue)),
+            kind: (seen, o.own_reward(clue)),
             f"{kind}_shrunk": (seen, o.shrunk(clue)),
             f"{kind}_rank1": (seen, o.low_rank(score, clue, 1)),
             f"{kind}_rank3": (seen, o.low_rank(score, clue, 3)),
         }
+    counts = [part.shape[1] for part in parts]
+    cuts = o.random_halves(counts[0], seed=seed) if learn is None else o.first_to_last(*counts)
     found = {}
     for name, (seen, rule) in rules.items():
-        gain = o.cross_fitted(score, rule, seed=seed)
-        parts = {str(source): part._asdict() for source, part in o.by_source(gain, table.source).items()}
-        found[name] = {**gain.mean._asdict(), "low": gain.low, "high": gain.high, "sees": seen, "by_source": parts}
+        gain = o.gain_of(score, rule, cuts)
+        of_source = {str(place): part._asdict() for place, part in o.by_source(gain, source).items()}
+        found[name] = {**gain.mean._asdict(), "low": gain.low, "high": gain.high, "sees": seen, "by_source": of_source}
     return found
 
 
-def analysis(table: "RewardTable", standalone: Sequence[Path], seed: int) -> dict[str, Any]:
-    """Return everything that is known of a table, as JSON values."""
+def analysis(
+    table: "RewardTable", learn: "RewardTable | None", standalone: Sequence[Path], seed: int
+) -> dict[str, Any]:
+    """Return everything that is known of a table, as JSON values; ``learn`` are tasks of the training classes."""
     from few_shot_nas.tabular import table_analysis as t
 
     kinds = rewards_of(table)
@@ -102,8 +118,10 @@ def analysis(table: "RewardTable", standalone: Sequence[Path], seed: int) -> dic
         "mean_accuracy": float(means.mean()),
         "best": {"decisions": table.decisions[best].tolist(), "accuracy": float(means[best])},
         "headroom": t.headroom(kinds["accuracy"])._asdict(),
-        "gains": gains(table, kinds, seed),
+        "gains": gains(table, None, seed),
     }
+    if learn is not None:
+        content["gains_learned_on_training_classes"] = gains(table, learn, seed)
     if standalone:
         found, scores = standalone_scores(standalone, table, table.facts["bn_mode"])
         rows = {tuple(row): place for place, row in enumerate(table.decisions.tolist())}
@@ -130,18 +148,26 @@ def show(content: Mapping[str, Any]) -> None:
         variance.add_row(kind, *cells, f"{content['signal_to_noise'][kind]['task']:.3f}")
     console().print(variance)
 
-    gained = Table(title="points of accuracy over the best fixed architecture (95 % t-interval over tasks)")
-    for column in ("rule", "sees", "gain", "of one cut in halves", "verdict"):
-        gained.add_column(column, justify="left" if column in ("rule", "sees", "verdict") else "right")
-    gained.add_row("best fixed, over the mean", "-", _points(content["headroom"]), "-", "-")
-    for name, found in content["gains"].items():
-        cuts = f"{100 * found['low']:+.2f} to {100 * found['high']:+.2f}"
-        gained.add_row(name, found["sees"], _points(found), cuts, verdict(found))
-    console().print(gained)
+    console().print(_gains_table(content, "gains", "learned on other tasks of this table"))
+    if "gains_learned_on_training_classes" in content:
+        console().print(_gains_table(content, "gains_learned_on_training_classes", "learned on training classes"))
     if "rank_correlation" in content:
         tau = content["rank_correlation"]
         print(f"Kendall tau with {tau['architectures']} stand-alone runs: {tau['value']:.2f} "
               f"[{tau['low']:.2f}, {tau['high']:.2f}]")  # fmt: skip
+
+
+def _gains_table(content: Mapping[str, Any], key: str, where: str) -> "Table":
+    from rich.table import Table
+
+    gained = Table(title=f"points of accuracy over the best fixed architecture, {where} (95 % t-interval over tasks)")
+    for column in ("rule", "sees", "gain", "of one cut", "verdict"):
+        gained.add_column(column, justify="left" if column in ("rule", "sees", "verdict") else "right")
+    gained.add_row("best fixed, over the mean", "-", _points(content["headroom"]), "-", "-")
+    for name, found in content[key].items():
+        cuts = f"{100 * found['low']:+.2f} to {100 * found['high']:+.2f}"
+        gained.add_row(name, found["sees"], _points(found), cuts, verdict(found))
+    return gained
 
 
 def verdict(gain: Mapping[str, float]) -> str:
@@ -155,17 +181,18 @@ def _points(score: Mapping[str, float]) -> str:
     return f"{100 * score['mean']:+.2f} +- {100 * score['ci95']:.2f}"
 
 
-def analyse(path: Path, standalone: Sequence[Path], output: Path | None, seed: int) -> None:
+def analyse(path: Path, learn: Path | None, standalone: Sequence[Path], output: Path | None, seed: int) -> None:
     """Analyse one table, print it and write it as JSON.
 
     Raises:
-        InputError: if the table or a stand-alone run cannot be used.
+        InputError: if a table or a stand-alone run cannot be used.
     """
     from few_shot_nas.tabular.reward_table import load_table
     from training.results import write_json
+    from training.tabular.arms import load_tables
 
-    table = load_table(path)
-    content = analysis(table, standalone, seed)
+    learn_table, table = (None, load_table(path)) if learn is None else load_tables(learn, path)
+    content = analysis(table, learn_table, standalone, seed)
     show(content)
     target = output or path.with_name(f"analysis_{table.facts['split']}.json")
     write_json(target, content)
@@ -176,11 +203,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; 0, or SystemExit with code 2 after one line for a mistake of the user."""
     parser = OneLineParser(prog="analyse_table.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("--table", type=Path, required=True, help="file that stage0.py wrote")
+    parser.add_argument("--train_table", type=Path,
+                        help="table of training classes: rules learn from it as well, as a search must")  # fmt: skip
     parser.add_argument("--standalone", type=Path, nargs="*", default=[], help="results.json of runs of one genotype")
     parser.add_argument("--output", type=Path, help="JSON file; default analysis_SPLIT.json beside the table")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     own = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: analyse(own.table, own.standalone, own.output, own.seed))
+    return guarded(lambda: analyse(own.table, own.train_table, own.standalone, own.output, own.seed))
 
 
 if __name__ == "__main__":

@@ -51,15 +51,20 @@ def load_tables(train: Path, test: Path) -> "tuple[RewardTable, RewardTable]":
     """Return both tables.
 
     Raises:
-        InputError: if one cannot be used, or they differ in more than the tasks.
+        InputError: if one cannot be used, both are one file, or they differ in more than the tasks.
     """
     from few_shot_nas.tabular.reward_table import load_table
 
+    if train.resolve() == test.resolve():
+        raise InputError(
+            f"--train_table={train} is also the table to score on: what learned from tasks would be scored on them; "
+            "fill a table of another split with training/tabular/stage0.py"
+        )
     found = load_table(train), load_table(test)
     first, second = (table.facts for table in found)
     other = [f"{key}={first[key]} and {second[key]}" for key in SAME if first.get(key) != second.get(key)]
     if other:
-        raise InputError(f"--train_table and --test_table differ: {'; '.join(other)}; make both from one supernet")
+        raise InputError(f"--train_table={train} and {test} differ: {'; '.join(other)}; make both from one supernet")
     return found
 
 
@@ -206,17 +211,12 @@ def check_flags(own: Namespace) -> None:
     """Refuse numbers and combinations of flags that mean nothing.
 
     Raises:
-        InputError: for a budget below 1, a negative KL, one file as both tables, or --ladder with flags of the arms.
+        InputError: for a budget below 1, a negative KL, or --ladder with flags of the arms.
     """
     if own.budget < 1:
         raise InputError(f"--budget={own.budget}: must be at least 1 reward call")
     if own.kl_target < 0:
         raise InputError(f"--kl_target={own.kl_target:g}: must be 0 (keep the inner rate) or more")
-    if own.train_table.resolve() == own.test_table.resolve():
-        raise InputError(
-            f"--train_table and --test_table are both {own.test_table}: arms would be scored on the tasks they learned "
-            "from; fill a table of another split with training/tabular/stage0.py"
-        )
     fixed = [flag for flag in ("arms", "ks", "estimators") if own.ladder and getattr(own, flag) is not None]
     if fixed:
         raise InputError(f"--ladder with --{fixed[0]}={getattr(own, fixed[0])}: its rungs are fixed; leave one out")

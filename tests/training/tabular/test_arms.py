@@ -130,12 +130,12 @@ def test_arms_that_cannot_run_are_one_line(fails: Callable[..., str]) -> None:
     assert "weights=abc and def; make both from one supernet" in message
     make_table(2, precision="bf16").save(Path("other.npz"))
     message = fails(arms.main, *both, "--test_table=other.npz")
-    assert "--train_table and --test_table differ: precision=32 and bf16" in message
+    assert "--train_table=val.npz and other.npz differ: precision=32 and bf16" in message
     assert "gone.npz does not exist" in fails(arms.main, *both, "--train_table=gone.npz")
     assert "estimator=best" in fails(arms.main, *both, "--estimators=best")
     assert "--budget=0: must be at least 1" in fails(arms.main, *both, "--budget=0")
     assert "--kl_target=-1: must be 0" in fails(arms.main, *both, "--kl_target=-1")
-    assert "are both val.npz: arms would be scored" in fails(arms.main, *both, "--test_table=val.npz")
+    assert "--train_table=val.npz is also the table to score on" in fails(arms.main, *both, "--test_table=val.npz")
     assert "--ladder with --ks=2: its rungs are fixed" in fails(arms.main, *both, "--ladder")
 
 
@@ -235,6 +235,19 @@ def test_a_table_of_several_sources_has_a_rule_per_source() -> None:
     assert found["mean"] == pytest.approx(0.5 * found["by_source"]["0"]["mean"] + 0.5 * found["by_source"]["1"]["mean"])
     assert max(part["mean"] for part in found["by_source"].values()) > 0.1
     assert analyse_table.verdict(found) == "gains"
+
+
+def test_rules_can_learn_on_the_training_classes_as_a_search_must(
+    capsys: pytest.CaptureFixture[str], fails: Callable[..., str]
+) -> None:
+    assert analyse_table.main(["--table=test.npz", "--train_table=val.npz", "--output=two.json"]) == 0
+    content = json.loads(Path("two.json").read_text(encoding="utf-8"))
+    found = content["gains_learned_on_training_classes"]
+    assert set(found) == set(content["gains"])
+    assert found["embedding"]["n"] == 30 and found["embedding"]["low"] == found["embedding"]["high"]
+    assert "learned on training classes" in " ".join(capsys.readouterr().out.split())
+    message = fails(analyse_table.main, "--table=test.npz", "--train_table=test.npz")
+    assert "--train_table=test.npz is also the table to score on" in message
 
 
 def standalone(folder: str, decisions: tuple[int, int], accuracy: float, cells: int = 2) -> str:
