@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ProtoNet,
         RandomSearch,
         Reptile,
+        SimpleShot,
     )
     from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
     from few_shot_nas.data.episodic import EpisodicDataModule
@@ -48,7 +49,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "algorithms": (
         "ALGORITHMS ANIL BOIL ENAS MAML MAMLENAS RFS Baseline BaselinePlusPlus EpisodicModule MAMLPlusPlus MatchingNet "
-        "MetaSGD ProtoNet RandomSearch Reptile"
+        "MetaSGD ProtoNet RandomSearch Reptile SimpleShot"
     ),
     "algorithms.settings": "InnerLoop OuterLoop",
     "data.episodic": "EpisodicDataModule",

@@ -14,6 +14,7 @@ from few_shot_nas.algorithms.proto_net import ProtoNet
 from few_shot_nas.algorithms.random_search import RandomSearch
 from few_shot_nas.algorithms.reptile import Reptile
 from few_shot_nas.algorithms.rfs import RFS
+from few_shot_nas.algorithms.simple_shot import SimpleShot
 
 ALGORITHMS: dict[str, type[EpisodicModule]] = {
     "ANIL": ANIL,
@@ -30,4 +31,5 @@ ALGORITHMS: dict[str, type[EpisodicModule]] = {
     "RFS": RFS,
     "RandomSearch": RandomSearch,
     "Reptile": Reptile,
+    "SimpleShot": SimpleShot,
 }

@@ -290,7 +290,7 @@ class EpisodicModule(pl.LightningModule, ABC):
         if "train/accuracy" in scalars:
             total, steps = self._train_accuracy
             self._train_accuracy = (total + scalars["train/accuracy"], steps + 1)
-        if self._trainer is not None and self.trainer.progress_bar_callback is not None:
+        if self._trainer is not None and getattr(self.trainer, "progress_bar_callback", None) is not None:
             shown = {name: scalars[name] for name in ("train/loss", "train/accuracy") if name in scalars}
             self.log_dict(shown, prog_bar=True, logger=False)
         if self.meta_step % self.outer.log_every == 0 or self.meta_step == self.outer.max_meta_steps:

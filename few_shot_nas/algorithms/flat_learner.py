@@ -1,20 +1,21 @@
 """What transfer baselines share: train all classes at once, then fit a small classifier per task on frozen features."""
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from few_shot_nas.algorithms.base import TaskLoss
 from few_shot_nas.algorithms.feature_learner import FeatureModule
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.errors import InputError
+from few_shot_nas.meta.features import extract
 from few_shot_nas.meta.functional import full_precision
 from few_shot_nas.nn.foreign import refuse_foreign_norms
 from few_shot_nas.nn.init import xavier_init
 from few_shot_nas.nn.norm import keep_running_statistics
-from few_shot_nas.runtime.gradients import average_buffers
+from few_shot_nas.runtime.gradients import average_buffers, average_gradients
 from few_shot_nas.seeding import derived_seed
 from few_shot_nas.stats.statistics import accuracy
 
@@ -35,6 +36,9 @@ class FlatModule(FeatureModule):
         num_classes: number of training classes that the head is for; None while it is the network's own.
     """
 
+    #: Whether the network gets a :attr:`mean_feature`, which costs a pass over the training images per validation.
+    keeps_mean_feature: ClassVar[bool] = False
+
     data_kind: ClassVar[Literal["episodes", "flat"]] = "flat"
 
     def __init__(self, net: nn.Module, *, outer: OuterLoop, seed: int) -> None:
@@ -42,6 +46,9 @@ class FlatModule(FeatureModule):
         keep_running_statistics(net)
         super().__init__(net, outer=outer, seed=seed)
         self.num_classes: int | None = None
+        if self.keeps_mean_feature:
+            size = cast(Any, net).feature_dim
+            net.register_buffer("mean_feature", torch.zeros(size).to(next(net.parameters())))
 
     def make_head(self, features: int, classes: int) -> nn.Module:
         """Return a new head from ``features`` to ``classes`` logits."""
@@ -86,6 +93,26 @@ class FlatModule(FeatureModule):
         scalars = super().update(batch)
         average_buffers(self.net)
         return scalars
+
+    # ---- the mean of the training features --------------------------------------------------------------------------
+
+    @property
+    def mean_feature(self) -> Tensor:
+        """Mean feature ``[D]`` of the training images at the latest validation; zeros before the first.
+
+        A buffer of the network, so that it is saved and loaded with the weights that it belongs to.
+        """
+        return cast(Tensor, self.net.mean_feature)
+
+    def on_validation_start(self) -> None:
+        """Take the mean of the training features by the weights that are about to be scored, for who keeps it."""
+        data = self._datamodule()
+        if self.keeps_mean_feature and data is not None:
+            total, count = torch.zeros_like(self.mean_feature), 0
+            for images in data.train_images():
+                total += extract(self.net, images.to(total.device, total.dtype), running=True).sum(0).to(total)
+                count += len(images)
+            self.mean_feature.copy_(average_gradients([], count, total))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore our own progress, and take a head of the size that the checkpoint has."""

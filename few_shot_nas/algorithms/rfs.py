@@ -1,8 +1,6 @@
 """RFS: a good embedding from ordinary training, and logistic regression on it."""
 
 import dataclasses
-from bisect import bisect_right
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,33 +9,11 @@ from torch import Tensor, nn
 
 from few_shot_nas.algorithms.feature_learner import Classifier
 from few_shot_nas.algorithms.flat_learner import FlatModule
+from few_shot_nas.algorithms.flat_sgd import FlatSGD
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.probe import logistic_regression
-from few_shot_nas.ranges import Positive, Share
-from few_shot_nas.settings import Settings
-
-
-@dataclass(frozen=True)
-class FlatSGD(Settings):
-    """SGD with step decay on flat batches; its rate and weight decay are outer_lr and weight_decay.
-
-    Attributes:
-        flat_momentum: momentum.
-        lr_milestones: meta-steps after which the rate is multiplied by lr_decay, ascending; only with
-            outer_schedule=constant. RFS on mini-ImageNet: 36000 and 48000 of 60000 (epochs 60 and 80 of 100).
-        lr_decay: factor at each milestone.
-    """
-
-    flat_momentum: Share = 0.9
-    lr_milestones: tuple[int, ...] = (600, 800)
-    lr_decay: Positive = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if list(self.lr_milestones) != sorted(self.lr_milestones):
-            raise InputError(f"lr_milestones={list(self.lr_milestones)}: must ascend")
 
 
 class RFS(FlatModule):
@@ -76,15 +52,11 @@ class RFS(FlatModule):
 
     def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """SGD with momentum."""
-        return torch.optim.SGD(
-            groups, lr=self.outer.outer_lr, momentum=self.sgd.flat_momentum, weight_decay=self.outer.weight_decay
-        )
+        return self.sgd.optimizer(groups, self.outer)
 
     def schedule(self) -> float:
-        """Return the factor on the learning rate: lr_decay for every milestone passed, or the cosine."""
-        if self.outer.outer_schedule != "constant":
-            return super().schedule()
-        return self.sgd.lr_decay ** bisect_right(self.sgd.lr_milestones, self.meta_step)
+        """Return the factor on the learning rate: lr_decay for every milestone passed, or that of outer_schedule."""
+        return self.sgd.decay(self.meta_step) if self.outer.outer_schedule == "constant" else super().schedule()
 
     def classifier(self, features: Tensor, labels: Tensor, task: Episode) -> Classifier:
         """Logistic regression on the normalised support features."""

@@ -1,6 +1,6 @@
 """The LightningDataModule for flat pre-training: batches of labelled images in training, episodes in evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -217,6 +217,20 @@ class FlatDataModule(EpisodicDataModule):
         }
         dataset = _FlatBatches(self.source, steps, settings, planned=self._device_images("train") is not None)
         return task_loader(dataset, min(self.num_workers, len(steps)), pin_memory=self._device().type == "cuda")
+
+    def train_images(self) -> Iterator[Tensor]:
+        """Yield this rank's share of the training images ``[B, C, H, W]``, each of all ranks' once, not augmented.
+
+        Images that are turned come in all four quarter turns.
+        """
+        rank, world = self._rank_and_world()
+        split, on_device = self.source.split("train"), self._device_images("train")
+        images = image_tensor(split) if on_device is None else on_device
+        count = len(images) * (QUARTER_TURNS if self._turned() else 1)
+        for places in torch.arange(rank, count, world).split(self.flat_batch_size):
+            turns = places // len(images)
+            plan = FlatPlan(places % len(images), turns, turns, None)  # whose labels nobody asks for
+            yield materialise_batch(plan, images, self.source.mean, self.source.std).images
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Gather the images of a batch that came as indices; pass anything else on to the parent class."""

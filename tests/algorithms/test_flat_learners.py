@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from few_shot_nas.algorithms.baseline import Baseline, BaselinePlusPlus, HeadTuning
+from few_shot_nas.algorithms.flat_sgd import FlatSGD
 from few_shot_nas.algorithms.maml import MAML
-from few_shot_nas.algorithms.rfs import RFS, FlatSGD
+from few_shot_nas.algorithms.rfs import RFS
 from few_shot_nas.algorithms.settings import OuterLoop
+from few_shot_nas.algorithms.simple_shot import SimpleShot
 from few_shot_nas.data.flat import FlatBatch
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
@@ -21,7 +23,7 @@ from few_shot_nas.models.conv4 import Conv4
 from few_shot_nas.nn.norm import BatchNorm2d
 from few_shot_nas.stats.statistics import accuracy
 
-LEARNERS = pytest.mark.parametrize("learner", [RFS, Baseline, BaselinePlusPlus])
+LEARNERS = pytest.mark.parametrize("learner", [RFS, Baseline, BaselinePlusPlus, SimpleShot])
 CLASSES = 6
 
 
@@ -153,7 +155,8 @@ def on_a_circle(classes, shots, queries, spread, seed=0):
 def test_the_test_classifier_reaches_the_analytic_accuracy_on_gaussian_directions(learner, margin):
     spread = 0.4
     task = on_a_circle(4, 100, 1000, spread)
-    module = learner(Flattened(), **({} if learner is RFS else {"tuning": HeadTuning(head_epochs=20)})).eval()
+    settings = {"tuning": HeadTuning(head_epochs=20)} if issubclass(learner, Baseline) else {}
+    module = learner(Flattened(), **settings).eval()
     analytic = math.erf(math.pi / 4 / spread / math.sqrt(2))  # the angle is within an eighth turn
     with torch.no_grad():
         logits = module.task_logits(task)
@@ -270,3 +273,20 @@ def test_the_flags_of_a_head_reach_the_descent_by_name():
     tuning = HeadTuning(head_lr=0.1, head_momentum=0.2, head_dampening=0.3, head_weight_decay=0.4, head_epochs=5)
     expected = HeadSGD(lr=0.1, momentum=0.2, dampening=0.3, weight_decay=0.4, epochs=5, batch_size=4)
     assert tuning.sgd() == expected
+
+
+def test_simple_shot_takes_the_nearest_mean_of_centred_features_on_the_sphere():
+    module = ready(SimpleShot).eval()
+    mean = torch.randn(module.net.feature_dim, generator=torch.Generator().manual_seed(5))
+    module.mean_feature.copy_(mean)
+    features = torch.randn(9, module.net.feature_dim, generator=torch.Generator().manual_seed(6))
+    support, query, labels = features[:6], features[6:], torch.arange(3).repeat(2)
+    logits = module.classifier(support, labels, None)(query)
+    for row, x in enumerate(query):
+        for label in range(3):
+            on_sphere = [(one - mean) / (one - mean).norm() for one in support[labels == label]]
+            apart = (x - mean) / (x - mean).norm() - sum(on_sphere) / 2
+            assert float(logits[row, label]) == pytest.approx(-float(apart @ apart), rel=1e-5)
+    plain = ready(SimpleShot, transform="un").classifier(support, labels, None)(query)
+    torch.testing.assert_close(plain[0, 1], -(query[0] - support[labels == 1].mean(0)).square().sum())
+    assert not torch.allclose(ready(SimpleShot, transform="l2n").classifier(support, labels, None)(query), logits)

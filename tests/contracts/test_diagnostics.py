@@ -7,6 +7,7 @@ import torch
 from few_shot_nas.data.episodic import GAP_TASKS
 from few_shot_nas.data.sampler import draw_task, image_tensor, materialise
 from few_shot_nas.episode import tasks
+from few_shot_nas.forward_context import forward_context
 from few_shot_nas.runtime.checkpoint import load_checkpoint
 
 #: One of each kind: through an inner loop, by features, flat, a search.
@@ -223,3 +224,20 @@ def test_the_best_accuracy_of_a_validation_is_in_the_checkpoint_of_its_meta_step
     assert last["few_shot_nas"]["meta_step"] == best["few_shot_nas"]["meta_step"] == 4
     # Lightning keeps logged values in single precision.
     assert last["callbacks"]["MetaCheckpoint"]["best_accuracy"] == pytest.approx(module.val_accuracy, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["SimpleShot"])
+def test_the_mean_feature_is_that_of_every_training_image_by_the_weights_of_the_latest_validation(
+    name, make_module, make_data, make_trainer, blobs
+):
+    module, data = make_module(name), make_data()
+    fit(make_trainer, module, data)
+    module.eval()
+    images = image_tensor(blobs.split("train")).permute(0, 3, 1, 2).float() / 255
+    images = (images - blobs.mean[0]) / blobs.std[0]
+    with torch.no_grad(), forward_context(running=True):
+        features = module.net.features(images)
+    assert len(features) == 12 * 8 and float(module.mean_feature.abs().max()) > 1e-3
+    torch.testing.assert_close(module.mean_feature, features.mean(0), rtol=1e-4, atol=1e-5)
+    checkpoint = load_checkpoint(make_trainer()[1].last_path)["state_dict"]
+    assert torch.equal(checkpoint["net.mean_feature"], module.mean_feature)
