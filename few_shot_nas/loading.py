@@ -16,6 +16,7 @@ from few_shot_nas.data.input_spec import InputSpec
 from few_shot_nas.data.source import Source
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
+from few_shot_nas.report.results_file import read_results
 from few_shot_nas.models import MODELS, GenotypeNetwork
 from few_shot_nas.registry import lookup
 from few_shot_nas.runtime.checkpoint import KEY, load_checkpoint
@@ -223,7 +224,7 @@ def checkpoint_file(folder: Path, wanted: str | None) -> Path | None:
     """
     if wanted is None:
         results = folder / "results.json"
-        tested = json.loads(results.read_text(encoding="utf-8")).get("checkpoint") if results.is_file() else "last"
+        tested = read_results(results).get("checkpoint") if results.is_file() else "last"
         path = folder / "checkpoints" / f"{tested}.ckpt"
         return path if path.is_file() or not (folder / WEIGHTS).is_file() else None
     path = folder / "checkpoints" / f"{wanted}.ckpt" if wanted in ("best", "last") else Path(wanted)

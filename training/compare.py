@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.exits import OneLineParser, guarded
+from few_shot_nas.ranges import Positive, Size
+from training.exits import OneLineParser, guarded, output_folder
 
 
 def compare(
@@ -41,7 +42,7 @@ def compare(
     for note in report.notes(found):
         screen.print(note, style="dim", markup=False, highlight=False)
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
+        output_folder(output)
         write_json(output / "compare.json", report.as_json(found))
         write_text(output / "compare.md", report.markdown(found))
         print(f"report: {report.write_contrasts(found, output / 'compare.html')}")
@@ -53,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("arms", nargs="+", metavar="ARM", help="folder of a run, or a folder or glob of runs per seed")
     parser.add_argument("--reference", help="the arm that the others are compared with; default the first")
     parser.add_argument("--bn_mode", help="of the scores; default the first that all runs were tested in")
-    parser.add_argument("--margin", type=float, default=0.5, help="of the equivalence test, in percentage points")
-    parser.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap")
+    parser.add_argument("--margin", type=Positive, default=0.5, help="of the equivalence test, in percentage points")
+    parser.add_argument("--resamples", type=Size, default=10_000, help="of the bootstrap")
     parser.add_argument("--output", type=Path, help="folder for compare.json, compare.md and compare.html")
     own = parser.parse_args(sys.argv[1:] if argv is None else argv)
     return guarded(lambda: compare(own.arms, own.reference, own.bn_mode, own.margin, own.resamples, own.output))

@@ -4,7 +4,6 @@
 run_experiment.py, such as --data_dir or --k_shot, replace those of the run's config.yaml.
 """
 
-import json
 import shlex
 import sys
 import time
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import Count
 from few_shot_nas.whole_file import write_text
 from training.cli import CommandLine, dump, parse, read_config
-from training.exits import OneLineParser, guarded
+from training.exits import OneLineParser, guarded, output_folder
 
 
 def checkpoint_file(run_dir: Path, wanted: str) -> Path:
@@ -78,9 +78,14 @@ def evaluate(run_dir: Path, wanted: str | None, output: Path | None, overrides: 
     Raises:
         InputError: if the run, the checkpoint or a flag does not fit.
     """
+    if output is not None:
+        output_folder(output)
     flags = flags_of_run(run_dir, overrides)
+
+    from few_shot_nas.report.results_file import read_results
+
     finished = run_dir / "results.json"
-    earlier = json.loads(finished.read_text(encoding="utf-8")) if finished.is_file() else {}
+    earlier = read_results(finished) if finished.is_file() else {}
     path = checkpoint_file(run_dir, wanted or earlier.get("checkpoint", "last"))
 
     from few_shot_nas.runtime.checkpoint import KEY, load_checkpoint
@@ -106,7 +111,6 @@ def evaluate(run_dir: Path, wanted: str | None, output: Path | None, overrides: 
     content["regime"] = earlier.get("regime", content["regime"])
     if trainer.is_global_zero:
         if output is not None:
-            output.mkdir(parents=True, exist_ok=True)
             classes = partial(parts.datamodule.classes, facts["split"])
             results.write_episodes(output / "episodes.csv", parts.module.test_rows, classes)
             results.write_json(output / "results.json", content)
@@ -120,11 +124,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = OneLineParser(prog="evaluate.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("--run_dir", type=Path, required=True, help="folder of the run")
     parser.add_argument("--checkpoint", help="best, last or a path; default the one that the run itself tested")
-    parser.add_argument("--episodes", help="number of test episodes; default that of the run")
+    parser.add_argument("--episodes", type=Count, help="number of test episodes; default that of the run")
     text = "folder for results.json, episodes.csv and config.yaml, which report.py and compare.py read; default none"
     parser.add_argument("--output", type=Path, help=text)
     own, rest = parser.parse_known_args(words)
-    episodes = [f"--test_episodes={own.episodes}"] if own.episodes else []
+    episodes = [f"--test_episodes={own.episodes}"] if own.episodes is not None else []
     command = shlex.join(["python", "training/evaluate.py", *words])
 
     def work() -> None:

@@ -3,10 +3,13 @@
 import argparse
 import errno
 import sys
+import tempfile
 from collections.abc import Callable
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import Range, check, ranges_of, without_ranges
 
 
 def fail(line: str) -> NoReturn:
@@ -53,8 +56,47 @@ def guarded(work: Callable[[], None]) -> int:
     return 0
 
 
+def output_folder(path: Path, flag: str = "--output") -> Path:
+    """Make a folder for what a command writes, before the work whose result would be lost.
+
+    Raises:
+        InputError: naming the flag, if the folder cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise InputError(f"{flag}={path}: cannot be written to ({error.strerror}); give another folder") from error
+    return path
+
+
 class OneLineParser(argparse.ArgumentParser):
-    """argparse that complains in one line."""
+    """argparse that complains in one line, and whose types may carry the range of a number, such as ``Count``."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._ranges: dict[str, tuple[str, tuple[Range, ...]]] = {}
+        super().__init__(**settings)
+
+    def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
+        """Add an argument, of a type that may carry a range."""
+        kind = settings.get("type")
+        if ranges_of(kind):
+            settings["type"] = without_ranges(kind)
+        action = super().add_argument(*names, **settings)
+        self._ranges[action.dest] = (names[-1], ranges_of(kind))
+        return action
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and check the ranges of what was given; numbers without a range must be finite."""
+        found, rest = super().parse_known_args(args, namespace)
+        try:
+            for dest, (name, ranges) in self._ranges.items():
+                value = getattr(found, dest, None)
+                check(f"{name}={value}:", value, ranges)
+        except InputError as error:
+            fail(str(error))
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         """Print ``message`` and exit with code 2."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from few_shot_nas.errors import InputError
 from few_shot_nas.whole_file import write_text
 from training.class_tables import user_class
-from training.exits import OneLineParser, guarded
+from training.exits import OneLineParser, guarded, output_folder
 
 
 class Answers(NamedTuple):
@@ -143,7 +143,7 @@ def write_answers(path: Path, answers: Answers) -> None:
     writer.writerow(["image", "prediction", *answers.class_names])
     for row, name in enumerate(answers.names):
         writer.writerow([name, answers.prediction(row), *(f"{value:.6g}" for value in answers.probabilities[row])])
-    path.parent.mkdir(parents=True, exist_ok=True)
+    output_folder(path.parent)
     write_text(path, text.getvalue())
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.exits import OneLineParser, guarded
+from training.exits import OneLineParser, guarded, output_folder
 
 
 def report(run_dirs: Sequence[Path], output: Path | None) -> None:
@@ -23,6 +23,8 @@ def report(run_dirs: Sequence[Path], output: Path | None) -> None:
     from few_shot_nas.report import compare_runs, load_run, results_table
     from training.results import console
 
+    if output is not None:
+        output_folder(output.parent if output.suffix == ".html" else output)
     console().print(results_table([load_run(run_dir) for run_dir in run_dirs]))
     if output is not None:
         page = output if output.suffix == ".html" else output / "report.html"

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from few_shot_nas.errors import InputError
-from training.exits import OneLineParser, guarded
+from few_shot_nas.ranges import Count, Seed
+from training.exits import OneLineParser, guarded, output_folder
 
 #: Seconds between two looks at a trial's metrics.csv.
 POLL = 1.0
@@ -237,7 +238,7 @@ def sweep(own: Namespace, overrides: Sequence[str]) -> None:
     name = own.name or own.file.stem
     if Path(plan.program).name == "run_experiment.py":
         parse([*plan.words(sweep_plan.smallest(plan.searched))])  # a mistyped flag ends here, not in every trial
-    output.mkdir(parents=True, exist_ok=True)
+    output_folder(output)
     lock = FileLock(output / "sweep.lock")
     try:
         lock.acquire(blocking=False)
@@ -290,11 +291,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; 0, or SystemExit with code 2 after one line for a mistake of the user."""
     parser = OneLineParser(prog="sweep.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("file", type=Path, help="sweep file, as for wandb sweep")
-    parser.add_argument("--count", type=int, help="trials in all; a grid ends by itself")
+    parser.add_argument("--count", type=Count, help="trials in all; a grid ends by itself")
     parser.add_argument("--output", type=Path, help="folder of the sweep; default runs/sweeps/<file>")
     parser.add_argument("--storage", help="URL of a database that several machines share, as Optuna takes it")
     parser.add_argument("--name", help="name of the sweep in a shared storage; default: that of the file")
-    parser.add_argument("--seed", type=int, default=0, help="of what the trials draw; theirs is a flag like others")
+    parser.add_argument("--seed", type=Seed, default=0, help="of what the trials draw; theirs is a flag like others")
     parser.add_argument("--wandb", action="store_true", help="let every trial log to Weights & Biases as well")
     own, overrides = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
 

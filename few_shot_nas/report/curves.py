@@ -46,6 +46,8 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "axes.unicode_minus": True,
     "axes.formatter.useoffset": False,
+    # Names of runs are no formulas, whatever dollar signs they hold.
+    "text.parse_math": False,
 }
 
 
@@ -123,6 +125,7 @@ def _curve(axes: Axes, run: Run, column: str, label: str, colour: str) -> bool:
     steps, values = thin(*run.series(column))
     if not steps.size:
         return False
+    label = f" {label}" if label.startswith("_") else label  # matplotlib leaves such out of a legend
     if steps.size < 30:
         axes.plot(steps, values, color=colour, linewidth=1.6, marker="o", markersize=3.5, label=label)
         return True

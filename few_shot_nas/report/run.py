@@ -1,7 +1,6 @@
 """Read a run directory: the only input of every report. Nothing here imports a model or opens a checkpoint."""
 
 import csv
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +10,10 @@ import numpy as np
 import yaml
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.report.results_file import damaged, read_results, read_text
 from few_shot_nas.spaces.genotype import Genotype
 
 BN_MODES = ("transductive", "support", "running")
-_RESULT_KEYS = ("algorithm", "model_class", "data_class", "n_way", "k_shot", "seed")
 # A CSV may hold rounded numbers; more than half of the last digit that a table shows is damage.
 _TOLERANCE = 5e-4
 
@@ -72,8 +71,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.path.resolve().name
+        """The folder's name, in characters that a page can hold."""
+        return printable(self.path.resolve().name)
 
     def series(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """Return (meta_step, value) of the rows of ``metrics.csv`` where ``column`` is filled; empty without it."""
@@ -82,6 +81,11 @@ class Run:
         values = self.metrics[column]
         filled = np.isfinite(values)
         return self.metrics["meta_step"][filled], values[filled]
+
+
+def printable(name: str) -> str:
+    """Return a name with what is not UTF-8 in it, as names of files may have, written out."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def load_run(path: Path | str) -> Run:
@@ -97,8 +101,8 @@ def load_run(path: Path | str) -> Run:
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"report: {path} is not a run directory; give a folder that training/run_experiment.py wrote")
-    results = _read_results(path / "results.json")
-    config_text = _read_text(path / "config.yaml")
+    results = read_results(path / "results.json")
+    config_text = read_text(path / "config.yaml")
     run = Run(
         path=path,
         results=results,
@@ -113,66 +117,39 @@ def load_run(path: Path | str) -> Run:
     return run
 
 
-def _damaged(path: Path, what: str) -> InputError:
-    return InputError(f"report: {path} is damaged: {what}; repeat the run or restore the file")
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(
-            f"report: {path} is missing; a run writes it when it ends, so let the run finish "
-            f"(--run_dir={path.parent} --ckpt_path=last continues it)"
-        ) from None
-    except UnicodeDecodeError:
-        raise _damaged(path, "it is not text") from None
-    except OSError as error:
-        raise InputError(f"report: {path} cannot be read ({error.strerror})") from None
-
-
-def _read_results(path: Path) -> dict[str, Any]:
-    try:
-        results = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise _damaged(path, f"line {error.lineno} is not JSON ({error.msg})") from None
-    if not isinstance(results, dict):
-        raise _damaged(path, "it must hold one JSON object")
-    for key in _RESULT_KEYS:
-        if key not in results:
-            raise _damaged(path, f"the field {key} is missing")
-    for key in ("test", "versions", "search", "table"):
-        if not isinstance(results.setdefault(key, {}), dict):
-            raise _damaged(path, f"the field {key} must be an object")
-    for mode, score in results["test"].items():
-        numbers = [score.get(key) for key in ("accuracy", "ci95", "episodes")] if isinstance(score, dict) else [None]
-        if not isinstance(numbers[0], int | float) or any(
-            number is not None and not isinstance(number, int | float) for number in numbers
-        ):
-            raise _damaged(path, f"test.{mode} must hold the numbers accuracy, ci95 and episodes")
-    return results
-
-
 def _parse_config(path: Path, text: str) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise _damaged(path, f"not YAML ({' '.join(str(error).split())[:120]})") from None
+        config = yaml.load(text, Loader=_Flat)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise damaged(path, f"not YAML ({' '.join(str(error).split())[:120]})") from None
     if not isinstance(config, dict):
-        raise _damaged(path, "it must hold flags, one per line")
+        raise damaged(path, "it must hold flags, one per line")
+    for name, value in config.items():
+        if any(isinstance(item, dict | list) for item in (value if isinstance(value, list) else [value])):
+            raise damaged(path, f"{name!r:.40} holds nested keys")
     return config
+
+
+class _Flat(yaml.SafeLoader):
+    """Plain values; merge keys, which can multiply a small file without end, are an error."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Leave ``<<`` as a key, which no constructor takes."""
 
 
 def _read_rows(path: Path, needed: tuple[str, ...]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of a CSV file; every row as long as the header."""
-    rows = [row for row in csv.reader(_read_text(path).splitlines()) if row]
+    try:
+        rows = [row for row in csv.reader(read_text(path).splitlines()) if row]
+    except csv.Error as error:
+        raise damaged(path, f"it is no table ({error})") from None
     header = rows[0] if rows else []
     for column in needed:
         if column not in header:
-            raise _damaged(path, f"the column {column} is missing")
+            raise damaged(path, f"the column {column} is missing")
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
-            raise _damaged(path, f"line {number} has {len(row)} cells where the header has {len(header)}")
+            raise damaged(path, f"line {number} has {len(row)} cells where the header has {len(header)}")
     return header, rows[1:]
 
 
@@ -182,7 +159,7 @@ def _number(path: Path, line: int, column: str, cell: str) -> float:
     try:
         return float(cell)
     except ValueError:
-        raise _damaged(path, f"line {line}, column {column} holds {cell!r} where a number is needed") from None
+        raise damaged(path, f"line {line}, column {column} holds {cell!r} where a number is needed") from None
 
 
 def _read_metrics(path: Path) -> dict[str, np.ndarray]:
@@ -205,9 +182,9 @@ def _read_episodes(path: Path) -> dict[str, Episodes]:
         accuracy = _number(path, line, "accuracy", cells["accuracy"])
         task_id = _number(path, line, "task_id", cells["task_id"])
         if not 0 <= accuracy <= 1:
-            raise _damaged(path, f"line {line} has accuracy {cells['accuracy']!r}, a fraction from 0 to 1 is needed")
-        if not task_id.is_integer():
-            raise _damaged(path, f"line {line} has task_id {cells['task_id']!r}, a whole number is needed")
+            raise damaged(path, f"line {line} has accuracy {cells['accuracy']!r}, a fraction from 0 to 1 is needed")
+        if not task_id.is_integer() or abs(task_id) > 2**53:
+            raise damaged(path, f"line {line} has task_id {cells['task_id']!r}, a whole number is needed")
         loss = _number(path, line, "loss", cells.get("loss", ""))
         classes = _classes(path, line, cells.get("classes", ""))
         found.setdefault(cells["bn_mode"], []).append(_Row(int(task_id), accuracy, loss, classes))
@@ -217,7 +194,7 @@ def _read_episodes(path: Path) -> dict[str, Episodes]:
 def _classes(path: Path, line: int, cell: str) -> tuple[int, ...]:
     words = cell.split()
     if not all(word.isdecimal() for word in words):
-        raise _damaged(path, f"line {line}, column classes holds {cell!r} where whole numbers are needed")
+        raise damaged(path, f"line {line}, column classes holds {cell!r} where whole numbers are needed")
     return tuple(map(int, words))
 
 
@@ -226,10 +203,10 @@ def _sorted_episodes(path: Path, mode: str, found: list[_Row]) -> Episodes:
     task_id = np.array([row.task_id for row in found], dtype=np.int64)
     twice = task_id[1:][task_id[1:] == task_id[:-1]]
     if twice.size:
-        raise _damaged(path, f"task {twice[0]} occurs twice with bn_mode {mode}")
+        raise damaged(path, f"task {twice[0]} occurs twice with bn_mode {mode}")
     ways = {len(row.classes) for row in found}
     if len(ways) > 1:
-        raise _damaged(path, f"the column classes has {min(ways)} and {max(ways)} numbers for tasks of one shape")
+        raise damaged(path, f"the column classes has {min(ways)} and {max(ways)} numbers for tasks of one shape")
     classes = None if ways == {0} else np.array([row.classes for row in found], dtype=np.int64)
     accuracy, loss = (np.array([getattr(row, name) for row in found]) for name in ("accuracy", "loss"))
     return Episodes(task_id, accuracy, loss, classes)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from matplotlib.ticker import NullFormatter
 from markupsafe import Markup
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -137,6 +138,8 @@ def _slice(trials: Sequence[FrozenTrial], flag: str) -> Markup:
             axes.plot([trial.params[flag] for trial in trials], values, "o", color=BLUE)
             if isinstance(found, FloatDistribution) and found.log:
                 axes.set_xscale("log")
+                axes.xaxis.set_major_formatter("{x:g}")  # the usual one writes formulas
+                axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(flag)
         return to_svg(figure, f"Best metric against {flag}")
 

@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from few_shot_nas.report.run import BN_MODES, Run
+from few_shot_nas.report.run import BN_MODES, Run, printable
 from few_shot_nas.stats.statistics import MeanCI, mean_ci
 
 _DASH = "–"
@@ -79,10 +79,10 @@ def short_names(folders: Sequence[Path]) -> list[str]:
     """Return a name for each folder: its own, with as many parent folders as are needed to tell them apart."""
     paths = [folder.resolve().parts for folder in folders]
     for depth in range(1, max(map(len, paths), default=0) + 1):
-        short = ["/".join(path[-depth:]) for path in paths]
+        short = [printable("/".join(path[-depth:])) for path in paths]
         if len(set(short)) == len(set(paths)):
             return short
-    return [folder.resolve().name for folder in folders]
+    return [printable(folder.resolve().name) for folder in folders]
 
 
 def names(runs: Sequence[Run]) -> list[str]:
@@ -163,11 +163,11 @@ def results_table(runs: Sequence[Run]) -> Table:
     content = tabulate(runs)
     title = "Test accuracy: mean over episodes ± 95 % confidence interval"
     title = f"{title}\n{content.common}" if content.common else title
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column(content.head[0], overflow="fold", min_width=16)
     for column in content.head[content.numeric :]:
         # A broken number would be misread.
-        table.add_column(column.replace(" ", "\n"), justify="right", no_wrap=True)
+        table.add_column(Text(column.replace(" ", "\n")), justify="right", no_wrap=True)
     for row in content.rows:
         name = Text(row[0]).append("\n" + ", ".join(row[1 : content.numeric]), style="dim")
         table.add_row(name, *(Text(cell) for cell in row[content.numeric :]))

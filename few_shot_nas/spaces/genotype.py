@@ -4,13 +4,17 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.whole_file import write_text
 
 _FIELDS = ("space", "channels", "cells", "nodes", "edges")
+#: Largest values that a file may name; far beyond them no network can be built, or even drawn.
+LIMITS = {"channels": 4096, "cells": 256, "nodes": 64}
+#: Characters of a file; a genotype of the largest space has 10,000.
+LARGEST_FILE = 2**20
+_INPUTS = 2  # states of a cell that are no nodes
 
 
 class Edge(NamedTuple):
@@ -67,21 +71,36 @@ class Genotype:
                 space is checked by the space, when the genotype is used.
         """
         try:
-            fields = json.loads(text)
-        except ValueError as error:
+            return cls._from_fields(json.loads(text), where)
+        except InputError:
+            raise
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{where}: not a genotype, the JSON is damaged ({error})") from None
+
+    @classmethod
+    def _from_fields(cls, fields: Any, where: str) -> "Genotype":
         if not isinstance(fields, dict) or set(fields) != set(_FIELDS):
-            found = ", ".join(sorted(fields)) if isinstance(fields, dict) else type(fields).__name__
+            found = f"{', '.join(sorted(fields)):.200}" if isinstance(fields, dict) else type(fields).__name__
             raise InputError(f"{where}: not a genotype, it needs the fields {', '.join(_FIELDS)}; found {found}")
         if not isinstance(fields["space"], str):
-            raise InputError(f"{where}: space must be a name, found {fields['space']!r}")
+            raise InputError(f"{where}: space must be a name, found {fields['space']!r:.80}")
         for name in ("channels", "cells", "nodes"):
             if type(fields[name]) is not int or fields[name] < 1:
-                raise InputError(f"{where}: {name} must be a whole number from 1, found {fields[name]!r}")
+                raise InputError(f"{where}: {name} must be a whole number from 1, found {fields[name]!r:.80}")
+            if fields[name] > LIMITS[name]:
+                raise InputError(f"{where}: {name} must be at most {LIMITS[name]}, found {fields[name]!r:.20}")
         edges = fields["edges"]
         if not isinstance(edges, dict) or not all(isinstance(value, list) for value in edges.values()):
             raise InputError(f"{where}: edges must hold one list of edges per cell type, found {edges!r:.80}")
         read = tuple((name, tuple(_edge(item, name, where) for item in items)) for name, items in edges.items())
+        states = fields["cells"] + fields["nodes"] + _INPUTS
+        for name, items in read:
+            for op, src, dst in items:
+                if not 0 <= src < dst < states:
+                    raise InputError(
+                        f"{where}: edge {src!r:.20}->{dst!r:.20} ({op:.40}) of {name:.40} must lead from a state to a "
+                        f"later one, below {states} for cells={fields['cells']} and nodes={fields['nodes']}"
+                    )
         return cls(fields["space"], fields["channels"], fields["cells"], fields["nodes"], read)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -96,8 +115,9 @@ class Genotype:
             InputError: naming the file if it is missing, unreadable or damaged.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            with open(path, encoding="utf-8") as stream:
+                text = stream.read(LARGEST_FILE)
+        except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text"
             raise InputError(f"genotype {path}: cannot be read ({reason}); give a genotype.json of a search") from None
         return cls.from_json(text, where=f"genotype {path}")

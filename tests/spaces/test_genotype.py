@@ -61,6 +61,17 @@ def test_a_damaged_file_is_named(tmp_path, content):
         (damaged(edges={"normal": [["a", 0, 2]]}), "edge of normal .* found \\['a', 0, 2\\]"),
         (damaged(edges={"normal": [{"op": "a", "src": "0", "dst": 2}]}), "edge of normal .* 'src': '0'"),
         (damaged(edges={"normal": [{"op": 7, "src": 0, "dst": 2}]}), "edge of normal .*'op': 7"),
+        (damaged(channels=10**18), "channels must be at most 4096, found 1000000000000000000$"),
+        (damaged(cells=10**9), "cells must be at most 256"),
+        (damaged(nodes=10**9), "nodes must be at most 64, found 1000000000$"),
+        (damaged(channels=10**400), "channels must be at most 4096, found 10000"),
+        (damaged(edges={"normal": [{"op": "a", "src": 0, "dst": 10**6}]}), "edge 0->1000000 .* below 5 for cells=2"),
+        (damaged(edges={"normal": [{"op": "a", "src": 3, "dst": 2}]}), "edge 3->2 .* from a state to a later one"),
+        (damaged(edges={"normal": [{"op": "a", "src": 2, "dst": 2}]}), "edge 2->2 .* from a state to a later one"),
+        (damaged(edges={"normal": [{"op": "a", "src": -1, "dst": 2}]}), "edge -1->2 .* from a state to a later one"),
+        ("[" * 100_000, "the JSON is damaged"),
+        ('{"channels": ' + "9" * 5000 + "}", "the JSON is damaged"),
+        (damaged(space="x" * 5)[:-1] + ', "y": ' + "[" * 500 + "]" * 500 + "}", "found .*y"),
     ],
 )
 def test_damage_is_named_in_one_line(text, named):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import Seed
 from training.exits import OneLineParser, guarded
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ def standalone_scores(
     Raises:
         InputError: if a run is not of an architecture of the table, or was not tested.
     """
-    import json
-
+    from few_shot_nas.report.results_file import check_score, read_object
     from few_shot_nas.spaces.genotype import Genotype
     from few_shot_nas.spaces.supernet import space_of
 
@@ -43,9 +43,10 @@ def standalone_scores(
         if (genotype.space, genotype.cells) != wanted:
             raise InputError(f"--standalone={file}: is of space {genotype.space} with cells={genotype.cells}, the "
                              f"table of {wanted[0]} with cells={wanted[1]}")  # fmt: skip
-        tested = json.loads(file.read_text(encoding="utf-8")).get("test", {})
+        tested = read_object(file).get("test", {})
         if bn_mode not in tested:
             raise InputError(f"--standalone={file}: has no test with bn_mode {bn_mode}")
+        check_score(file, bn_mode, tested[bn_mode])
         found.append(space_of(genotype).encode(genotype))
         scores.append(float(tested[bn_mode]["accuracy"]))
     return found, scores
@@ -207,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="table of training classes: rules learn from it as well, as a search must")  # fmt: skip
     parser.add_argument("--standalone", type=Path, nargs="*", default=[], help="results.json of runs of one genotype")
     parser.add_argument("--output", type=Path, help="JSON file; default analysis_SPLIT.json beside the table")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--seed", type=Seed, default=0, help="of the bootstrap")
     own = parser.parse_args(sys.argv[1:] if argv is None else argv)
     return guarded(lambda: analyse(own.table, own.train_table, own.standalone, own.output, own.seed))
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from few_shot_nas.errors import InputError
-from training.exits import OneLineParser, guarded
+from few_shot_nas.ranges import Count, Positive, Size
+from training.exits import OneLineParser, guarded, output_folder
 
 if TYPE_CHECKING:
     from few_shot_nas.tabular.arms import Outcome, Setting
@@ -179,7 +180,7 @@ def write_arm(
         "table": {**identity, "plant": facts.get("planted_points", 0.0), "plant_per": facts.get("planted_per", "none")},
         "versions": results.versions(), "command": config["command"], "search": calls, "arm": dict(outcome.facts),
     }  # fmt: skip
-    run_dir.mkdir(parents=True, exist_ok=True)
+    output_folder(run_dir)
     write_text(run_dir / "config.yaml", yaml.safe_dump({**shared, **config}, sort_keys=False))
     results.write_episodes(run_dir / "episodes.csv", rows, lambda task: test.classes[task].tolist())
     results.write_json(run_dir / "results.json", content)
@@ -211,10 +212,8 @@ def check_flags(own: Namespace) -> None:
     """Refuse numbers and combinations of flags that mean nothing.
 
     Raises:
-        InputError: for a budget below 1, a negative KL, or --ladder with flags of the arms.
+        InputError: for a negative KL, or --ladder with flags of the arms.
     """
-    if own.budget < 1:
-        raise InputError(f"--budget={own.budget}: must be at least 1 reward call")
     if own.kl_target < 0:
         raise InputError(f"--kl_target={own.kl_target:g}: must be 0 (keep the inner rate) or more")
     fixed = [flag for flag in ("arms", "ks", "estimators") if own.ladder and getattr(own, flag) is not None]
@@ -280,16 +279,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--seeds", default="0,1,2", help="a repetition each")
     add("--ks", help=f"reward calls per test task of C, E, F and G; default {KS}")
     add("--estimators", help=f"of F; the first one is that of G; default {ESTIMATORS}")
-    add("--budget", type=int, default=20_000, help="reward calls on the train table")
+    add("--budget", type=Count, default=20_000, help="reward calls on the train table")
     add("--controller", default="LSTM", help="LSTM or Factorised")
-    add("--controller_inner_lr", type=float, default=10.0, help="step size of the inner step at the start")
+    add("--controller_inner_lr", type=Positive, default=10.0, help="step size of the inner step at the start")
     add("--kl_target", type=float, default=0.05, help="KL of the adaptation that sets the inner rate; 0 keeps it")
-    add("--controller_lr", type=float, default=3e-3, help="rate of Adam")
+    add("--controller_lr", type=Positive, default=3e-3, help="rate of Adam")
     add("--inner_reward", help="accuracy, loss, loo_accuracy or loo_loss; default loo_loss if the tables have it")
     add("--outer_reward", default="accuracy", help="accuracy or loss")
     add("--outer_baseline", default="leave_one_out", help="of the outer samples, as in MAMLENAS")
-    add("--outer_archs", type=int, default=4, help="outer samples per task of F and G")
-    add("--meta_batch_size", type=int, default=8, help="tasks per meta-step")
+    add("--outer_archs", type=Size, default=4, help="outer samples per task of F and G")
+    add("--meta_batch_size", type=Size, default=8, help="tasks per meta-step")
     add("--plant", type=float, default=0.0, metavar="POINTS",
         help="positive control: points of accuracy by which a source of Mixed, or a task, favours one op")  # fmt: skip
     add("--plant_per", choices=("source", "task"), default="source",

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import Count, Positive
 from few_shot_nas.registry import lookup
-from training.exits import OneLineParser, guarded
+from training.exits import OneLineParser, guarded, output_folder
 from training.tabular.stage0 import Filler, add_task_flags, opened
 
 if TYPE_CHECKING:
@@ -123,8 +124,6 @@ def by_proxy(own: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
     from few_shot_nas.proxies.untrained import untrained_score
     from few_shot_nas.runtime.count_progress import CountProgress
 
-    if own.proxy_tasks < 1:
-        raise InputError(f"--proxy_tasks={own.proxy_tasks}: must be at least 1")
     training = counted("training tasks", filler.of_split("train"), range(own.proxy_tasks))
     tasks = [replicates[0] for replicates in training]
     space, scores = filler.supernet.space, []
@@ -171,7 +170,7 @@ def choose(own: Namespace, overrides: Sequence[str], command: str) -> None:
     path, table = folder / f"choices_{own.method}_{own.split}.npz", folder / f"table_{own.split}.npz"
     if table.is_file():  # before the work, rather than when the choices are used
         check_same_tasks(path, facts, load_table(table, complete=False).facts)
-    folder.mkdir(parents=True, exist_ok=True)
+    output_folder(folder)
     started = time.monotonic()
     choices, own_facts = method(own, filler)
     facts = {**facts, "method": own.method, "label_free": True, **own_facts, "command": command}
@@ -194,9 +193,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--method", required=True, help=f"how to choose: {', '.join(METHODS)} by gradient, or the name of a proxy")
     add("--steps", type=int, default=5, help="gradient steps of the alphas on a support set")
     add("--rate", type=float, help=f"their step size; default the best of {RATES} on {RATE_TASKS} training tasks")
-    add("--meta_steps", type=int, default=100, help=f"outer steps of {META_BATCH} training tasks of meta_alphas")
-    add("--meta_lr", type=float, default=0.05, help="rate of Adam in these")
-    add("--proxy_tasks", type=int, default=10, help="training tasks on which a proxy ranks the architectures")
+    add("--meta_steps", type=Count, default=100, help=f"outer steps of {META_BATCH} training tasks of meta_alphas")
+    add("--meta_lr", type=Positive, default=0.05, help="rate of Adam in these")
+    add("--proxy_tasks", type=Count, default=10, help="training tasks on which a proxy ranks the architectures")
     own, rest = parser.parse_known_args(words)
     command = shlex.join(["python", "training/tabular/choose.py", *words])
     return guarded(lambda: choose(own, rest, command))

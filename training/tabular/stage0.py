@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import Count, Size
 from training.evaluate import build, checkpoint_file, flags_of_run
-from training.exits import OneLineParser, guarded
+from training.exits import OneLineParser, guarded, output_folder
 
 if TYPE_CHECKING:
     from few_shot_nas.episode import Episode
@@ -240,9 +241,6 @@ def opened(own: Namespace, overrides: Sequence[str]) -> tuple[Filler, dict[str, 
     Raises:
         InputError: if the run, the space, the split or a flag does not fit.
     """
-    for flag in ("tasks", "replicates"):
-        if getattr(own, flag) < 1:
-            raise InputError(f"--{flag}={getattr(own, flag)}: must be at least 1")
     flags = flags_of_run(own.run_dir, overrides)
     checkpoint = checkpoint_file(own.run_dir, own.checkpoint)
 
@@ -252,6 +250,8 @@ def opened(own: Namespace, overrides: Sequence[str]) -> tuple[Filler, dict[str, 
     from training import assemble
 
     quiet_lightning()
+    if own.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device=cuda: this machine has no GPU that torch can use; give auto or cpu")
     own.device = ("cuda" if torch.cuda.is_available() else "cpu") if own.device == "auto" else own.device
     parts = build(own.run_dir, checkpoint, flags)
     assemble.load_weights(checked_supernet(parts.net), str(checkpoint))
@@ -272,7 +272,7 @@ def stage0(own: Namespace, overrides: Sequence[str], command: str) -> None:
     from training import results
 
     path = (own.output or own.run_dir / "stage0") / f"table_{own.split}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    output_folder(path.parent)
     first = next(tasks(filler.episode(0)[0]))
     table = begin(path, facts, filler.supernet, len(filler.embedding(first)))
     started = time.monotonic()
@@ -287,8 +287,8 @@ def add_task_flags(parser: OneLineParser) -> None:
     """Add the flags that name tasks and weights."""
     parser.add_argument("--run_dir", type=Path, required=True, help="folder of a finished search of a small space")
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="split of the tasks")
-    parser.add_argument("--tasks", type=int, default=1000, help="number of tasks")
-    parser.add_argument("--replicates", type=int, default=2, help="disjoint draws of images for each task")
+    parser.add_argument("--tasks", type=Count, default=1000, help="number of tasks")
+    parser.add_argument("--replicates", type=Size, default=2, help="disjoint draws of images for each task")
     parser.add_argument("--bn_mode", choices=("transductive", "support"), default="transductive", help="as in the runs")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
     parser.add_argument("--checkpoint", default="last", help="best, last or a path; default last")
