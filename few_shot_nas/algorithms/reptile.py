@@ -42,6 +42,15 @@ def mini_batches(size: int, batch: int, count: int, stream: torch.Generator) -> 
     return order[: batch * count].view(count, batch)
 
 
+def half_squared_distance(params: Params, target: Params) -> Tensor:
+    """Return ``sum_p |p - target_p|^2 / 2``, a scalar whose gradient with respect to ``params`` is ``params - target``.
+
+    >>> float(half_squared_distance({"w": torch.tensor([3.0, 1.0])}, {"w": torch.tensor([1.0, 1.0])}))
+    2.0
+    """
+    return 0.5 * torch.stack([(value - target[name].detach()).square().sum() for name, value in params.items()]).sum()
+
+
 class Reptile(EpisodicModule):
     """Reptile (Nichol et al. 2018, arXiv:1803.02999, Algorithm 2) as in the authors' code.
 
@@ -174,9 +183,9 @@ class Reptile(EpisodicModule):
             trajectory, slots = self.train_on(images, labels, batch=self.inner_batch, steps=steps, stream=stream)
             self._keep(slots)
             logits = query_logits(self.net, task, trajectory[-1], steps - 1, "transductive")
-        distance = [(value - trajectory[-1][n].detach()).square().sum() for n, value in trainable(self.net).items()]
         loss, hits = F.cross_entropy(logits, task.query_y), accuracy(logits, task.query_y)
-        return 0.5 * torch.stack(distance).sum(), {"train/loss": loss, "train/accuracy": hits}
+        distance = half_squared_distance(trainable(self.net), trajectory[-1])
+        return distance, {"train/loss": loss, "train/accuracy": hits}
 
     def task_logits(self, task: Episode) -> dict[str, Tensor]:
         """Query logits after training on the support set, for every bn_mode; mini-batches depend on the task alone."""

@@ -7,6 +7,7 @@ from few_shot_nas.models.genotype_network import GenotypeNetwork
 from few_shot_nas.models.resnet12 import ResNet12
 from few_shot_nas.models.resnet_classifier import ResNetClassifier
 from few_shot_nas.spaces.mixed_supernet import MixedSupernet
+from few_shot_nas.spaces.pair_mixed_supernet import PairMixedSupernet
 from few_shot_nas.spaces.supernet import Supernet
 
 MODELS: dict[str, type[nn.Module]] = {
@@ -16,4 +17,5 @@ MODELS: dict[str, type[nn.Module]] = {
     "GenotypeNetwork": GenotypeNetwork,
     "Supernet": Supernet,
     "MixedSupernet": MixedSupernet,
+    "PairMixedSupernet": PairMixedSupernet,
 }

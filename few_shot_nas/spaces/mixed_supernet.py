@@ -1,5 +1,6 @@
 """A supernet with alphas: an ordinary network, whose architecture parameters are among its parameters."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -58,7 +59,15 @@ class MixedSupernet(Supernet):
 
     def mixture(self) -> Mixture:
         """Return the softmax of each edge's alphas over the ops held; ops that are not held have weight 0."""
-        return {cell_type: self._softmax(cell_type, alphas) for cell_type, alphas in self.alphas.items()}
+        return self.mixture_of(dict(self.alphas.items()))
+
+    def mixture_of(self, alphas: Mapping[str, Tensor]) -> Mixture:
+        """Return :meth:`mixture` for other alphas, such as those that were adapted to a task.
+
+        Args:
+            alphas: cell type -> ``[edges, ops]``.
+        """
+        return {cell_type: self._softmax(cell_type, own) for cell_type, own in alphas.items()}
 
     def _softmax(self, cell_type: str, alphas: Tensor) -> Tensor:
         edges = self.space.menu()[cell_type]
@@ -87,4 +96,15 @@ class MixedSupernet(Supernet):
 
     def discretise(self) -> Genotype:
         """Return the architecture that the alphas stand for."""
-        return self.space.discretise(self.mixture())
+        return self.discretise_alphas(dict(self.alphas.items()))
+
+    def discretise_alphas(self, alphas: Mapping[str, Tensor]) -> Genotype:
+        """Return the architecture that other alphas stand for, such as those that were adapted to a task.
+
+        Args:
+            alphas: cell type -> ``[edges, ops]``.
+
+        Raises:
+            InputError: if an alpha is not a number.
+        """
+        return self.space.discretise(self.mixture_of(alphas))

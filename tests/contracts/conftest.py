@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 import torch
 
 from few_shot_nas.algorithms import ALGORITHMS
+from few_shot_nas.algorithms.alpha_search import AlphaLoop
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.data.episodic import EpisodicDataModule
 from few_shot_nas.data.flat import FlatDataModule
@@ -17,10 +18,27 @@ CLASSES = {"train": 12, "val": 6, "test": 7}
 DATA_MODULES = {"episodes": EpisodicDataModule, "flat": FlatDataModule}
 #: Settings of algorithms whose published ones are too slow to run in every test.
 SMALL_SETTINGS = {
-    "Reptile": {"inner": InnerLoop(1e-3, 3, eval_inner_steps=5, first_order=True, inner_optimizer="adam")}
+    "Reptile": {"inner": InnerLoop(1e-3, 3, eval_inner_steps=5, first_order=True, inner_optimizer="adam")},
+    "MetaNAS": {
+        "inner": InnerLoop(1e-3, 2, eval_inner_steps=4, first_order=True, inner_optimizer="adam"),
+        "alphas": AlphaLoop(alpha_inner_lr=1e-3, alpha_lr=0.6, decode_episodes=2),
+    },
+    "TNAS": {
+        "inner": InnerLoop(0.01, 2, eval_inner_steps=2, first_order=True),
+        "alphas": AlphaLoop(decode_episodes=2),
+    },
+    "TNASPlusPlus": {
+        "inner": InnerLoop(0.01, 2, eval_inner_steps=2, first_order=True),
+        "alphas": AlphaLoop(decode_episodes=2),
+    },
 }
 #: Flags that make a model small enough to run in every test.
-SMALL = {"Conv4": {"width": 4}, "Supernet": {"channels": 4, "cells": 1, "nodes": 2}}
+SMALL = {
+    "Conv4": {"width": 4},
+    "Supernet": {"channels": 4, "cells": 1, "nodes": 2},
+    "MixedSupernet": {"space": "chain", "channels": 2, "cells": 2},
+    "PairMixedSupernet": {"channels": 2, "cells": 1, "nodes": 2},
+}
 
 
 class Blobs(Source):

@@ -18,7 +18,10 @@ SCRIPT = Path(__file__).with_name("run_ranks.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 #: The tasks are independent of each other, so that the ranks together do what one process does.
-CASES = ["MAML:second", "MAML:first", "MAMLENAS:second", "RandomSearch:first", "MAMLPlusPlus:steps", "Reptile:sgd"]
+CASES = [
+    "MAML:second", "MAML:first", "MAMLENAS:second", "RandomSearch:first", "MAMLPlusPlus:steps", "Reptile:sgd",
+    "TNAS:first",
+]  # fmt: skip
 #: Every rank normalises by its own part of the batch.
 FLAT = ["RFS:flat", "Baseline:flat"]
 #: Every rank carries Adam's moments through its own tasks.

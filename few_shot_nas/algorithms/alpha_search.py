@@ -1,0 +1,194 @@
+"""What searches by gradient have in common: a network whose alphas are parameters, and how it becomes a genotype."""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.episode import Episode
+from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import Count, NonNegative, Positive
+from few_shot_nas.runtime.choices_csv import ChoicesCSV
+from few_shot_nas.runtime.gradients import world
+from few_shot_nas.search.found import Found
+from few_shot_nas.settings import Settings
+from few_shot_nas.spaces.genotype import Genotype
+from few_shot_nas.spaces.mixed_supernet import MixedSupernet
+from few_shot_nas.spaces.space import Decision, Mixture, SearchSpace
+
+#: Prefix of the names of architecture parameters within a network.
+ALPHAS = "alphas."
+#: Logged share of the entropy of uniform weights that the alphas still have.
+ENTROPY = "alphas/entropy_fraction"
+
+
+@dataclass(frozen=True)
+class AlphaLoop(Settings):
+    """How the architecture parameters are learned.
+
+    Attributes:
+        alpha_inner_lr: step size of the alphas in the inner loop. That of T-NAS is 30: a softmax over 8 ops has small
+            gradients.
+        alpha_lr: learning rate of the outer loop's Adam on the alphas, whose betas are 0.5 and 0.999.
+        alpha_weight_decay: L2 penalty of the outer loop on the alphas.
+        decode_episodes: validation tasks that are decoded at the end of the search.
+    """
+
+    alpha_inner_lr: NonNegative = 30.0
+    alpha_lr: Positive = 1e-3
+    alpha_weight_decay: NonNegative = 1e-3
+    decode_episodes: Count = 20
+
+
+def is_alpha(name: str) -> bool:
+    """Return whether a network's parameter is an architecture parameter.
+
+    >>> is_alpha("alphas.normal"), is_alpha("body.stem.0.weight")
+    (True, False)
+    """
+    return name.startswith(ALPHAS)
+
+
+def entropy_fraction(mixture: Mixture) -> float:
+    """Return the mean entropy of the edges' weights over that of uniform weights: 1 at the start, 0 when decided.
+
+    Edges with a single op have no entropy to lose and do not count; without any other the fraction is 0.
+
+    >>> entropy_fraction({"normal": torch.tensor([[0.5, 0.5], [1.0, 0.0]])})
+    0.5
+    """
+    fractions = []
+    for weights in mixture.values():
+        held = (weights > 0).sum(dim=-1)
+        if weights.shape[-1] > 1 and len(weights):
+            entropy = torch.special.entr(weights.detach().double()).sum(dim=-1)
+            fractions += [float(e) / math.log(weights.shape[-1]) for e in entropy[held > 0]]
+    return sum(fractions) / len(fractions) if fractions else 0.0
+
+
+def edge_decisions(space: SearchSpace) -> list[Decision]:
+    """Return one decision per edge of a space's mixtures, between its ops, for choices.csv."""
+    return [
+        Decision(f"{cell_type}/{src}_{dst}", "edge", ops)
+        for cell_type, edges in space.menu().items()
+        for (src, dst), ops in edges.items()
+    ]
+
+
+class AlphaSearch(EpisodicModule):
+    """Hooks of a learner whose network is a MixedSupernet; goes before the learner among the bases of a class.
+
+    The alphas have a group of the optimizer of their own; a row of training metrics tells how much of their entropy is
+    left, and ``choices.csv`` holds the weights of all ops on all edges. A class says what :meth:`decoded` genotypes
+    are.
+
+    Attributes:
+        alphas: how the architecture parameters are learned.
+    """
+
+    default_model: ClassVar[str] = "MixedSupernet"
+    alphas: AlphaLoop
+
+    def take_alphas(self, alphas: AlphaLoop) -> None:
+        """Keep the settings; called by a class's constructor.
+
+        Raises:
+            InputError: if the network has no alphas.
+        """
+        if not isinstance(self.net, MixedSupernet):
+            raise InputError(
+                f"{type(self).__name__} learns alphas, but model_class is {type(self.net).__name__}; use MixedSupernet"
+            )
+        self.alphas = alphas
+        self.hparams.update(dataclasses.asdict(alphas))
+
+    @property
+    def supernet(self) -> MixedSupernet:
+        """The network."""
+        return self.net  # type: ignore[return-value]  # take_alphas checked it
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The learner's groups without the alphas, and the alphas at alpha_lr with betas 0.5 and 0.999."""
+        alphas = [value for name, value in self.net.named_parameters() if is_alpha(name)]
+        ids = {id(value) for value in alphas}
+        groups = super().parameter_groups()
+        for group in groups:
+            group["params"] = [value for value in group["params"] if id(value) not in ids]
+        return [*groups, self.alpha_group(alphas)]
+
+    def alpha_group(self, alphas: list[nn.Parameter]) -> dict[str, Any]:
+        """Return the optimizer's group of the alphas."""
+        return {
+            "params": alphas,
+            "lr": self.alphas.alpha_lr,
+            "betas": (0.5, 0.999),
+            "weight_decay": self.alphas.alpha_weight_decay,
+        }
+
+    # ---- what is watched --------------------------------------------------------------------------------------------
+
+    def end_window(self) -> dict[str, float]:
+        """Write beside a row of training metrics the weight of every op, and return how undecided the alphas are."""
+        with torch.no_grad():
+            mixture = self.supernet.mixture()
+        if self._trainer is not None and world()[0] == 0:
+            for record in self.trainer.loggers:
+                if isinstance(record, ChoicesCSV):
+                    rows = [row for weights in mixture.values() for row in weights.tolist()]
+                    record.log_choices(self.meta_step, edge_decisions(self.supernet.space), rows)
+        return {**super().end_window(), ENTROPY: entropy_fraction(mixture)}
+
+    # ---- the end of the search --------------------------------------------------------------------------------------
+
+    def decode(self, task: Episode) -> Genotype:
+        """Return the genotype of one task, from its support set alone; here that of all tasks."""
+        return self.supernet.discretise()
+
+    def decoded(self, datamodule: Any) -> list[Genotype]:
+        """Return the genotypes that the search ends with, one for each task that was looked at; here one in all."""
+        return [self.supernet.discretise()]
+
+    def decoded_tasks(self, datamodule: Any) -> list[Genotype]:
+        """Return the genotypes of decode_episodes validation tasks, for classes that decode them one by one."""
+        tasks = self.episodes_of(datamodule, "val", range(self.alphas.decode_episodes))
+        return [self.decode(task) for task in tasks]
+
+    def decoding_cost(self, tasks: int) -> int:
+        """Return the forward passes of the mixture that :meth:`decoded` spends on so many tasks; none here."""
+        return 0
+
+    def search_cost(self, meta_batch_size: int) -> Mapping[str, int]:
+        """Return what the search spent before it was decoded, in forward passes of the mixture on a set of images."""
+        return {"forward_passes": self.meta_step * meta_batch_size * self.passes_per_task()}
+
+    def passes_per_task(self) -> int:
+        """Return the forward passes that one training task takes."""
+        raise NotImplementedError
+
+    def end_search(self, datamodule: Any) -> Found:
+        """Decode, and keep the genotype that comes most often; of equally frequent ones the first."""
+        found = self.decoded(datamodule)
+        counts = collections.Counter(found)
+        genotype, often = counts.most_common(1)[0]
+        spent = self.search_cost(datamodule.meta_batch_size)
+        decoding = self.decoding_cost(len(found))
+        cost = {**spent, "forward_passes": spent["forward_passes"] + decoding}
+        if decoding:
+            cost["forward_passes_decode"] = decoding
+        facts = {"decoded": len(found), "distinct": len(counts), "most_often": often}
+        return Found(genotype, cost, {**facts, "entropy_fraction": entropy_fraction(self.supernet.mixture())})
+
+
+def alphas_of(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the architecture parameters among a network's, as its ``alphas`` name them.
+
+    >>> alphas_of({"alphas.normal": torch.zeros(1), "head.bias": torch.ones(1)})
+    {'normal': tensor([0.])}
+    """
+    return {name.removeprefix(ALPHAS): value for name, value in params.items() if is_alpha(name)}

@@ -1,0 +1,450 @@
+"""Searches by gradient. Truth: plain loops of ``autograd.grad`` written here, in float64, and closed forms.
+
+The loops know nothing of the learners: they call the network with their own weights and alphas.
+"""
+
+import copy
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call
+
+from few_shot_nas.algorithms.alpha_search import AlphaLoop, entropy_fraction, is_alpha
+from few_shot_nas.algorithms.auto_maml import AutoMAML
+from few_shot_nas.algorithms.darts import DARTS
+from few_shot_nas.algorithms.meta_nas import Hardening, MetaNAS
+from few_shot_nas.algorithms.reptile import mini_batches
+from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
+from few_shot_nas.algorithms.tnas import TNAS
+from few_shot_nas.algorithms.tnas_plus_plus import TNASPlusPlus
+from few_shot_nas.episode import Episode
+from few_shot_nas.errors import InputError
+from few_shot_nas.models.conv4 import Conv4
+from few_shot_nas.spaces.mixed_supernet import MixedSupernet
+from few_shot_nas.spaces.pair_mixed_supernet import PairMixedSupernet
+
+SIZES = {"space": "darts", "channels": 2, "cells": 2, "nodes": 2}
+RATES = {"inner_lr": 0.05, "alpha_inner_lr": 3.0}
+
+
+def make_net(kind=MixedSupernet, **changes):
+    torch.manual_seed(0)
+    return kind(3, 1, 12, **{**SIZES, "affine": False, "norm_pools": True, **changes}).double()
+
+
+def make_task(seed):
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(3 + 6, 1, 12, 12, generator=draw, dtype=torch.float64)
+    return Episode(x[:3], torch.arange(3), x[3:], torch.arange(3).repeat(2), torch.tensor(seed))
+
+
+def tasks_of(count):
+    return [make_task(seed) for seed in range(count)]
+
+
+def meta_batch(drawn):
+    return Episode(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
+
+
+def loss_of(net, params, x, y):
+    return F.cross_entropy(functional_call(net, params, (x,)), y)
+
+
+def inner(net, task, steps, rate):
+    """Plain simultaneous descent on the support set; gradients are constants."""
+    params = {name: value.detach().clone().requires_grad_() for name, value in net.named_parameters()}
+    for _ in range(steps):
+        loss = loss_of(net, params, task.support_x, task.support_y)
+        grads = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
+        params = {
+            name: (value - rate(name) * (0 if g is None else g)).detach().requires_grad_()
+            for (name, value), g in zip(params.items(), grads, strict=True)
+        }
+    return params
+
+
+def query_gradient(net, params, task):
+    loss = loss_of(net, params, task.query_x, task.query_y)
+    grads = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
+    return {n: torch.zeros_like(v) if g is None else g for (n, v), g in zip(params.items(), grads, strict=True)}
+
+
+def settings(**alphas):
+    return {
+        "inner": InnerLoop(RATES["inner_lr"], 3, eval_inner_steps=2, first_order=True),
+        "alphas": AlphaLoop(alpha_inner_lr=RATES["alpha_inner_lr"], decode_episodes=2, **alphas),
+    }
+
+
+def gradients(module):
+    return {name: value.grad for name, value in module.net.named_parameters()}
+
+
+def one_update(module, batch):
+    """One meta-step outside a Trainer; returns the parameters after it."""
+    optimizers = module.configure_optimizers()
+    module.optimizers = lambda: optimizers
+    module.manual_backward = lambda loss: loss.backward()
+    module.update(batch)
+    return {name: value.detach().clone() for name, value in module.net.named_parameters()}
+
+
+def joint_rate(name):
+    return RATES["alpha_inner_lr"] if is_alpha(name) else RATES["inner_lr"]
+
+
+# ---- T-NAS -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_meta_gradient_of_tnas_is_that_of_a_plain_loop():
+    module = TNAS(make_net(), **settings())
+    drawn = tasks_of(2)
+    for task in drawn:
+        module.task_loss(task)[0].backward()
+    expected = [query_gradient(module.net, inner(module.net, task, 3, joint_rate), task) for task in drawn]
+    for name, found in gradients(module).items():
+        assert torch.allclose(found, expected[0][name] + expected[1][name], rtol=0, atol=1e-9), name
+
+
+def test_one_outer_step_of_tnas_is_adam_on_weights_and_alphas_with_their_own_rates():
+    module = TNAS(make_net(), **settings(alpha_lr=0.01), outer=OuterLoop(outer_lr=0.02))
+    drawn = tasks_of(2)
+    start = {name: value.detach().clone() for name, value in module.net.named_parameters()}
+    expected = [query_gradient(module.net, inner(module.net, task, 3, joint_rate), task) for task in drawn]
+    after = one_update(module, meta_batch(drawn))
+    for name, value in start.items():
+        mean = (expected[0][name] + expected[1][name]) / 2 + (1e-3 * value if is_alpha(name) else 0)
+        step = (0.01 if is_alpha(name) else 0.02) * mean / (mean.abs() + 1e-8)  # Adam's first step
+        assert torch.allclose(after[name], value - step, rtol=0, atol=1e-9), name
+
+
+def test_without_inner_rates_the_gradient_of_tnas_is_that_of_the_queries_alone():
+    module = TNAS(
+        make_net(), inner=InnerLoop(1e-300, 2, first_order=True), alphas=AlphaLoop(alpha_inner_lr=0.0)
+    )
+    task = make_task(0)
+    module.task_loss(task)[0].backward()
+    expected = query_gradient(module.net, dict(module.net.named_parameters()), task)
+    for name, found in gradients(module).items():
+        assert torch.allclose(found, expected[name], rtol=0, atol=1e-12), name
+
+
+def test_the_alphas_of_a_row_can_be_shifted_and_their_gradient_sums_to_zero():
+    net, task = make_net(), make_task(0)
+    logits = net(task.query_x)
+    gradient = torch.autograd.grad(F.cross_entropy(logits, task.query_y), list(net.alphas.values()))
+    assert all(bool((rows.sum(dim=-1).abs() < 1e-12).all()) for rows in gradient)
+    with torch.no_grad():
+        for value in net.alphas.values():
+            value += torch.arange(len(value), dtype=value.dtype)[:, None]
+    assert torch.allclose(net(task.query_x), logits, rtol=0, atol=1e-9)
+
+
+def test_a_task_is_decoded_from_its_support_set_alone():
+    module, task = TNAS(make_net(), **settings()), make_task(0)
+    other = task._replace(query_x=torch.full_like(task.query_x, float("nan")), query_y=task.query_y.flip(0))
+    assert module.decode(task) == module.decode(other)
+
+
+def test_the_second_order_is_an_option_and_differs():
+    grads = []
+    for first_order in (True, False):
+        given = {**settings(), "inner": InnerLoop(0.05, 2, first_order=first_order)}
+        module = TNAS(make_net(), **given)
+        module.task_loss(make_task(0))[0].backward()
+        grads.append(torch.cat([g.flatten() for g in gradients(module).values() if g is not None]))
+    assert not torch.allclose(grads[0], grads[1], rtol=1e-3)
+
+
+def test_tnas_plus_plus_without_its_ingredients_is_tnas():
+    from few_shot_nas.algorithms.maml_plus_plus import Ingredients
+
+    off = Ingredients(0, 0, False, False, False, True)
+    plain, more = TNAS(make_net(), **settings()), TNASPlusPlus(make_net(), **settings(), ingredients=off)
+    for module in (plain, more):
+        module.task_loss(make_task(0))[0].backward()
+    for name, found in gradients(more).items():
+        assert torch.equal(found, gradients(plain)[name]), name
+
+
+def test_the_learned_rates_of_tnas_plus_plus_start_at_those_of_tnas():
+    module = TNASPlusPlus(make_net(), **settings())
+    for name in module.split()[0]:
+        assert module.learned_rates(name).tolist() == pytest.approx([joint_rate(name)] * 3)
+    module.task_loss(make_task(0))[0].backward()
+    assert all(value.grad is not None for value in module.rates.parameters())
+
+
+# ---- Auto-MAML -------------------------------------------------------------------------------------------------------
+
+
+def weights_only(name):
+    return 0.0 if is_alpha(name) else RATES["inner_lr"]
+
+
+def first_adam_step(value, mean, rate):
+    return value - rate * mean / (mean.abs() + 1e-8)
+
+
+@pytest.mark.parametrize("compat", ["paper", "code"])
+def test_auto_maml_moves_alphas_by_the_even_tasks_and_then_weights_by_the_odd_ones(compat):
+    module = AutoMAML(make_net(), **settings(alpha_lr=0.01), outer=OuterLoop(outer_lr=0.02), compat=compat)
+    drawn = tasks_of(4)
+    net, start = module.net, {n: v.detach().clone() for n, v in module.net.named_parameters()}
+    accumulated = {name: 0.0 for name in start if is_alpha(name)}
+    total = {name: 0.0 for name in accumulated}
+    for task in drawn[0::2]:
+        params = {name: value.clone() for name, value in start.items()}
+        fresh = {name: torch.zeros_like(start[name]) for name in accumulated}
+        for step in range(4):
+            leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+            x, y = (task.support_x, task.support_y) if step < 3 else (task.query_x, task.query_y)
+            grads = torch.autograd.grad(loss_of(net, leaves, x, y), list(leaves.values()), allow_unused=True)
+            by_name = {n: torch.zeros_like(leaves[n]) if g is None else g for n, g in zip(leaves, grads, strict=True)}
+            if step == 3 or compat == "code":
+                fresh = {name: fresh[name] + by_name[name] for name in fresh}
+            params = {name: value - weights_only(name) * by_name[name] for name, value in params.items()}
+        # The released code never clears the gradient, so that every task adds all that came before it once more.
+        accumulated = {name: accumulated[name] * (compat == "code") + fresh[name] for name in fresh}
+        total = {name: total[name] + accumulated[name] for name in fresh}
+    after = one_update(module, meta_batch(drawn))
+    for name in accumulated:
+        mean = total[name] / 2 + 1e-3 * start[name]
+        assert torch.allclose(after[name], first_adam_step(start[name], mean, 0.01), rtol=0, atol=1e-9), name
+    with torch.no_grad():  # the weights are moved at the new alphas
+        for name, value in net.named_parameters():
+            value.copy_(after[name] if is_alpha(name) else start[name])
+    expected = [query_gradient(net, inner(net, task, 3, weights_only), task) for task in drawn[1::2]]
+    for name in start:
+        if not is_alpha(name):
+            mean = (expected[0][name] + expected[1][name]) / 2
+            assert torch.allclose(after[name], first_adam_step(start[name], mean, 0.02), rtol=0, atol=1e-9), name
+
+
+def test_auto_maml_needs_an_even_number_of_tasks():
+    module = AutoMAML(make_net(), **settings())
+    with pytest.raises(InputError, match="meta_batch_size gives a process 3 tasks"):
+        one_update(module, meta_batch(tasks_of(3)))
+
+
+# ---- MetaNAS ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_of_meta_nas_is_a_plain_loop_of_two_adams_at_a_falling_temperature():
+    hardening = Hardening(1.0, 0.2)
+    module = MetaNAS(
+        make_net(PairMixedSupernet),
+        inner=InnerLoop(0.02, 3, first_order=True, inner_optimizer="adam"),
+        alphas=AlphaLoop(alpha_inner_lr=0.03, alpha_weight_decay=0.1, alpha_lr=0.6),
+        hardening=hardening,
+        inner_batch=4,
+    )
+    task = make_task(0)
+    images, labels = torch.cat([task.support_x, task.query_x]), torch.cat([task.support_y, task.query_y])
+    chosen = mini_batches(9, 4, 6, torch.Generator().manual_seed(1))
+    params = {name: value.detach().clone() for name, value in module.net.named_parameters()}
+    squares = {name: torch.zeros_like(value) for name, value in params.items()}
+    for step, temperature in enumerate((1.0, 0.6, 0.2)):
+        for kind in (True, False):
+            leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+            drawn = chosen[2 * step + (not kind)]
+            logits = functional_call(module.net, leaves, (images[drawn],), {"temperature": temperature})
+            loss = F.cross_entropy(logits, labels[drawn])
+            grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+            for (name, value), gradient in zip(list(params.items()), grads, strict=True):
+                if is_alpha(name) == kind:
+                    g = (0 if gradient is None else gradient) + (0.1 * value if kind else 0)
+                    squares[name] = 0.999 * squares[name] + 0.001 * g * g
+                    root = (squares[name] / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
+                    params[name] = value - (0.03 if kind else 0.02) * g / root
+    with torch.no_grad():
+        found = module.train_on(images, labels, steps=3, alpha_steps=3, stream=torch.Generator().manual_seed(1))
+    for name, value in params.items():
+        assert torch.allclose(found[name], value, rtol=0, atol=1e-9), name
+
+
+def test_the_outer_step_of_meta_nas_with_rate_one_ends_at_the_task_and_with_two_tasks_at_their_mean():
+    def make():
+        return MetaNAS(
+            make_net(PairMixedSupernet),
+            inner=InnerLoop(0.01, 2, first_order=True, inner_optimizer="adam"),
+            alphas=AlphaLoop(alpha_inner_lr=0.01, alpha_lr=1.0),
+            inner_batch=4,
+        )
+
+    ends = []
+    for task in tasks_of(2):
+        module = make()
+        pool = torch.cat([task.support_x, task.query_x]), torch.cat([task.support_y, task.query_y])
+        with torch.no_grad():
+            stream = module.task_stream("meta-nas", task)
+            ends.append(module.train_on(*pool, steps=2, alpha_steps=2, stream=stream))
+    for drawn, target in ((tasks_of(1), ends[:1]), (tasks_of(2), ends)):
+        after = one_update(make(), meta_batch(drawn))
+        for name, value in after.items():
+            assert torch.allclose(value, sum(end[name] for end in target) / len(target), rtol=0, atol=1e-12), name
+
+
+def test_the_alphas_stay_during_warm_up_and_temperatures_reach_their_ends():
+    module = MetaNAS(
+        make_net(PairMixedSupernet),
+        inner=InnerLoop(0.01, 2, first_order=True, inner_optimizer="adam"),
+        hardening=Hardening(alpha_warmup_steps=1),
+        inner_batch=4,
+    )
+    start = {name: value.detach().clone() for name, value in module.net.named_parameters()}
+    after = one_update(module, meta_batch(tasks_of(1)))
+    assert all(torch.equal(after[name], value) for name, value in start.items() if is_alpha(name))
+    assert any(not torch.equal(after[name], value) for name, value in start.items())
+    hardening = Hardening(1.0, 0.05)
+    assert [hardening.temperature(step, 5) for step in (0, 4)] == pytest.approx([1.0, 0.05])
+    assert hardening.temperature(0, 1) == pytest.approx(0.05)
+
+
+def test_uniform_pairs_give_every_input_of_a_node_the_same_weight():
+    net = make_net(PairMixedSupernet, nodes=3)
+    with torch.no_grad():
+        for value in net.alphas.values():
+            value.zero_()
+    places = list(net.space.menu()["normal"])
+    for weights in net.mixture().values():
+        for (_, dst), row in zip(places, weights, strict=True):
+            assert float(row.detach().sum()) == pytest.approx(2 / dst)  # of dst inputs
+
+
+def test_a_pair_mixture_is_the_weighted_sum_over_pairs_and_hardens_into_its_genotype():
+    net = make_net(PairMixedSupernet)
+    with torch.no_grad():
+        for value in net.alphas.values():
+            value.normal_(generator=torch.Generator().manual_seed(0)).mul_(3.0)
+    mixture = net.mixture_of(dict(net.alphas.items()), 0.7)["normal"]
+    rows = {dst: [r for r, (_, d) in enumerate(net.space.menu()["normal"]) if d == dst] for dst in (2, 3)}
+    none = torch.tensor([op == "none" for op in net.space.menu()["normal"][0, 2]])
+    ops = (net.alphas["normal"] / 0.7).masked_fill(none, -1e30).softmax(-1)
+    pairs = net.alphas["normal_pairs"] / 0.7
+    expected = torch.zeros_like(ops)
+    for dst, own in zip((2, 3), pairs.split([1, 3]), strict=True):
+        for pair, weight in zip(itertools.combinations(rows[dst], 2), own.softmax(-1), strict=True):
+            for row in pair:
+                expected[row] += weight * ops[row]
+    assert torch.allclose(mixture, expected, rtol=0, atol=1e-12)
+    genotype, x = net.discretise(), torch.randn(4, 1, 12, 12, dtype=torch.float64)
+    assert torch.allclose(net(x, temperature=1e-3), net(x, genotype), rtol=0, atol=1e-9)
+
+
+# ---- DARTS -----------------------------------------------------------------------------------------------------------
+
+
+def halves(seed):
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(8, 1, 12, 12, generator=draw, dtype=torch.float64)
+    y = torch.randint(3, (8,), generator=draw)
+    return (x[0::2], y[0::2]), (x[1::2], y[1::2])
+
+
+def darts(order):
+    outer = OuterLoop(outer_lr=0.05, weight_decay=0.01, meta_grad_clip=5.0, bn_mode="running")
+    return DARTS(make_net(), order=order, outer=outer, alphas=AlphaLoop(alpha_lr=1e-3))
+
+
+@pytest.mark.parametrize("momentum", [False, True])
+def test_the_second_order_gradient_of_the_alphas_is_a_finite_difference(momentum):
+    module = darts("second")
+    fitted, held_out = halves(0)
+    optimizer = module.configure_optimizers()[0]
+    names = dict(module.net.named_parameters())
+    buffers = {}
+    if momentum:
+        for name, value in names.items():
+            if not is_alpha(name):
+                buffers[name] = torch.full_like(value, 0.1)
+                optimizer.state[value]["momentum_buffer"] = buffers[name]
+    found = module.alpha_gradients(fitted, held_out, optimizer)
+
+    def value_at(shifted):
+        params = {name: value.detach().requires_grad_() for name, value in {**names, **shifted}.items()}
+        weights = {name: value for name, value in params.items() if not is_alpha(name)}
+        net = copy.deepcopy(module.net)
+        grads = torch.autograd.grad(loss_of(net, params, *fitted), list(weights.values()))
+        moved = {
+            n: v - 0.05 * (g + 0.01 * v + 0.9 * buffers.get(n, torch.zeros(1)))
+            for (n, v), g in zip(weights.items(), grads, strict=True)
+        }
+        return float(loss_of(net, {**params, **moved}, *held_out).detach())
+
+    for name, row, column in (("alphas.normal", 0, 1), ("alphas.normal", 2, 5), ("alphas.reduce", 1, 3)):
+        ends = []
+        for sign in (1, -1):
+            shifted = names[name].detach().clone()
+            shifted[row, column] += sign * 1e-5
+            ends.append(value_at({name: shifted}))
+        assert float(found[name][row, column]) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4, abs=1e-8)
+
+
+def test_the_first_order_gradient_of_the_alphas_is_that_of_the_held_out_half():
+    module = darts("first")
+    fitted, held_out = halves(0)
+    found = module.alpha_gradients(fitted, held_out, module.configure_optimizers()[0])
+    alphas = {name: value for name, value in module.net.named_parameters() if is_alpha(name)}
+    expected = torch.autograd.grad(F.cross_entropy(module.net(held_out[0]), held_out[1]), list(alphas.values()))
+    for name, gradient in zip(alphas, expected, strict=True):
+        assert torch.allclose(found[name], gradient, rtol=0, atol=1e-12)
+
+
+def test_an_update_of_darts_moves_alphas_by_adam_and_weights_by_smoothed_labels():
+    from types import SimpleNamespace
+
+    fitted, held_out = halves(0)
+    batch = SimpleNamespace(
+        images=torch.stack([fitted[0], held_out[0]], 1).flatten(0, 1),
+        labels=torch.stack([fitted[1], held_out[1]], 1).flatten(),
+    )
+    ends = []
+    for smoothing in (0.0, 0.5):
+        outer = OuterLoop(outer_lr=0.05, label_smoothing=smoothing, bn_mode="running")
+        module = DARTS(make_net(), outer=outer, alphas=AlphaLoop(alpha_lr=1e-3))
+        start = {name: value.detach().clone() for name, value in module.net.named_parameters()}
+        gradient = module.alpha_gradients(fitted, held_out, None)
+        ends.append(one_update(module, batch))
+        for name, value in gradient.items():
+            step = first_adam_step(start[name], value + 1e-3 * start[name], 1e-3)
+            assert torch.allclose(ends[-1][name], step, rtol=0, atol=1e-9), name
+    assert not torch.allclose(ends[0]["head.weight"], ends[1]["head.weight"])
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in gradient)
+
+
+# ---- what all share --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [([[0.25] * 4], 1.0), ([[1.0, 0, 0, 0]], 0.0), ([[0.25] * 4, [1.0, 0, 0, 0]], 0.5), ([[0.0] * 4], 0.0)],
+)
+def test_the_entropy_fraction_is_one_where_nothing_is_decided_and_zero_where_all_is(weights, expected):
+    assert entropy_fraction({"normal": torch.tensor(weights)}) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: TNAS(Conv4(3, 1, 28, width=4)), "model_class is Conv4; use MixedSupernet"),
+        (lambda: MetaNAS(make_net()), "model_class is MixedSupernet; use PairMixedSupernet"),
+        (lambda: AutoMAML(make_net(), compat="book"), "compat=book: unknown"),
+        (lambda: DARTS(make_net(), order="third"), "order=third: unknown"),
+        (lambda: AlphaLoop(alpha_inner_lr=-1.0), "alpha_inner_lr=-1.0"),
+        (lambda: AlphaLoop(decode_episodes=0), "decode_episodes=0"),
+        (lambda: Hardening(temperature_min=2.0), "temperature_min=2.0"),
+        (lambda: Hardening(eval_alpha_share=1.5), "eval_alpha_share=1.5 must be"),
+        (lambda: Hardening(alpha_warmup_steps=-1), "alpha_warmup_steps=-1"),
+        (lambda: MetaNAS(make_net(PairMixedSupernet), inner=InnerLoop(first_order=True)), "inner_optimizer=sgd"),
+        (lambda: MetaNAS(make_net(PairMixedSupernet), inner_batch=0), "inner_batch=0"),
+        (lambda: MetaNAS(make_net(PairMixedSupernet), outer=OuterLoop(label_smoothing=0.1)), "label_smoothing=0.1"),
+        (lambda: PairMixedSupernet(3, 1, 28, space="chain"), "nodes of space chain choose no pairs"),
+        (lambda: make_net(PairMixedSupernet, alpha_threshold=1.0), "alpha_threshold=1.0"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(make, complaint):
+    with pytest.raises(InputError, match=complaint):
+        make()
