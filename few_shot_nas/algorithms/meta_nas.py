@@ -162,7 +162,7 @@ class MetaNAS(AlphaSearch):
     ) -> Tensor:
         return loss({**others, **part}, images, labels, temperature)
 
-    def scored(self, task: Episode, params: Params, mode: Literal["transductive", "support"] | str) -> Tensor:
+    def hardened_logits(self, task: Episode, params: Params, mode: Literal["transductive", "support"] | str) -> Tensor:
         """Query logits under the hardened mixture."""
         return query_logits(self.net, task, params, 0, mode, temperature=self.hardening.temperature_min)
 
@@ -178,7 +178,7 @@ class MetaNAS(AlphaSearch):
         with torch.no_grad():
             stream = self.task_stream("meta-nas", task)
             params = self.train_on(images, labels, steps=steps, alpha_steps=alpha_steps, stream=stream)
-            logits = self.scored(task, params, "transductive")
+            logits = self.hardened_logits(task, params, "transductive")
         loss = F.cross_entropy(logits, task.query_y)
         scalars = {"train/loss": loss, "train/accuracy": accuracy(logits, task.query_y)}
         return half_squared_distance(trainable(self.net), params), scalars
@@ -195,7 +195,7 @@ class MetaNAS(AlphaSearch):
     def task_logits(self, task: Episode) -> dict[str, Tensor]:
         """Query logits after the inner loop on the support set, for every bn_mode."""
         params = self.adapted(task)
-        return {mode: self.scored(task, params, mode) for mode in self.bn_modes}
+        return {mode: self.hardened_logits(task, params, mode) for mode in self.bn_modes}
 
     # ---- the outer step and the end ----------------------------------------------------------------------------------
 
