@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, groups: int = 1) -> Tensor:
@@ -283,11 +284,7 @@ class _PoolMoments(_OverTasks):
         # Looking costs a pass less than multiplying; a GPU would have to be waited for.
         turned = x.device.type != "cpu" or bool((w < 0).any())
         sign = torch.where(w < 0, -1.0, 1.0).to(x.dtype).view(len(x), 1, 1, 1, -1)
-        corners = _corners(x * sign if turned else x)
-        pooled = torch.maximum(torch.maximum(corners[0], corners[1]), torch.maximum(corners[2], corners[3]))
-        which = torch.full_like(pooled, 3, dtype=torch.uint8)
-        for corner in (2, 1, 0):  # among equals the first counts, as in torch
-            which.masked_fill_(corners[corner] == pooled, corner)
+        pooled, which = largest(x * sign if turned else x)
         return (pooled * sign if turned else pooled, *_moments(x.flatten(1, 3)), which)
 
     @staticmethod
@@ -318,10 +315,7 @@ class _PoolMomentsBackward(_OverTasks):
     ) -> Tensor:
         n = x.shape[1:4].numel()
         slope = (2 / n) * to_variance
-        out = _plane(to_mean / n - slope * mean, x, slope)
-        for corner, pixels in enumerate(_corners(out)):
-            pixels.add_(to_pool * (which == corner))
-        return out
+        return spread(_plane(to_mean / n - slope * mean, x, slope), to_pool, which)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -349,6 +343,58 @@ class _PoolMomentsBackward(_OverTasks):
         return along + _plane(-slope * _sums(dx.flatten(1, 3)) / n, dx, slope)
 
 
+# ---- 2x2 windows of [G, B, H, W, C] ----------------------------------------------------------------------------------
+# On CPUs a few passes over a quarter of the pixels each; elsewhere the library's kernels, of which one is enough.
+
+
+def largest(x: Tensor, by_library: bool | None = None) -> tuple[Tensor, Tensor]:
+    """Return the largest pixel of every window, ``[G, B, H // 2, W // 2, C]``, and which it is; the first of equals.
+
+    Args:
+        x: ``[G, B, H, W, C]``.
+        by_library: whether torch's max-pool is taken; None takes it except on CPUs. Which pixel it is, is then told
+            by its place in the image (int64) instead of in the window (uint8).
+    """
+    if x.device.type != "cpu" if by_library is None else by_library:
+        pooled, place = F.max_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), 2, return_indices=True)
+        return _windows(pooled, x), _windows(place, x)
+    corners = _corners(x)
+    pooled = torch.maximum(torch.maximum(corners[0], corners[1]), torch.maximum(corners[2], corners[3]))
+    which = torch.full_like(pooled, 3, dtype=torch.uint8)
+    for corner in (2, 1, 0):
+        which.masked_fill_(corners[corner] == pooled, corner)
+    return pooled, which
+
+
+def spread(x: Tensor, pooled: Tensor, which: Tensor) -> Tensor:
+    """Add ``pooled`` to the pixels of ``x`` that ``which`` names, in place."""
+    if which.dtype == torch.uint8:
+        for corner, pixels in enumerate(_corners(x)):
+            pixels.add_(pooled * (which == corner))
+        return x
+    g, place, image = (value.flatten(0, 1).permute(0, 3, 1, 2) for value in (pooled, which, x))
+    return x.add_(_windows(_unpool(g, image, [2, 2], [2, 2], [0, 0], [1, 1], False, place), x))
+
+
+def picked(x: Tensor, which: Tensor) -> Tensor:
+    """Return the pixels of ``x`` that ``which`` names: the transpose of :func:`spread`."""
+    if which.dtype == torch.uint8:
+        corners = _corners(x)
+        pooled = corners[3]
+        for corner in (2, 1, 0):
+            pooled = torch.where(which == corner, corners[corner], pooled)
+        return pooled
+    return x.flatten(2, 3).gather(2, which.flatten(2, 3)).view(which.shape)
+
+
+_unpool = torch.ops.aten.max_pool2d_with_indices_backward
+
+
+def _windows(images: Tensor, x: Tensor) -> Tensor:
+    """Return images ``[G*B, C, h, w]`` as ``[G, B, h, w, C]``, for G and B of ``x``."""
+    return images.permute(0, 2, 3, 1).contiguous().unflatten(0, x.shape[:2])
+
+
 def _corners(x: Tensor) -> list[Tensor]:
     """Return the four pixels of every 2x2 window of ``[G, B, H, W, C]``, as views ``[G, B, H // 2, W // 2, C]``."""
     height, width = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
@@ -362,10 +408,6 @@ def _plane(shift: Tensor, x: Tensor, slope: Tensor) -> Tensor:
 
 def _pool_moments_along(x: Tensor, mean: Tensor, which: Tensor, dx: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the changes of pool, mean and variance along ``dx``; linear in it, and its own adjoint's double."""
-    corners = _corners(dx)
-    pooled = corners[3]
-    for corner in (2, 1, 0):
-        pooled = torch.where(which == corner, corners[corner], pooled)
     rows, n = dx.flatten(1, 3), x.shape[1:4].numel()
     sum_x = _sums(rows)
-    return pooled, sum_x / n, (2 / n) * (_sums(rows * x.flatten(1, 3)) - mean * sum_x)
+    return picked(dx, which), sum_x / n, (2 / n) * (_sums(rows * x.flatten(1, 3)) - mean * sum_x)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from few_shot_nas.nn.convolution import Conv2d, Geometry, task_convolution
+from few_shot_nas.nn.convolution import Conv2d, Geometry, fold, task_convolution
 from few_shot_nas.nn.linear import Linear
 
 GROUPS = 3
@@ -32,6 +32,15 @@ def test_values_and_first_and_second_derivatives_are_those_of_a_loop(route, geom
         found.append([out, *first, *second])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-9)
+
+
+@pytest.mark.parametrize("geometry", [Geometry(3, 1, 1), Geometry(3, 2, 1), Geometry(3, 1, 0)])
+def test_folding_by_hand_is_the_library_s(geometry):
+    """What runs on other devices; here both do."""
+    columns = torch.randn(2, geometry.size(7), geometry.size(6), 9 * 4, dtype=torch.double)
+    planes = columns.view(2, -1, 9, 4).permute(0, 3, 2, 1).reshape(2, 36, -1)
+    expected = F.fold(planes, (7, 6), 3, padding=geometry.padding, stride=geometry.stride).permute(0, 2, 3, 1)
+    torch.testing.assert_close(fold(columns, geometry, torch.Size((2, 7, 6, 4))), expected)
 
 
 @pytest.mark.parametrize("with_bias", [True, False])

@@ -98,7 +98,8 @@ class Graph:
                     self._run(make, static, plan, on_device)
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # Other threads, such as those that watch over collectives, may go on calling CUDA meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 captured = self._run(make, static, plan, on_device)
         finally:
             matmul.allow_tf32, convolution.benchmark = before
