@@ -1,6 +1,7 @@
 """What ``import few_shot_nas`` gives. Truth: the modules where the names live, and the README's programs as printed."""
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -48,21 +49,22 @@ def test_the_quick_start_is_short() -> None:
 
 
 @pytest.mark.slow
-def test_the_programs_of_the_readme_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_programs_of_the_readme_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quick_start, _, inner_loop = PROGRAMS
-    names: dict[str, object] = {"torch": torch}
-    exec(compile(quick_start, "README.md", "exec"), names)
+    file = tmp_path / "program.py"
+    kept = "before = {n: v.clone() for n, v in net.state_dict().items()}\nnet.zero_grad()"
+    file.write_text(f"import torch\n{quick_start}\n{kept}\n{inner_loop}", encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("readme_program", file)
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
     printed = capsys.readouterr().out
     accuracy = float(re.search(r"'test/accuracy_support': ([\d.]+)", printed).group(1))
     assert 0.3 < accuracy < 1.0 and printed.count("tensor(") == 3
-    net: torch.nn.Module = names["net"]
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    net.zero_grad()
-    exec(compile(inner_loop, "README.md", "exec"), names)
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    net: torch.nn.Module = program.net
+    assert all(torch.equal(value, program.before[name]) for name, value in net.state_dict().items())
     # Truth: the gradient of the learner itself for the same task and settings.
     plain = {name: parameter.grad.clone() for name, parameter in net.named_parameters()}
     net.zero_grad()
-    names["learner"].task_loss(names["task"])[0].backward()
+    program.learner.task_loss(program.task)[0].backward()
     for name, parameter in net.named_parameters():
         torch.testing.assert_close(plain[name], parameter.grad, rtol=1e-4, atol=1e-6)

@@ -1,9 +1,11 @@
 """Set-up, locks, continuous integration, sweeps and the ground rules of the code. Truth: the repository's files."""
 
 import ast
+import configparser
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,12 +48,41 @@ def commands(steps: list[Any]) -> Iterator[str]:
             yield step["run"]["command"]
 
 
-def test_circleci_has_the_three_jobs_and_runs_them() -> None:
+def test_circleci_has_its_jobs_and_runs_them() -> None:
     config = circleci()
     assert config["version"] == 2.1
-    assert set(config["jobs"]) == {"lint", "test", "ddp-cpu"}
-    assert set(config["workflows"]["checks"]["jobs"]) == set(config["jobs"])
+    assert set(config["jobs"]) == {"lint", "test", "ddp-cpu", "package"}
+    run = config["workflows"]["checks"]["jobs"]
+    assert {job if isinstance(job, str) else next(iter(job)) for job in run} == set(config["jobs"])
     assert config["executors"]["python"]["docker"][0]["image"].startswith("cimg/python:3.11")
+
+
+def test_a_wheel_is_tried_on_every_python_that_it_admits() -> None:
+    (job,) = [job["package"] for job in circleci()["workflows"]["checks"]["jobs"] if isinstance(job, dict)]
+    tried = job["matrix"]["parameters"]["version"]
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    named = re.findall(r"Python :: (3\.\d+)", settings["metadata"]["classifiers"])
+    first, end = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", settings["options"]["python_requires"]).groups()
+    assert tried == named == [f"3.{minor}" for minor in range(int(first), int(end))]
+
+
+def test_the_wheel_declares_a_range_for_what_is_imported() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    wanted = [line for line in settings["options"]["install_requires"].splitlines() if line]
+    assert all(re.fullmatch(r"[\w-]+(\[\w+\])?>=[\d.]+(,[<>=!]+[\d.]+)*", line) for line in wanted), wanted
+    declared = {re.split(r"[\[>]", line)[0].replace("-", "_").lower() for line in wanted}
+    imports = {"PIL": "pillow", "sklearn": "scikit_learn", "yaml": "pyyaml"}
+    # Imported where it is asked for, or behind an extra.
+    optional = {"wandb", "tensorboard", "onnx", "onnxruntime"}
+    for file in (*ROOT.glob("few_shot_nas/**/*.py"), *ROOT.glob("training/**/*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names):
+                if name not in {"few_shot_nas", "training", *optional}:
+                    assert imports.get(name, name).lower() in declared, f"{file}: {name}"
 
 
 def test_circleci_calls_only_executable_scripts_of_tasks() -> None:
