@@ -29,7 +29,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("training.run_experiment", "meta-train a network, test it, and leave a run directory"),
-    "search": Command("training.run_experiment", "the same with a search: MAMLENAS by default", ("--algorithm=MAMLENAS",)),
+    "search": Command("training.run_experiment", "search, with MAMLENAS by default", ("--algorithm=MAMLENAS",)),
     "evaluate": Command("training.evaluate", "test a finished run again: more episodes, other data"),
     "predict": Command("training.predict", "sort new pictures into your own classes"),
     "report": Command("training.report", "one table and page of several runs"),
