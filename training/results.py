@@ -17,6 +17,7 @@ from torch import nn
 import few_shot_nas
 from few_shot_nas.nn.cost import count_macs, count_parameters
 from few_shot_nas.report import Run, results_table
+from few_shot_nas.spaces.mixed_supernet import MixedSupernet
 from few_shot_nas.spaces.supernet import DerivedNetwork, Supernet
 from few_shot_nas.stats.statistics import mean_ci
 from few_shot_nas.whole_file import write_text
@@ -37,12 +38,13 @@ def scores(rows: Rows) -> dict[str, dict[str, float | int | None]]:
 def cost(net: nn.Module, genotype: Any, n_way: int, in_channels: int, image_size: int) -> tuple[int, int | None]:
     """Return parameters and multiply-accumulates per image; of a supernet, those of the network of ``genotype``.
 
-    A supernet without a genotype computes nothing: its MACs are None.
+    Without a genotype a supernet computes nothing, and its MACs are None; one with alphas computes its mixture.
     """
     if isinstance(net, Supernet):
-        if genotype is None:
+        if genotype is None and not isinstance(net, MixedSupernet):
             return count_parameters(net), None
-        net = DerivedNetwork(n_way, in_channels, image_size, genotype)
+        if genotype is not None:
+            net = DerivedNetwork(n_way, in_channels, image_size, genotype)
     return count_parameters(net), count_macs(net, in_channels, image_size)
 
 

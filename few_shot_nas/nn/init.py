@@ -10,6 +10,12 @@ def xavier_init(net: nn.Module) -> None:
 
     This is the initialisation of MAML's convolutional network on mini-ImageNet. Normalisation layers keep theirs
     (scale 1, shift 0). Uses the global generator, as all of torch's initialisers do by default.
+
+    Example:
+        >>> net = nn.Linear(30, 20)
+        >>> xavier_init(net)
+        >>> bool(net.weight.abs().max() <= (6 / (30 + 20)) ** 0.5), bool(net.bias.any())
+        (True, False)
     """
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):

@@ -120,7 +120,7 @@ class MacroBody(Body):
 
     def mixed(self, x: Tensor, weights: EdgeWeights) -> Tensor:
         """Run a mixture, every skip by the weight of its ``skip_connect``: ``[B, C, H, W]`` to ``[B, feature_dim]``."""
-        skips = {place: row["skip_connect"] for place, row in weights["skip"].items() if "skip_connect" in row}
+        skips = {place: row["skip_connect"] for place, row in weights.get("skip", {}).items() if "skip_connect" in row}
         halved = set(reductions_read([*weights["op"], *skips], self.depth))
         states = [self.stem(channels_last(x))]
         for layer, row in enumerate(weights["op"].values()):
@@ -215,16 +215,15 @@ class EnasMacro(SearchSpace):
         """Return the ops of all layers, and the skips, each ``skip_connect`` or ``none``.
 
         Of the decisions of a layer, ``op`` has one edge for each layer, from the layer before, and ``skip`` one edge
-        for each yes-or-no.
+        for each yes-or-no. A single layer has no skips.
         """
-        return {
-            "op": {(layer, layer + 1): MACRO_OPS for layer in range(self.cells)},
-            "skip": {(state, layer + 1): SKIP_OPS for layer in range(self.cells) for state in range(layer)},
-        }
+        ops = {(layer, layer + 1): MACRO_OPS for layer in range(self.cells)}
+        skips = {(state, layer + 1): SKIP_OPS for layer in range(self.cells) for state in range(layer)}
+        return {"op": ops, "skip": skips} if skips else {"op": ops}
 
     def with_fixed_parts(self, menu: Menu) -> Menu:
         """Add the states that are halved on the way, because somebody reads them later, under ``halve``."""
-        places = [*menu["op"], *(place for place, ops in menu["skip"].items() if "skip_connect" in ops)]
+        places = [*menu["op"], *(place for place, ops in menu.get("skip", {}).items() if "skip_connect" in ops)]
         return {**menu, "halve": {place: ("halve",) for place in reductions_read(places, self.cells)}}
 
     def menu_of(self, genotype: Genotype) -> Menu:
@@ -241,10 +240,10 @@ class EnasMacro(SearchSpace):
     def _strongest(self, weights: EdgeNumbers) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
         """Return the heaviest op of every layer, and the skips that outweigh their ``none``."""
         edges: list[Edge] = []
+        skips = [Edge(heaviest(row), *place) for place, row in weights.get("skip", {}).items()]
         for (src, dst), row in weights["op"].items():
             edges.append(Edge(heaviest(row), src, dst))
-            skips = (place for place in weights["skip"] if place[1] == dst)
-            edges += [Edge("skip_connect", *at) for at in skips if heaviest(weights["skip"][at]) == "skip_connect"]
+            edges += [skip for skip in skips if skip.dst == dst and skip.op == "skip_connect"]
         return (("macro", tuple(edges)),)
 
     def body(self, in_channels: int, image_size: int, menu: Menu, style: LayerStyle = DERIVED) -> Body:

@@ -53,9 +53,12 @@ class MixedSupernet(Supernet):
         )
         stream = seeding.generator(seed, "alphas")
         self.alphas = nn.ParameterDict()
+        self._missing: dict[str, Tensor] = {}
         for cell_type, edges in self.space.menu().items():
-            shape = (len(edges), len(next(iter(edges.values()))))
-            self.alphas[cell_type] = nn.Parameter(ALPHA_STD * torch.randn(shape, generator=stream))
+            held = torch.tensor([[op in self.menu[cell_type][place] for op in ops] for place, ops in edges.items()])
+            self.alphas[cell_type] = nn.Parameter(ALPHA_STD * torch.randn(held.shape, generator=stream))
+            if not held.all():
+                self._missing[cell_type] = ~held
 
     def mixture(self) -> Mixture:
         """Return the softmax of each edge's alphas over the ops held; ops that are not held have weight 0."""
@@ -70,13 +73,12 @@ class MixedSupernet(Supernet):
         return {cell_type: self._softmax(cell_type, own) for cell_type, own in alphas.items()}
 
     def _softmax(self, cell_type: str, alphas: Tensor) -> Tensor:
-        edges = self.space.menu()[cell_type]
-        held = [[op in self.menu[cell_type][place] for op in ops] for place, ops in edges.items()]
-        if not all(map(all, held)):
-            missing = ~torch.tensor(held, device=alphas.device)
-            alphas = alphas.masked_fill(missing, torch.finfo(alphas.dtype).min)
-            return alphas.softmax(dim=-1).masked_fill(missing, 0.0)
-        return alphas.softmax(dim=-1)
+        if cell_type not in self._missing:
+            return alphas.softmax(dim=-1)
+        # Copied to the device once. No buffer, because the menu says it already and a state_dict need not.
+        missing = self._missing[cell_type] = self._missing[cell_type].to(alphas.device)
+        alphas = alphas.masked_fill(missing, torch.finfo(alphas.dtype).min)
+        return alphas.softmax(dim=-1).masked_fill(missing, 0.0)
 
     def features(self, x: Tensor, genotype: Genotype | None = None) -> Tensor:
         """Images ``[B, C, H, W]`` to features ``[B, feature_dim]``: of the mixture, or of one architecture alone.

@@ -58,14 +58,14 @@ class FactorizedReduce(nn.Module):
     ReLU, then ``conv_1`` on rows and columns 0, 2, .. and ``conv_2`` on 1, 3, .., concatenated, BN. Odd sizes are first
     padded by one zero row or column at the right and bottom (as TE-NAS and MetaNTK-NAS do), or with ``pad="left"`` at
     the left and top (as T-NAS does, which swaps the roles of the two convolutions; DARTS fails there). An odd
-    ``channels_out`` gives ``conv_2`` the extra channel.
+    ``channels_out`` gives ``conv_2`` the extra channel, and a single one has no ``conv_1``.
     """
 
     def __init__(self, channels_in: int, channels_out: int, style: LayerStyle = DERIVED) -> None:
         super().__init__()
         self.pad = style.pad
         half = channels_out // 2
-        self.conv_1 = nn.Conv2d(channels_in, half, 1, bias=False)
+        self.conv_1 = nn.Conv2d(channels_in, half, 1, bias=False) if half else None
         self.conv_2 = nn.Conv2d(channels_in, channels_out - half, 1, bias=False)
         self.norm = BatchNorm2d(channels_out, affine=style.affine)
 
@@ -78,8 +78,8 @@ class FactorizedReduce(nn.Module):
             x = F.pad(x, (odd_columns, 0, odd_rows, 0) if left else (0, odd_columns, 0, odd_rows))
         # Every second pixel is taken by the index and not by a stride of the convolution: the backward pass of torch
         # 2.11's strided 1x1 convolution writes past its buffer on channels-last CPU tensors with several threads.
-        even, odd = self.conv_1(x[:, :, ::2, ::2]), self.conv_2(x[:, :, 1::2, 1::2])
-        return self.norm(torch.cat((even, odd), dim=1))
+        odd = self.conv_2(x[:, :, 1::2, 1::2])
+        return self.norm(odd if self.conv_1 is None else torch.cat((self.conv_1(x[:, :, ::2, ::2]), odd), dim=1))
 
 
 def relu_conv_norm(channels_in: int, channels_out: int, style: LayerStyle = DERIVED) -> nn.Module:

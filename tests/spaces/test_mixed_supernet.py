@@ -38,6 +38,31 @@ def test_the_search_network_of_t_nas_has_the_published_number_of_weights_and_alp
 
 
 @torch.no_grad()
+def test_the_cells_of_the_search_network_of_t_nas_have_the_published_shapes():
+    net = MixedSupernet(5, 3, 84, space="darts", channels=16, affine=False, norm_pools=True)
+    x = torch.randn(2, 3, 84, 84)
+    stem = net.body.stem(x)
+    weights = net.space.edge_weights(net.mixture())
+    first = net.body.cells[0].mixed(stem, stem, weights["normal"])
+    second = net.body.cells[1].mixed(stem, first, weights["reduce"])
+    assert (stem.shape, first.shape, second.shape) == ((2, 48, 21, 21), (2, 64, 21, 21), (2, 128, 11, 11))
+    assert net.feature_dim == 128 and net(x).shape == (2, 5)
+
+
+@pytest.mark.parametrize(("cells", "nodes", "channels"), [(1, 1, 3), (3, 2, 2), (5, 3, 1)])
+@pytest.mark.parametrize("space", SPACES)
+@torch.no_grad()
+def test_every_number_of_cells_nodes_and_channels_can_be_mixed(space, cells, nodes, channels):
+    if space in ("chain", "conv4_chain"):
+        cells = min(cells, 3)  # each halves the image
+    net = MixedSupernet(3, 1, 16, space=space, channels=channels, cells=cells, nodes=nodes)
+    features = net.features(torch.randn(2, 1, 16, 16))
+    assert features.shape == (2, net.feature_dim) and features.isfinite().all()
+    genotype = net.discretise()
+    assert (genotype.cells, genotype.nodes, genotype.channels) == (cells, nodes, channels)
+
+
+@torch.no_grad()
 def test_a_cell_sums_every_op_of_every_edge_by_the_softmax_of_its_alphas():
     net, x = make("darts", cells=2, nodes=2, norm_pools=True)
     last = before = net.body.stem(x)

@@ -167,6 +167,7 @@ def test_pools_get_a_batch_norm_where_the_style_says_so(kind, affine):
 
 def test_factorized_reduce_takes_odd_numbers_of_channels():
     assert FactorizedReduce(3, 5)(torch.randn(2, 3, 7, 7)).shape == (2, 5, 4, 4)
+    assert FactorizedReduce(3, 1)(torch.randn(2, 3, 7, 7)).shape == (2, 1, 4, 4)
 
 
 def test_none_gives_zeros_even_for_infinite_input():
