@@ -122,7 +122,7 @@ class ControllerSearch(EpisodicModule):
 
     def task_logits(self, task: Episode) -> dict[str, Tensor]:
         """Query logits of the task's architecture with inherited weights."""
-        return self.supernet_children.evaluated(task, self.genotype_for(task), self.bn_modes)
+        return self.supernet_children.query_logits(task, self.genotype_for(task), self.bn_modes)
 
     # ---- what is watched --------------------------------------------------------------------------------------------
 

@@ -78,7 +78,7 @@ class ENAS(ControllerSearch):
         net: the supernet.
         inner: the inner loop of every child; without effect under a closed-form head.
         scoring: what a child classifies with and is rewarded for.
-        policy: the turns and the controller.
+        loop: the turns and the controller.
         outer: the outer loop of the shared weights.
         derivation: how the search ends: the greedy architecture and samples compete on validation episodes.
         seed: names every random stream of the run.
@@ -93,7 +93,7 @@ class ENAS(ControllerSearch):
         *,
         inner: InnerLoop = InnerLoop(),
         scoring: Scoring = Scoring(),
-        policy: ENASLoop = ENASLoop(),
+        loop: ENASLoop = ENASLoop(),
         outer: OuterLoop = OuterLoop(),
         derivation: Derivation = Derivation(),
         seed: int = 0,
@@ -104,35 +104,35 @@ class ENAS(ControllerSearch):
             scoring=scoring,
             outer=outer,
             derivation=derivation,
-            controller=policy.controller,
+            controller=loop.controller,
             seed=seed,
         )
-        self.policy = policy
+        self.loop = loop
         self.baseline: float | None = None
-        self.hparams.update(dataclasses.asdict(policy))
+        self.hparams.update(dataclasses.asdict(loop))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The shared weights at outer_lr, and the controller with ENAS' settings of Adam and no weight decay."""
         return [
             {"params": [p for p in self.supernet.parameters() if p.requires_grad]},
-            self.controller_group(self.policy.controller_lr, betas=(0.0, 0.999), eps=1e-3),
+            self.controller_group(self.loop.controller_lr, betas=(0.0, 0.999), eps=1e-3),
         ]
 
     # ---- turns ----------------------------------------------------------------------------------------------------
 
     def phase(self, meta_step: int) -> Phase:
         """Return what a meta-step trains; a function of its number alone, so that a resumed run goes on in turn."""
-        if meta_step < self.policy.warmup_steps:
+        if meta_step < self.loop.warmup_steps:
             return "warmup"
-        turn = (meta_step - self.policy.warmup_steps) % (self.policy.weights_steps + self.policy.policy_steps)
-        return "weights" if turn < self.policy.weights_steps else "policy"
+        turn = (meta_step - self.loop.warmup_steps) % (self.loop.weights_steps + self.loop.policy_steps)
+        return "weights" if turn < self.loop.weights_steps else "policy"
 
     def update(self, batch: Episode) -> dict[str, float]:
         """One step of the shared weights or of the controller, whose turn it is; the latter moves the baseline."""
         scalars = super().update(batch)
         if self.phase(self.meta_step) == "policy":
-            returned = scalars["controller/reward"] + self.policy.entropy_weight * scalars["controller/entropy"]
-            decay = self.policy.baseline_decay
+            returned = scalars["controller/reward"] + self.loop.entropy_weight * scalars["controller/entropy"]
+            decay = self.loop.baseline_decay
             self.baseline = returned if self.baseline is None else decay * self.baseline + (1 - decay) * returned
         return scalars
 
@@ -145,18 +145,18 @@ class ENAS(ControllerSearch):
 
     def controller_loss(self, task: Episode) -> TaskLoss:
         """Policy loss of one task, see the class; and its reward, baseline and entropy."""
-        tried = self.sampled(task, "reward", self.policy.archs_per_task)
+        tried = self.sampled(task, "reward", self.loop.archs_per_task)
         rewards = torch.tensor([self.supernet_children.reward(a, task) for a in tried], device=self.device)
         rollouts = [self.controller(torch.tensor(a, dtype=torch.int64, device=self.device)) for a in tried]
         log_probs = torch.stack([rollout.log_prob for rollout in rollouts])
         entropies = torch.stack([rollout.entropy for rollout in rollouts])
-        returns = rewards + self.policy.entropy_weight * entropies.detach()
+        returns = rewards + self.loop.entropy_weight * entropies.detach()
         baselines = leave_one_out(returns) if self.baseline is None else torch.full_like(returns, self.baseline)
-        loss = policy_loss(log_probs, returns - baselines) - self.policy.entropy_weight * entropies.mean()
-        if self.policy.skip_weight and "skip" in self.kinds:
+        loss = policy_loss(log_probs, returns - baselines) - self.loop.entropy_weight * entropies.mean()
+        if self.loop.skip_weight and "skip" in self.kinds:
             per_decision = torch.stack([rollout.log_probs for rollout in rollouts])
-            prior = mean_skip_prior_kl(per_decision, tried, self.kinds, self.policy.skip_target)
-            loss = loss + self.policy.skip_weight * prior
+            prior = mean_skip_prior_kl(per_decision, tried, self.kinds, self.loop.skip_target)
+            loss = loss + self.loop.skip_weight * prior
         return loss, {
             "controller/policy_loss": loss,
             "controller/reward": rewards.mean(),
@@ -174,10 +174,10 @@ class ENAS(ControllerSearch):
 
     def trained_children(self, task: Episode) -> list[Decisions]:
         """Return the architectures whose loss trains the shared weights on one task in this step."""
-        if self.phase(self.meta_step) != "warmup" and self.policy.child_sampling == "policy":
+        if self.phase(self.meta_step) != "warmup" and self.loop.child_sampling == "policy":
             return self.sampled(task, "child", 1)
         return uniform_paths(
-            self.supernet.space, self.task_stream("uniform", task), fair=self.policy.strict_fairness
+            self.supernet.space, self.task_stream("uniform", task), fair=self.loop.strict_fairness
         )
 
     # ---- search -----------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ class ENAS(ControllerSearch):
     def rewards_spent(self, meta_batch_size: int) -> int:
         """``archs_per_task`` reward calls per task in the steps of the controller; the others need none."""
         steps = sum(self.phase(step) == "policy" for step in range(self.meta_step))
-        return steps * meta_batch_size * self.policy.archs_per_task
+        return steps * meta_batch_size * self.loop.archs_per_task
 
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 

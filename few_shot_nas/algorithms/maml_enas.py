@@ -14,7 +14,7 @@ from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, 
 from few_shot_nas.controllers.policy import TaskPolicy
 from few_shot_nas.episode import Episode, SupportSet, tasks
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.baselines import Baseline, Evidence, MovingAverage
+from few_shot_nas.meta.control_variates import ControlVariate, Evidence, MovingAverage
 from few_shot_nas.meta.entropy import entropy_bonus, kl_estimate
 from few_shot_nas.meta.functional import Params, trainable
 from few_shot_nas.meta.gradient_signal import GradientWindow
@@ -24,9 +24,9 @@ from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.gradients import average_buffers, gather_rows, world
 from few_shot_nas.search.derivation import Decisions, Derivation
 from few_shot_nas.search.found import Found
-from few_shot_nas.search.phases import two_phases
-from few_shot_nas.search.rewards import QueryReward, Reward, SupportReward, reward_named
+from few_shot_nas.search.rewards import QueryReward, RewardProvider, SupportReward, reward_named
 from few_shot_nas.search.single_path import uniform_paths
+from few_shot_nas.search.two_draws import two_draws
 from few_shot_nas.seeding import generator
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.stats.statistics import accuracy
@@ -71,7 +71,7 @@ class MAMLENAS(ControllerSearch):
         net: the supernet.
         inner: the inner loop of every child; without effect under a closed-form head.
         scoring: what a child classifies with and is rewarded for.
-        policy: the loops of the controller.
+        loop: how the controller is adapted and updated.
         shared: how and when the shared weights are trained.
         test: what happens to the controller at meta-test.
         outer: the outer loop of the shared weights.
@@ -91,7 +91,7 @@ class MAMLENAS(ControllerSearch):
         *,
         inner: InnerLoop = FIRST_ORDER,
         scoring: Scoring = Scoring(),
-        policy: ControllerLoop = ControllerLoop(),
+        loop: ControllerLoop = ControllerLoop(),
         shared: SharedWeights = SharedWeights(),
         test: MetaTest = MetaTest(),
         outer: OuterLoop = OuterLoop(),
@@ -104,30 +104,30 @@ class MAMLENAS(ControllerSearch):
             scoring=scoring,
             outer=outer,
             derivation=derivation,
-            controller=policy.controller,
-            task_embedding=policy.task_embedding,
+            controller=loop.controller,
+            task_embedding=loop.task_embedding,
             seed=seed,
         )
-        check_together(policy, shared, scoring, test)
-        self.policy, self.shared, self.meta_test = policy, shared, test
-        self.inner_provider = reward_named(policy.inner_reward or scoring.reward, "inner_reward", scoring.head)
+        check_together(loop, shared, scoring, test)
+        self.loop, self.shared, self.meta_test = loop, shared, test
+        self.inner_provider = reward_named(loop.inner_reward or scoring.reward, "inner_reward", scoring.head)
         self.test_provider = test.provider(scoring.head)
-        self.estimator = policy.make_estimator()
-        self.inner_baseline, self.outer_baseline = policy.baselines()
+        self.estimator = loop.make_estimator()
+        self.inner_baseline, self.outer_baseline = loop.baselines()
         self.reward_average = self.outer_average = MovingAverage()
         self._gradients = GradientWindow()
         self._rewarded: list[Rewarded] = []
         self.scoring_calls = self.validation_calls = 0
-        if policy.task_embedding:
+        if loop.task_embedding:
             self.register_buffer("mean_embedding", torch.zeros(self.supernet.embedding_dim))
         self._embeddings: list[Tensor] = []
-        self.hparams.update({**dataclasses.asdict(policy), **dataclasses.asdict(shared), **dataclasses.asdict(test)})
+        self.hparams.update({**dataclasses.asdict(loop), **dataclasses.asdict(shared), **dataclasses.asdict(test)})
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The shared weights at outer_lr and the controller at controller_lr, without weight decay on the policy."""
         return [
             {"params": [p for p in self.supernet.parameters() if p.requires_grad]},
-            self.controller_group(self.policy.controller_lr),
+            self.controller_group(self.loop.controller_lr),
         ]
 
     def setup(self, stage: str) -> None:
@@ -140,34 +140,36 @@ class MAMLENAS(ControllerSearch):
 
     def on_task(self, task: Episode) -> TaskPolicy:
         """Return the controller in the context of a task, which comes from the support set alone."""
-        if not self.policy.task_embedding:
+        if not self.loop.task_embedding:
             return TaskPolicy(self.controller)
         with torch.no_grad():
             return TaskPolicy(self.controller, self.supernet.task_embedding(task.support_x))
 
     def average_context(self) -> Tensor | None:
         """The mean embedding of the training tasks, for what is not about one task."""
-        return self.mean_embedding if self.policy.task_embedding else None
+        return self.mean_embedding if self.loop.task_embedding else None
 
-    def draw(self, params: Params, task: Episode, phase: str, count: int) -> list[Decisions]:
-        """Sample architectures from the task's stream of this phase, or from that of all tasks."""
-        if phase == "inner" and self.policy.share_archs:
+    def draw(self, params: Params, task: Episode, purpose: str, count: int) -> list[Decisions]:
+        """Sample architectures from the task's stream of this purpose, or from that of all tasks."""
+        if purpose == "inner" and self.loop.share_archs:
             stream = generator(self.seed, "shared", self.meta_step)
         else:
-            stream = self.task_stream(phase, task)
+            stream = self.task_stream(purpose, task)
         return self.on_task(task).sample(params, stream, count)
 
-    def subtracted(self, baseline: Baseline, rewards: Tensor, inner: Tensor, greedy: Callable[[], float]) -> Tensor:
+    def baseline_values(
+        self, baseline: ControlVariate, rewards: Tensor, inner: Tensor, greedy: Callable[[], float]
+    ) -> Tensor:
         """Value of a baseline for rewarded samples, one each; ``greedy`` is called where it takes one more reward."""
-        own = greedy() if baseline.greedy else None
-        return baseline.value(Evidence(rewards, inner, self.reward_average, own))
+        likeliest = greedy() if baseline.greedy else None
+        return baseline.value(Evidence(rewards, inner, self.reward_average, likeliest))
 
     def tried_baseline(self, inner_baseline: Tensor) -> Tensor:
         """Return the correction's baseline, of the kind of the outer rewards, ``[K]``; independent of what was tried.
 
         Where the inner rewards are of another kind it is the average outer reward of the steps before.
         """
-        if self.inner_provider is self.supernet_children.provider or self.policy.inner_baseline == "none":
+        if self.inner_provider is self.supernet_children.provider or self.loop.inner_baseline == "none":
             return inner_baseline
         return torch.full_like(inner_baseline, self.outer_average.value)
 
@@ -194,10 +196,12 @@ class MAMLENAS(ControllerSearch):
             return float(self.trained_child(decisions, task, self.inner_provider)[2])
         return self.supernet_children.reward(decisions, task, self.inner_provider)
 
-    def trained_child(self, decisions: Decisions, task: Episode, provider: Reward) -> tuple[Tensor, Tensor, Tensor]:
+    def trained_child(
+        self, decisions: Decisions, task: Episode, provider: RewardProvider
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Query loss, accuracy and reward of an architecture; the loss is differentiable if it trains the weights."""
         with torch.set_grad_enabled(self.phase() == "joint" and not self.trains_in_place()):
-            child = self.supernet_children.trained(task, self.supernet_children.decode(decisions))
+            child = self.supernet_children.adapted_child(task, self.supernet_children.decode(decisions))
         if self.trains_in_place():
             self.keep(child.weights)
         if isinstance(provider, QueryReward):
@@ -213,23 +217,23 @@ class MAMLENAS(ControllerSearch):
             paths = uniform_paths(self.supernet.space, stream, fair=self.shared.strict_fairness)
             loss, query_accuracy = self.supernet_children.mean_loss(task, paths)
             return loss, {"train/loss": loss, "train/accuracy": query_accuracy}
-        first, second = two_phases(task)
+        first, second = two_draws(task)
         policy, own = self.on_task(task), trainable(self.controller)
         if policy.context is not None:
             self._embeddings.append(policy.context)
-        tried = self.draw(own, task, "inner", self.policy.inner_archs)
+        tried = self.draw(own, task, "inner", self.loop.inner_archs)
         inner_rewards = torch.tensor([self.inner_reward(a, first) for a in tried], device=self.device)
-        inner_baseline = self.subtracted(
+        inner_baseline = self.baseline_values(
             self.inner_baseline, inner_rewards, inner_rewards, lambda: self.inner_reward(policy.greedy(own), first)
         )
         advantages = inner_rewards - inner_baseline
-        clone = self.estimator.adapt(policy.log_probs, own, tried, advantages, lr=self.policy.controller_inner_lr)
+        clone = self.estimator.adapt(policy.log_probs, own, tried, advantages, lr=self.loop.controller_inner_lr)
 
-        chosen = self.draw(clone, task, "outer", self.policy.outer_archs)
+        chosen = self.draw(clone, task, "outer", self.loop.outer_archs)
         children = [self.trained_child(a, second, self.supernet_children.provider) for a in chosen]
         weights_loss, query_accuracy = (torch.stack(own).mean() for own in list(zip(*children, strict=True))[:2])
         outer_rewards = torch.stack([reward.to(inner_rewards.dtype) for _, _, reward in children])
-        baseline = self.subtracted(
+        baseline = self.baseline_values(
             self.outer_baseline,
             outer_rewards,
             inner_rewards,
@@ -243,14 +247,14 @@ class MAMLENAS(ControllerSearch):
             policy.log_probs(own, tried) if self.estimator.corrected else None,
             self.tried_baseline(inner_baseline),
         )
-        entropy = entropy_bonus(log_probs, entropies, self.policy.entropy_gradient)
-        loss = loss - self.policy.entropy_weight * entropy
-        if self.policy.skip_weight and "skip" in self.kinds:
-            prior = mean_skip_prior_kl(log_probs, chosen, self.kinds, self.policy.skip_target)
-            loss = loss + self.policy.skip_weight * prior
+        entropy = entropy_bonus(log_probs, entropies, self.loop.entropy_gradient)
+        loss = loss - self.loop.entropy_weight * entropy
+        if self.loop.skip_weight and "skip" in self.kinds:
+            prior = mean_skip_prior_kl(log_probs, chosen, self.kinds, self.loop.skip_target)
+            loss = loss + self.loop.skip_weight * prior
         with torch.no_grad():
             kl = kl_estimate(log_probs, policy.log_probs(own, chosen))
-        if self.policy.promp_epochs > 1:
+        if self.loop.promp_epochs > 1:
             self._rewarded.append(Rewarded(policy, (tried, advantages), (chosen, outer_rewards - baseline)))
         fraction = entropy / max(self.controller.max_entropy(), 1e-12)
         return loss, {
@@ -275,9 +279,9 @@ class MAMLENAS(ControllerSearch):
         scalars = self.backward_mean(map(self.task_loss, tasks(batch)), len(batch.support_x))
         self._gradients = self._gradients.add(self._controller_gradient())
         self.descend_outer()
-        for _ in range(self.policy.promp_epochs - 1):
+        for _ in range(self.loop.promp_epochs - 1):
             self._promp_step(before)
-        decay = self.policy.baseline_decay
+        decay = self.loop.baseline_decay
         self.reward_average = self.reward_average.updated(scalars["controller/inner_reward"], decay)
         self.outer_average = self.outer_average.updated(scalars["controller/reward"], decay)
         self._average_embeddings()
@@ -300,9 +304,9 @@ class MAMLENAS(ControllerSearch):
                 before,
                 inner,
                 outer,
-                lr=self.policy.controller_inner_lr,
-                clip=self.policy.promp_clip,
-                kl_weight=self.policy.promp_kl_weight,
+                lr=self.loop.controller_inner_lr,
+                clip=self.loop.promp_clip,
+                kl_weight=self.loop.promp_kl_weight,
             )
             for policy, inner, outer in self._rewarded
         )
@@ -322,24 +326,24 @@ class MAMLENAS(ControllerSearch):
 
     def genotype_for(self, task: Episode) -> Genotype:
         """The architecture of the whole search; with task_embedding or test_reward the task's own greedy one."""
-        if self.test_provider is None and not self.policy.task_embedding:
+        if self.test_provider is None and not self.loop.task_embedding:
             return super().genotype_for(task)
         policy, params = self.on_task(task), trainable(self.controller)
         if self.test_provider is not None:
-            params = self.adapted(policy, params, task)
+            params = self.adapted_controller(policy, params, task)
         return self.supernet.space.decode(policy.greedy(params))
 
-    def adapted(self, policy: TaskPolicy, params: Params, task: Episode) -> Params:
+    def adapted_controller(self, policy: TaskPolicy, params: Params, task: Episode) -> Params:
         """Return the controller's clone after one step on K architectures that ``test_reward`` rewards."""
         score = self.oracle_score(task)
         if isinstance(self.test_provider, SupportReward):
             score = self.deployed_score(self.test_provider, task.support_set())
-        tried = policy.sample(params, self.task_stream("test", task), self.policy.inner_archs)
+        tried = policy.sample(params, self.task_stream("test", task), self.loop.inner_archs)
         rewards = torch.tensor([score(a) for a in tried], device=self.device)
-        baseline = self.subtracted(self.inner_baseline, rewards, rewards, lambda: score(policy.greedy(params)))
-        self.scoring_calls += self.policy.inner_archs + self.inner_baseline.greedy
+        baseline = self.baseline_values(self.inner_baseline, rewards, rewards, lambda: score(policy.greedy(params)))
+        self.scoring_calls += self.loop.inner_archs + self.inner_baseline.greedy
         return self.estimator.adapt(
-            policy.log_probs, params, tried, rewards - baseline, lr=self.policy.controller_inner_lr
+            policy.log_probs, params, tried, rewards - baseline, lr=self.loop.controller_inner_lr
         )
 
     def deployed_score(self, provider: SupportReward, support: SupportSet) -> Score:
@@ -348,7 +352,8 @@ class MAMLENAS(ControllerSearch):
 
     def oracle_score(self, task: Episode) -> Score:
         """Return the reward that knows the labels of the queries, which MetaTest grants only by name."""
-        return lambda decisions: self.supernet_children.reward(decisions, task, cast(Reward, self.test_provider))
+        provider = cast(RewardProvider, self.test_provider)
+        return lambda decisions: self.supernet_children.reward(decisions, task, provider)
 
     def take_scoring_calls(self) -> int:
         """Return ``scoring_calls`` of all ranks and count from 0 again. A collective: every rank must call it."""
@@ -410,4 +415,4 @@ class MAMLENAS(ControllerSearch):
         """K inner and M outer reward calls per task after the warm-up, and one for each self-critical baseline."""
         greedy = self.inner_baseline.greedy + self.outer_baseline.greedy
         steps = max(self.meta_step - self.shared.warmup_steps, 0)
-        return steps * meta_batch_size * (self.policy.inner_archs + self.policy.outer_archs + greedy)
+        return steps * meta_batch_size * (self.loop.inner_archs + self.loop.outer_archs + greedy)

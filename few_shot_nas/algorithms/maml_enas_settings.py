@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from few_shot_nas.algorithms.settings import RewardName, Scoring
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.baselines import Baseline, legal_baseline
+from few_shot_nas.meta.control_variates import ControlVariate, legal_control_variate
 from few_shot_nas.meta.entropy import EntropyGradient
 from few_shot_nas.meta.estimators import ESTIMATORS, Estimator, loaded_dice_estimator
 from few_shot_nas.ranges import Between, Count, Number, Positive, Share
 from few_shot_nas.registry import lookup
-from few_shot_nas.search.rewards import REWARDS, QueryReward, Reward, reward_at_test, reward_named
+from few_shot_nas.search.rewards import REWARDS, QueryReward, RewardProvider, reward_at_test, reward_named
 from few_shot_nas.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -96,11 +96,11 @@ class ControllerLoop(Settings):
         chosen = lookup(ESTIMATORS, self.estimator, "estimator")
         return loaded_dice_estimator(self.dice_lambda) if self.estimator == "loaded_dice" else chosen
 
-    def baselines(self) -> tuple[Baseline, Baseline]:
+    def baselines(self) -> tuple[ControlVariate, ControlVariate]:
         """Return the inner baseline, legal in a correction too, and the outer one."""
-        inner = legal_baseline(self.inner_baseline, "inner", "inner_baseline")
-        legal_baseline(self.inner_baseline, "correction", "inner_baseline")
-        return inner, legal_baseline(self.outer_baseline, "outer", "outer_baseline")
+        inner = legal_control_variate(self.inner_baseline, "inner", "inner_baseline")
+        legal_control_variate(self.inner_baseline, "correction", "inner_baseline")
+        return inner, legal_control_variate(self.outer_baseline, "outer", "outer_baseline")
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class MetaTest(Settings):
     test_reward: RewardName | None = None
     oracle_adaptation: bool = False
 
-    def provider(self, head: str) -> Reward | None:
+    def provider(self, head: str) -> RewardProvider | None:
         """Return the reward at test; one with query labels only as an oracle."""
         if self.test_reward is None:
             return None
@@ -175,19 +175,19 @@ class MetaTest(Settings):
         return {"reward_calls": total, **own}
 
 
-def check_together(policy: ControllerLoop, shared: SharedWeights, scoring: Scoring, test: MetaTest) -> None:
+def check_together(loop: ControllerLoop, shared: SharedWeights, scoring: Scoring, test: MetaTest) -> None:
     """Raise InputError for settings that exclude each other."""
     outer = scoring.provider()
-    inner = outer if policy.inner_reward is None else reward_named(policy.inner_reward, "inner_reward", scoring.head)
-    if inner is not outer and policy.outer_baseline in ("per_task", "moving_average"):
+    inner = outer if loop.inner_reward is None else reward_named(loop.inner_reward, "inner_reward", scoring.head)
+    if inner is not outer and loop.outer_baseline in ("per_task", "moving_average"):
         raise InputError(
-            f"outer_baseline={policy.outer_baseline}: subtracts inner rewards, which inner_reward="
-            f"{policy.inner_reward} puts on another scale than reward={scoring.reward}; choose "
+            f"outer_baseline={loop.outer_baseline}: subtracts inner rewards, which inner_reward="
+            f"{loop.inner_reward} puts on another scale than reward={scoring.reward}; choose "
             "leave_one_out with outer_archs=2 or more, self_critical or none"
         )
     adapted = test.provider(scoring.head)
     if adapted not in (None, inner):
-        if policy.inner_baseline == "moving_average":
+        if loop.inner_baseline == "moving_average":
             raise InputError(
                 f"test_reward={test.test_reward}: inner_baseline=moving_average averages another reward; set "
                 "inner_reward to the same, or choose leave_one_out, self_critical or none"
@@ -195,13 +195,13 @@ def check_together(policy: ControllerLoop, shared: SharedWeights, scoring: Scori
         logger.warning(
             "test_reward=%s: the controller is meta-trained to adapt to %s; set inner_reward to the same",
             test.test_reward,
-            policy.inner_reward or scoring.reward,
+            loop.inner_reward or scoring.reward,
         )
     if shared.weights == "persistent":
-        _check_persistent(policy, scoring, (inner, outer))
+        _check_persistent(loop, scoring, (inner, outer))
 
 
-def _check_persistent(policy: ControllerLoop, scoring: Scoring, rewards: tuple[Reward, Reward]) -> None:
+def _check_persistent(loop: ControllerLoop, scoring: Scoring, rewards: tuple[RewardProvider, RewardProvider]) -> None:
     if scoring.head != "linear":
         raise InputError(
             f"weights=persistent: head={scoring.head} takes no inner step, so nothing would train; set head=linear"
@@ -211,8 +211,8 @@ def _check_persistent(policy: ControllerLoop, scoring: Scoring, rewards: tuple[R
             "weights=persistent: children train while they earn query rewards; set reward and inner_reward to "
             "query_accuracy or negative_query_loss"
         )
-    for flag, count in (("inner", policy.inner_archs), ("outer", policy.outer_archs)):
-        name = getattr(policy, f"{flag}_baseline")
+    for flag, count in (("inner", loop.inner_archs), ("outer", loop.outer_archs)):
+        name = getattr(loop, f"{flag}_baseline")
         if name == "self_critical" or (name == "leave_one_out" and count > 1):
             raise InputError(
                 f"{flag}_baseline={name}: with weights=persistent a child starts from what the child before it left, "

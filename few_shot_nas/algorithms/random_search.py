@@ -81,7 +81,7 @@ class RandomSearch(EpisodicModule):
     def task_logits(self, task: Episode) -> dict[str, Tensor]:
         """Query logits of the architecture that was found, with inherited weights; of the incumbent before."""
         genotype = self.genotype or self.supernet.space.decode(self.incumbent())
-        return self.supernet_children.evaluated(task, genotype, self.bn_modes)
+        return self.supernet_children.query_logits(task, genotype, self.bn_modes)
 
     def ranking(self, candidates: list[Decisions], episodes: list[Episode]) -> list[Ranked]:
         """Rank candidates by their mean reward; the ranks of the run share the work."""

@@ -7,7 +7,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.meta.heads import HEADS, Head
 from few_shot_nas.meta.inner_optimizer import PLAIN, Adam, InnerRule
 from few_shot_nas.ranges import Count, NonNegative, Number, Positive, Share
-from few_shot_nas.search.rewards import REWARDS, Reward, reward_named
+from few_shot_nas.search.rewards import REWARDS, RewardProvider, reward_named
 from few_shot_nas.settings import Settings
 
 #: A network that was trained to adapt in one step adapts better in three; more hardly help.
@@ -82,7 +82,7 @@ class Scoring(Settings):
         super().__post_init__()
         self.provider()
 
-    def provider(self) -> Reward:
+    def provider(self) -> RewardProvider:
         """Return the reward that the flags name."""
         return reward_named(self.reward, "reward", self.head)
 

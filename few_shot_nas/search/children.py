@@ -22,7 +22,7 @@ from few_shot_nas.meta.inner_optimizer import InnerRule
 from few_shot_nas.meta.metric import ways
 from few_shot_nas.meta.outer_loss import support_loss
 from few_shot_nas.search.derivation import Decisions
-from few_shot_nas.search.rewards import Reward, SupportReward, check_shots
+from few_shot_nas.search.rewards import RewardProvider, SupportReward, check_shots
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.supernet import DerivedNetwork, Supernet
 from few_shot_nas.stats.statistics import accuracy
@@ -46,7 +46,7 @@ class InnerSettings(Protocol):
         """Return what turns gradients into directions."""
 
 
-class TrainedChild(NamedTuple):
+class AdaptedChild(NamedTuple):
     """A child after its inner loop on one training task.
 
     Attributes:
@@ -118,7 +118,7 @@ class Children:
         inner: InnerSettings,
         *,
         head: Head | None,
-        provider: Reward,
+        provider: RewardProvider,
         outer_loss: Callable[[Tensor, Tensor], Tensor],
     ) -> None:
         self.supernet = supernet
@@ -133,7 +133,7 @@ class Children:
 
     # ---- from an architecture to its logits and loss ----------------------------------------------------------------
 
-    def adapted(
+    def fast_weights(
         self, task: Episode | SupportSet, genotype: Genotype, *, training: bool, second_order: bool
     ) -> Params:
         """Return the fast weights of ``genotype`` after the inner loop on the support set; none for a closed form."""
@@ -167,7 +167,7 @@ class Children:
             support: what the child was adapted to; a closed-form head is fitted to it here.
             images: the images to classify.
             genotype: the architecture.
-            weights: what :meth:`adapted` returned for it.
+            weights: what :meth:`fast_weights` returned for it.
             training: whether it took the training's number of inner steps or the evaluation's.
             bn_mode: what normalises the images, see :func:`few_shot_nas.meta.bn_mode.run_queries`.
         """
@@ -183,34 +183,34 @@ class Children:
 
     def predict(self, support: SupportSet, images: Tensor, genotype: Genotype) -> Tensor:
         """Adapt a child to a support set and classify ``images [B, C, H, W]`` by their own batch statistics."""
-        weights = self.adapted(support, genotype, training=True, second_order=False)
+        weights = self.fast_weights(support, genotype, training=True, second_order=False)
         return self.logits(support, images, genotype, weights, training=True, bn_mode="transductive")
 
-    def evaluated(self, task: Episode, genotype: Genotype, modes: Sequence[str]) -> dict[str, Tensor]:
+    def query_logits(self, task: Episode, genotype: Genotype, modes: Sequence[str]) -> dict[str, Tensor]:
         """Adapt a child as in evaluation and return its query logits ``[Q, N]`` for every bn_mode of ``modes``."""
-        weights = self.adapted(task, genotype, training=False, second_order=False)
+        weights = self.fast_weights(task, genotype, training=False, second_order=False)
         return {
             mode: self.logits(task, task.query_x, genotype, weights, training=False, bn_mode=mode) for mode in modes
         }
 
-    def trained(self, task: Episode, genotype: Genotype) -> TrainedChild:
+    def adapted_child(self, task: Episode, genotype: Genotype) -> AdaptedChild:
         """Adapt a child to one training task and take the outer loss of its queries, differentiable."""
-        weights = self.adapted(task, genotype, training=True, second_order=not self.inner.first_order)
+        weights = self.fast_weights(task, genotype, training=True, second_order=not self.inner.first_order)
         logits = self.logits(task, task.query_x, genotype, weights, training=True, bn_mode="transductive")
-        return TrainedChild(self.outer_loss(logits, task.query_y), logits, weights)
+        return AdaptedChild(self.outer_loss(logits, task.query_y), logits, weights)
 
     def mean_loss(self, task: Episode, architectures: Sequence[Decisions]) -> tuple[Tensor, Tensor]:
         """Return the mean outer loss and the mean query accuracy of some children on one training task."""
         losses, accuracies = [], []
         for decisions in architectures:
-            child = self.trained(task, self.decode(decisions))
+            child = self.adapted_child(task, self.decode(decisions))
             losses.append(child.loss)
             accuracies.append(accuracy(child.logits, task.query_y))
         return torch.stack(losses).mean(), torch.stack(accuracies).mean()
 
     # ---- rewards ----------------------------------------------------------------------------------------------------
 
-    def reward(self, decisions: Decisions, task: Episode, provider: Reward | None = None) -> float:
+    def reward(self, decisions: Decisions, task: Episode, provider: RewardProvider | None = None) -> float:
         """Reward of a child on one task; a provider that needs no queries does not get them.
 
         The shared weights stay as they are.

@@ -12,7 +12,8 @@ from few_shot_nas.spaces.space import SearchSpace
 from few_shot_nas.stats.statistics import MeanCI, mean_ci
 
 Decisions = tuple[int, ...]
-Reward = Callable[[Decisions, Episode], float]
+#: (architecture, task) -> its reward there.
+EpisodeScore = Callable[[Decisions, Episode], float]
 
 
 class Ranked(NamedTuple):
@@ -42,7 +43,7 @@ class Derivation(Settings):
 def rank(
     candidates: Sequence[Decisions],
     episodes: Sequence[Episode],
-    reward: Reward,
+    reward: EpisodeScore,
     *,
     place: tuple[int, int] = (0, 1),
     gather: Gather = list,

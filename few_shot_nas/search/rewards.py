@@ -63,7 +63,7 @@ class SupportReward:
     least_shots: int = 1
 
 
-Reward = QueryReward | SupportReward
+RewardProvider = QueryReward | SupportReward
 
 
 def _query_accuracy(logits: Tensor, task: Episode) -> Tensor:
@@ -111,7 +111,7 @@ def shifted_views(images: Tensor) -> Tensor:
     return torch.cat([padded[..., top : top + height, left : left + width] for top, left in corners])
 
 
-REWARDS: dict[str, Reward] = {
+REWARDS: dict[str, RewardProvider] = {
     "query_accuracy": QueryReward(_query_accuracy),
     # Continuous where an accuracy has Q + 1 values: less noise from few queries.
     "negative_query_loss": QueryReward(_negative_query_loss),
@@ -125,7 +125,7 @@ REWARDS: dict[str, Reward] = {
 }
 
 
-def reward_named(name: str, flag: str, head: str) -> Reward:
+def reward_named(name: str, flag: str, head: str) -> RewardProvider:
     """Return ``REWARDS[name]``.
 
     Args:

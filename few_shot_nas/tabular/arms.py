@@ -21,7 +21,7 @@ from few_shot_nas.seeding import generator
 from few_shot_nas.tabular.choices import Choices
 from few_shot_nas.tabular.simulator import (
     Environment,
-    Reward,
+    RewardColumn,
     SimulatedLoop,
     Trained,
     adapted,
@@ -34,7 +34,7 @@ from few_shot_nas.tabular.simulator import (
 
 #: Test tasks that are adapted at once.
 _CHUNK = 250
-LABEL_FREE: tuple[Reward, ...] = ("loo_accuracy", "loo_loss")
+LABEL_FREE: tuple[RewardColumn, ...] = ("loo_accuracy", "loo_loss")
 
 
 class Setting(NamedTuple):
@@ -98,7 +98,7 @@ def _uniform(setting: Setting, count: int, stream: torch.Generator) -> Tensor:
     return torch.stack([torch.randint(n, (count,), generator=stream) for n in setting.test.sizes], dim=1)
 
 
-def _best_of(env: Environment, kind: Reward, archs: Tensor, tasks: Tensor, replicate: int) -> Tensor:
+def _best_of(env: Environment, kind: RewardColumn, archs: Tensor, tasks: Tensor, replicate: int) -> Tensor:
     """Return the best of ``archs [T, K, L]`` by the reward on one replicate, the first of equals: ``[T, L]``."""
     rewards = env.rewards(kind, archs, tasks, torch.full(archs.shape[:2], replicate))
     return archs[torch.arange(len(archs)), rewards.argmax(1)]
@@ -162,7 +162,7 @@ def _constant(setting: Setting, decisions: Tensor, train_calls: int) -> Outcome:
     return Outcome(*scores, train_calls, 0, facts)
 
 
-def random_search_arm(setting: Setting, calls: int, kind: Reward) -> Outcome:
+def random_search_arm(setting: Setting, calls: int, kind: RewardColumn) -> Outcome:
     """C: the best of K random architectures for each task by ``kind`` on the replicate that is not scored."""
     stream = generator(setting.seed, "arm C", calls)
 

@@ -18,7 +18,7 @@ from torch.func import functional_call, vmap
 from few_shot_nas.controllers import CONTROLLERS
 from few_shot_nas.controllers.rows import ControllerRows, Rows
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.baselines import Baseline, Evidence, MovingAverage, legal_baseline
+from few_shot_nas.meta.control_variates import ControlVariate, Evidence, MovingAverage, legal_control_variate
 from few_shot_nas.meta.entropy import entropy_bonus, kl_estimate
 from few_shot_nas.meta.estimators import ESTIMATORS, Estimator
 from few_shot_nas.meta.functional import Params, trainable
@@ -27,7 +27,7 @@ from few_shot_nas.registry import lookup
 from few_shot_nas.seeding import derived_seed, generator
 from few_shot_nas.tabular.reward_table import SCORES, RewardTable
 
-Reward = Literal["accuracy", "loss", "loo_accuracy", "loo_loss"]
+RewardColumn = Literal["accuracy", "loss", "loo_accuracy", "loo_loss"]
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class SimulatedLoop:
     outer_baseline: str = "per_task"
     baseline_decay: float = 0.99
     entropy_weight: float = 1e-4
-    inner_reward: Reward = "loo_loss"
-    outer_reward: Reward = "accuracy"
+    inner_reward: RewardColumn = "loo_loss"
+    outer_reward: RewardColumn = "accuracy"
     common: bool = True
     conditioned: bool = False
     tasks: int = 8
@@ -83,11 +83,11 @@ class SimulatedLoop:
                 "least 0, 1 and 1"
             )
 
-    def baselines(self) -> tuple[Baseline, Baseline]:
+    def baselines(self) -> tuple[ControlVariate, ControlVariate]:
         """Return the inner and the outer baseline, each legal where it is used."""
-        legal_baseline(self.inner_baseline, "correction", "inner_baseline")
-        inner = legal_baseline(self.inner_baseline, "inner", "inner_baseline")
-        return inner, legal_baseline(self.outer_baseline, "outer", "outer_baseline")
+        legal_control_variate(self.inner_baseline, "correction", "inner_baseline")
+        inner = legal_control_variate(self.inner_baseline, "inner", "inner_baseline")
+        return inner, legal_control_variate(self.outer_baseline, "outer", "outer_baseline")
 
     def rescores(self) -> bool:
         """Return whether the architectures that were tried are rewarded a second time, as the outer step rewards.
@@ -130,7 +130,7 @@ class Environment:
         self.embedding = torch.from_numpy(table.embedding).float()
         self.source = torch.from_numpy(table.source)
 
-    def rewards(self, kind: Reward, decisions: Tensor, tasks: Tensor, replicates: Tensor) -> Tensor:
+    def rewards(self, kind: RewardColumn, decisions: Tensor, tasks: Tensor, replicates: Tensor) -> Tensor:
         """Return the rewards of architectures ``[B, n, L]`` on tasks ``[B]`` and replicates ``[B, n]``: ``[B, n]``.
 
         Raises:
@@ -228,7 +228,7 @@ def adapted(
 
 
 def subtracted(
-    baseline: Baseline, rewards: Tensor, inner: Tensor, average: MovingAverage, greedy: Tensor | None
+    baseline: ControlVariate, rewards: Tensor, inner: Tensor, average: MovingAverage, greedy: Tensor | None
 ) -> Tensor:
     """Return the baseline of every sample of B tasks, ``[B, n]``."""
     likeliest = [None] * len(rewards) if greedy is None else greedy.flatten().tolist()
@@ -294,7 +294,9 @@ def _draw_and_reward(training: Training) -> _Rewarded:
     def sample(own: Tensor | None, params: Params, chance: Tensor) -> Tensor:
         return run_rows(rows, params, own, uniforms=chance).decisions
 
-    def value(baseline: Baseline, kind: int, rewards: Tensor, inner: Tensor, params: Params, where: Tensor) -> Tensor:
+    def value(
+        baseline: ControlVariate, kind: int, rewards: Tensor, inner: Tensor, params: Params, where: Tensor
+    ) -> Tensor:
         likeliest = None
         if baseline.greedy:
             archs = over_tasks(lambda own, p: run_rows(rows, p, own).decisions, context, params)

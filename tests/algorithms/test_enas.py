@@ -21,7 +21,7 @@ from tests.three_way import make_task
 def make_search(space="chain", cells=2, **policy):
     torch.manual_seed(0)
     net = Supernet(3, 1, 28, space=space, channels=4, cells=cells)
-    search = ENAS(net, inner=InnerLoop(inner_lr=0.1), policy=ENASLoop(**policy), outer=OuterLoop(), seed=5).double()
+    search = ENAS(net, inner=InnerLoop(inner_lr=0.1), loop=ENASLoop(**policy), outer=OuterLoop(), seed=5).double()
     stream = torch.Generator().manual_seed(1)
     with torch.no_grad():  # a policy that is not uniform
         for parameter in search.controller.parameters():
@@ -159,7 +159,7 @@ def test_strictly_fair_children_hold_every_choice_equally_often_and_share_one_st
     assert len(group) == 5
     assert all(sorted(column) == [0, 1, 2, 3, 4] for column in zip(*group, strict=True))
     children = search.supernet_children
-    losses = [children.trained(task, children.decode(a)).loss for a in group]
+    losses = [children.adapted_child(task, children.decode(a)).loss for a in group]
     loss, scalars = search.task_loss(task)
     torch.testing.assert_close(loss, torch.stack(losses).mean())
     loss.backward()

@@ -12,11 +12,11 @@ from few_shot_nas.algorithms.random_search import RandomSearch
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.baselines import BASELINES
+from few_shot_nas.meta.control_variates import CONTROL_VARIATES
 from few_shot_nas.meta.estimators import ESTIMATORS
 from few_shot_nas.models.conv4 import Conv4
 from few_shot_nas.search.derivation import Derivation
-from few_shot_nas.search.phases import two_phases
+from few_shot_nas.search.two_draws import two_draws
 from few_shot_nas.spaces.supernet import Supernet
 from tests.three_way import make_task
 
@@ -26,7 +26,7 @@ INNER = InnerLoop(inner_lr=0.1, inner_steps=2)
 def make_search(inner=INNER, **policy):
     torch.manual_seed(0)
     net = Supernet(3, 1, 28, space="chain", channels=4)
-    return MAMLENAS(net, inner=inner, policy=ControllerLoop(**policy), outer=OuterLoop(), seed=5).double()
+    return MAMLENAS(net, inner=inner, loop=ControllerLoop(**policy), outer=OuterLoop(), seed=5).double()
 
 
 def log_prob(controller, params, decisions):
@@ -91,7 +91,7 @@ def test_weight_gradient_is_mamls_on_the_sampled_path_and_none_elsewhere(monkeyp
     genotype = search.supernet.space.decode(chosen)
     names = search.supernet.active_params(genotype)
     own = dict(search.supernet.named_parameters())
-    second = two_phases(task)[1]
+    second = two_draws(task)[1]
     fast = {name: own[name] for name in names}
     for _ in range(2):
         logits = functional_call(search.supernet, fast, (second.support_x, genotype))
@@ -126,7 +126,7 @@ def test_flags_offer_exactly_the_estimators_and_the_legal_baselines():
     hints = get_type_hints(ControllerLoop)
     assert get_args(hints["estimator"]) == tuple(ESTIMATORS)
     for place in ("inner", "outer"):
-        legal = {name for name, baseline in BASELINES.items() if place in baseline.legal}
+        legal = {name for name, baseline in CONTROL_VARIATES.items() if place in baseline.legal}
         assert set(get_args(hints[f"{place}_baseline"])) == legal
 
 
@@ -159,7 +159,7 @@ def test_self_critical_rewards_the_greedy_architecture_of_theta_and_of_the_clone
     step = torch.autograd.grad(0.7 * log_prob(search.controller, own, tried[0]), list(own.values()))
     clone = {name: value + 30.0 * g for (name, value), g in zip(own.items(), step, strict=True)}
     adapted = tuple(functional_call(search.controller, clone, (), {"greedy": True}).decisions.tolist())
-    sizes = [len(part.query_y) for part in two_phases(task)]
+    sizes = [len(part.query_y) for part in two_draws(task)]
     assert theta != adapted
     assert calls == [(tried[0], sizes[0]), (theta, sizes[0]), (adapted, sizes[1])]
     assert float(scalars["controller/baseline"]) == pytest.approx(0.9 if adapted == tried[0] else 0.2)
@@ -243,7 +243,7 @@ def test_samples_depend_on_seed_step_task_and_phase_alone():
 
 
 def test_a_reward_is_the_accuracy_of_the_adapted_child_and_changes_nothing():
-    search, task = make_search(), two_phases(make_task())[0]
+    search, task = make_search(), two_draws(make_task())[0]
     before = {name: value.clone() for name, value in search.state_dict().items()}
     decisions = (1, 3, 0)
     genotype = search.supernet.space.decode(decisions)
@@ -333,5 +333,5 @@ def test_the_sweep_is_refused_and_adam_moves_the_children():
     for optimizer in ("sgd", "adam"):
         search = make_search(InnerLoop(inner_lr=0.1, inner_optimizer=optimizer))
         genotype = search.supernet.space.decode((0, 1, 2))
-        children.append(search.supernet_children.adapted(task, genotype, training=True, second_order=False))
+        children.append(search.supernet_children.fast_weights(task, genotype, training=True, second_order=False))
     assert not torch.allclose(children[0]["head.weight"], children[1]["head.weight"])

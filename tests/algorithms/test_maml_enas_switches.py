@@ -17,9 +17,9 @@ from few_shot_nas.algorithms.maml_enas_settings import (
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring
 from few_shot_nas.episode import SupportSet
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.baselines import MovingAverage
+from few_shot_nas.meta.control_variates import MovingAverage
 from few_shot_nas.meta.skip_prior import skip_prior_kl
-from few_shot_nas.search.phases import two_phases
+from few_shot_nas.search.two_draws import two_draws
 from few_shot_nas.spaces.supernet import Supernet
 from tests.three_way import make_task
 
@@ -31,7 +31,7 @@ def make_search(space="chain", scoring=None, shared=None, test=None, **policy):
         net,
         inner=InnerLoop(inner_lr=0.1, inner_steps=2, first_order=True),
         scoring=Scoring(**(scoring or {})),
-        policy=ControllerLoop(**policy),
+        loop=ControllerLoop(**policy),
         shared=SharedWeights(**(shared or {})),
         test=MetaTest(**(test or {})),
         outer=OuterLoop(),
@@ -63,7 +63,7 @@ def test_persistent_weights_are_those_after_every_childs_steps_in_order_and_get_
     own = {name: value.detach().clone() for name, value in search.supernet.named_parameters()}
     loss, scalars = search.task_loss(task)
     loss.backward()
-    first, second = two_phases(task)
+    first, second = two_draws(task)
     rewards = []
     for decisions, part in [(tried[0], first), (tried[1], first), (chosen[0], second)]:
         genotype = search.supernet.space.decode(decisions)

@@ -82,8 +82,8 @@ def test_the_children_of_a_search_are_trained_by_smoothed_labels():
     net = MODELS["Supernet"](3, 1, 16, channels=4, cells=1, nodes=2).double()
     search = RandomSearch(net, inner=InnerLoop(inner_lr=0.1), outer=OuterLoop(label_smoothing=0.2)).double()
     task, genotype = one_task(), net.space.decode(search.incumbent())
-    loss = search.supernet_children.trained(task, genotype).loss
-    params = search.supernet_children.adapted(task, genotype, training=True, second_order=False)
+    loss = search.supernet_children.adapted_child(task, genotype).loss
+    params = search.supernet_children.fast_weights(task, genotype, training=True, second_order=False)
     children = search.supernet_children
     logits = children.logits(task, task.query_x, genotype, params, training=True, bn_mode="transductive").detach()
     assert float(loss.detach()) == pytest.approx(smoothed(logits, task.query_y, 0.2) / 6, abs=1e-12)

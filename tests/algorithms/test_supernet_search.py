@@ -32,13 +32,13 @@ def test_a_closed_form_child_is_one_pass_of_the_shared_weights_through_the_head(
     torch.testing.assert_close(loss, F.cross_entropy(logits, task.query_y), rtol=0, atol=1e-12)
     assert float(accuracy) == float((logits.argmax(1) == task.query_y).double().mean())
     assert search.supernet_children.reward(DECISIONS, task) == float(accuracy)
-    assert search.supernet_children.adapted(task, genotype, training=True, second_order=True) == {}
+    assert search.supernet_children.fast_weights(task, genotype, training=True, second_order=True) == {}
 
 
 def test_a_closed_form_head_trains_the_path_and_leaves_the_linear_head_alone():
     search, task = make_search(head="prototype"), make_task(shots=2)
     genotype = search.supernet.space.decode(DECISIONS)
-    search.supernet_children.trained(task, genotype).loss.backward()
+    search.supernet_children.adapted_child(task, genotype).loss.backward()
     trained = {name for name, value in search.supernet.named_parameters() if value.grad is not None}
     assert trained == {name for name in search.supernet.active_params(genotype) if not name.startswith("head.")}
 

@@ -63,7 +63,7 @@ def test_a_run_that_was_stopped_continues_with_the_same_bits(name, num_workers, 
 SWITCHED = {
     "closed form, warm-up, embedding, ProMP, adapted at test": {
         "scoring": Scoring(head="prototype"),
-        "policy": ControllerLoop(
+        "loop": ControllerLoop(
             estimator="lvc",
             promp_epochs=2,
             task_embedding=True,
@@ -75,7 +75,7 @@ SWITCHED = {
         "test": MetaTest("support_views"),
     },
     "persistent": {
-        "policy": ControllerLoop(inner_archs=1, outer_baseline="none"),
+        "loop": ControllerLoop(inner_archs=1, outer_baseline="none"),
         "shared": SharedWeights(weights="persistent"),
     },
 }
@@ -119,7 +119,7 @@ def test_a_search_with_its_switches_on_continues_with_the_same_bits(
 def test_adaptation_in_validations_is_counted_beside_the_budget(
     test, policy, per_task, make_module, make_data, make_trainer
 ):
-    module = make_module("MAMLENAS", test=test, policy=policy, derivation=Derivation(2, 2))
+    module = make_module("MAMLENAS", test=test, loop=policy, derivation=Derivation(2, 2))
     given, deployed = [], module.deployed_score
 
     def counted(provider, support):

@@ -9,13 +9,13 @@ from torch.func import functional_call
 
 from few_shot_nas.controllers.rows import ControllerRows
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.baselines import BASELINES, Evidence, MovingAverage
+from few_shot_nas.meta.control_variates import CONTROL_VARIATES, Evidence, MovingAverage
 from few_shot_nas.meta.estimators import ESTIMATORS
 from few_shot_nas.meta.functional import trainable
 from few_shot_nas.seeding import generator
 from few_shot_nas.tabular import simulator
 from few_shot_nas.tabular.reward_table import RewardTable
-from few_shot_nas.tabular.simulator import Environment, Reward, SimulatedLoop, Training, new_controller, train
+from few_shot_nas.tabular.simulator import Environment, RewardColumn, SimulatedLoop, Training, new_controller, train
 from tests.tabular.six_archs import DECISIONS, make_table
 
 
@@ -73,11 +73,11 @@ def plain_loss(
         tried = functional_call(rows, params, (), {"uniforms": first}).decisions
         inner = look_up(loop.inner_reward, tried, draws.inner[place])
         prior = look_up(loop.outer_reward, tried, draws.inner[place])
-        values = [BASELINES[loop.inner_baseline].value(Evidence(r, r)) for r in (inner, prior)]
+        values = [CONTROL_VARIATES[loop.inner_baseline].value(Evidence(r, r)) for r in (inner, prior)]
         clone = estimator.adapt(policy, params, tried, inner - values[0], lr=loop.controller_inner_lr)
         chosen = functional_call(rows, clone, (), {"uniforms": second}).decisions
         outer = look_up(loop.outer_reward, chosen, draws.outer[place])
-        baseline = BASELINES[loop.outer_baseline].value(Evidence(outer, prior))
+        baseline = CONTROL_VARIATES[loop.outer_baseline].value(Evidence(outer, prior))
         losses.append(
             estimator.task_loss(
                 policy, params, (tried, inner - values[0]), (chosen, outer),
@@ -124,12 +124,16 @@ def test_averages_start_without_bias_and_keep_the_kinds_apart() -> None:
 @pytest.mark.parametrize("outer_baseline", ["leave_one_out", "per_task", "moving_average", "self_critical"])
 @pytest.mark.parametrize("inner_reward", ["accuracy", "loo_loss"])
 def test_every_reward_that_is_looked_up_is_counted(
-    monkeypatch: pytest.MonkeyPatch, estimator: str, inner_baseline: str, outer_baseline: str, inner_reward: Reward
+    monkeypatch: pytest.MonkeyPatch,
+    estimator: str,
+    inner_baseline: str,
+    outer_baseline: str,
+    inner_reward: RewardColumn,
 ) -> None:
     env, looked_up = Environment(make_table()), [0]
     plain = env.rewards
 
-    def counted(kind: Reward, decisions: torch.Tensor, *where: torch.Tensor) -> torch.Tensor:
+    def counted(kind: RewardColumn, decisions: torch.Tensor, *where: torch.Tensor) -> torch.Tensor:
         looked_up[0] += decisions.shape[0] * decisions.shape[1]
         return plain(kind, decisions, *where)
 

@@ -130,7 +130,7 @@ def linear_entries(module: Any, task: "Episode", bn_mode: str) -> "Entries":
     for decisions in module.supernet.space.enumerate():
         genotype = module.supernet.space.decode(decisions)
         with torch.no_grad():
-            params = module.supernet_children.adapted(task, genotype, training=False, second_order=False)
+            params = module.supernet_children.fast_weights(task, genotype, training=False, second_order=False)
             logits = module.supernet_children.logits(
                 task, task.query_x, genotype, params, training=False, bn_mode=bn_mode
             )

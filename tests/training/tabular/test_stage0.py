@@ -62,7 +62,7 @@ def test_the_linear_head_is_the_child_of_the_search() -> None:
     episode = materialise(batch, images, parts.source.mean, parts.source.std)
     task = next(tasks(episode))
     genotype = parts.net.space.decode((1, 2))
-    params = parts.module.supernet_children.adapted(task, genotype, training=False, second_order=False)
+    params = parts.module.supernet_children.fast_weights(task, genotype, training=False, second_order=False)
     logits = parts.module.supernet_children.logits(
         task, task.query_x, genotype, params, training=False, bn_mode="transductive"
     )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.baselines import BASELINES, Evidence, MovingAverage, legal_baseline
+from few_shot_nas.meta.control_variates import CONTROL_VARIATES, Evidence, MovingAverage, legal_control_variate
 from few_shot_nas.meta.estimators import ESTIMATORS
 from tests.meta.exact import (
     ARCHS,
@@ -32,10 +32,10 @@ def exact():
 
 def value(name, samples, task, rewards):
     evidence = Evidence(samples, task, AVERAGE, greedy=float(rewards[GREEDY]))
-    return BASELINES[name].value(evidence)
+    return CONTROL_VARIATES[name].value(evidence)
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", CONTROL_VARIATES)
 def test_every_legal_outer_baseline_leaves_the_expectation_alone(name, exact):
     estimate = expected_gradient(
         ESTIMATORS["emaml"], autoregressive, PARAMS, REWARDS, OUTER, **K2,
@@ -54,7 +54,7 @@ def test_leave_one_out_over_two_outer_samples_leaves_the_expectation_alone():
 
 
 @pytest.mark.parametrize("estimator", ["emaml", "dice_full"])
-@pytest.mark.parametrize("name", [name for name, b in BASELINES.items() if "correction" in b.legal])
+@pytest.mark.parametrize("name", [name for name, b in CONTROL_VARIATES.items() if "correction" in b.legal])
 def test_every_legal_baseline_of_the_correction_leaves_the_expectation_alone(name, estimator, exact):
     estimate = expected_gradient(
         ESTIMATORS[estimator], autoregressive, PARAMS, REWARDS, OUTER, **K2,
@@ -73,7 +73,7 @@ def test_the_mean_inner_reward_in_the_correction_shifts_the_expectation(exact):
     assert relative_error(estimate, exact) > 0.1
 
 
-@pytest.mark.parametrize("name", [name for name, b in BASELINES.items() if "inner" in b.legal])
+@pytest.mark.parametrize("name", [name for name, b in CONTROL_VARIATES.items() if "inner" in b.legal])
 def test_every_legal_inner_baseline_leaves_the_expected_inner_gradient_alone(name):
     truth = gradient((autoregressive(PARAMS, ARCHS).sum(1).exp() * REWARDS).sum(), PARAMS)
     total = torch.zeros_like(truth)
@@ -89,13 +89,13 @@ def test_every_legal_inner_baseline_leaves_the_expected_inner_gradient_alone(nam
 @pytest.mark.parametrize("place", ["inner", "correction"])
 def test_the_mean_of_the_task_is_refused_where_it_contains_the_own_reward(place):
     with pytest.raises(InputError, match=f"some_flag=per_task: the baseline of the {place} samples"):
-        legal_baseline("per_task", place, "some_flag")
-    assert legal_baseline("per_task", "outer", "some_flag") is BASELINES["per_task"]
+        legal_control_variate("per_task", place, "some_flag")
+    assert legal_control_variate("per_task", "outer", "some_flag") is CONTROL_VARIATES["per_task"]
 
 
 def test_an_unknown_baseline_is_named():
     with pytest.raises(InputError, match="outer_baseline=per-task: unknown. Did you mean per_task"):
-        legal_baseline("per-task", "outer", "outer_baseline")
+        legal_control_variate("per-task", "outer", "outer_baseline")
 
 
 def test_the_moving_average_is_the_weighted_mean_of_all_rewards():
@@ -115,4 +115,4 @@ def test_a_constant_reward_is_its_own_average_from_the_first_update_on():
 
 def test_self_critical_needs_the_reward_of_the_greedy_architecture():
     with pytest.raises(ValueError, match="needs the reward of the greedy"):
-        BASELINES["self_critical"].value(Evidence(REWARDS, REWARDS))
+        CONTROL_VARIATES["self_critical"].value(Evidence(REWARDS, REWARDS))

@@ -5,7 +5,7 @@ import torch
 
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
-from few_shot_nas.search.phases import two_phases
+from few_shot_nas.search.two_draws import two_draws
 
 
 def make_task(n_way=3, k_shot=2, n_query=7, seed=0):
@@ -25,7 +25,7 @@ def test_phases_share_no_image_and_keep_every_label(n_query):
     task = make_task(n_query=n_query)
     label = dict(zip(task.query_x.flatten().tolist(), task.query_y.tolist(), strict=True))
     label |= dict(zip(task.support_x.flatten().tolist(), task.support_y.tolist(), strict=True))
-    first, second = two_phases(task)
+    first, second = two_draws(task)
     drawn = torch.cat([part.flatten() for phase in (first, second) for part in (phase.support_x, phase.query_x)])
     assert sorted(drawn.tolist()) == sorted(label)
     for phase in (first, second):
@@ -36,10 +36,10 @@ def test_phases_share_no_image_and_keep_every_label(n_query):
 
 
 def test_the_odd_query_goes_to_the_first_phase():
-    first, second = two_phases(make_task(n_query=7))
+    first, second = two_draws(make_task(n_query=7))
     assert first.query_y.shape[0] == 9 and second.query_y.shape[0] == 6
 
 
 def test_too_few_queries_are_refused_with_the_number_needed():
     with pytest.raises(InputError, match="n_query=3 is too small for k_shot=2, at least 4"):
-        two_phases(make_task(n_query=3))
+        two_draws(make_task(n_query=3))

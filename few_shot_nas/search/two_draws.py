@@ -6,7 +6,7 @@ from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 
 
-def two_phases(task: Episode) -> tuple[Episode, Episode]:
+def two_draws(task: Episode) -> tuple[Episode, Episode]:
     """Return (train1, val1) and (train2, val2): disjoint images of the same classes.
 
     The published experiment draws twice as many images per class. That is more than Omniglot's 20 for one shot and 15

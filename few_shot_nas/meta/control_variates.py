@@ -87,7 +87,7 @@ def _self_critical(evidence: Evidence) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Baseline:
+class ControlVariate:
     """A baseline.
 
     Attributes:
@@ -101,21 +101,21 @@ class Baseline:
     greedy: bool = False
 
 
-BASELINES: dict[str, Baseline] = {
-    "none": Baseline(_none),
+CONTROL_VARIATES: dict[str, ControlVariate] = {
+    "none": ControlVariate(_none),
     # Sutton and Barto; decay 0.99 in ENAS. Independent of all samples of this step.
-    "moving_average": Baseline(_moving_average),
+    "moving_average": ControlVariate(_moving_average),
     # Given the clone, the inner rewards are numbers.
-    "per_task": Baseline(_per_task, frozenset({"outer"})),
+    "per_task": ControlVariate(_per_task, frozenset({"outer"})),
     # Kool et al. 2019; zero if there is one sample.
-    "leave_one_out": Baseline(_leave_one_out),
+    "leave_one_out": ControlVariate(_leave_one_out),
     # Rennie et al. 2017, arXiv:1612.00563. In the correction: greedy of theta, never of the clone.
-    "self_critical": Baseline(_self_critical, greedy=True),
+    "self_critical": ControlVariate(_self_critical, greedy=True),
 }
 
 
-def legal_baseline(name: str, place: Place, flag: str) -> Baseline:
-    """Return ``BASELINES[name]``.
+def legal_control_variate(name: str, place: Place, flag: str) -> ControlVariate:
+    """Return ``CONTROL_VARIATES[name]``.
 
     Args:
         name: the baseline.
@@ -125,9 +125,9 @@ def legal_baseline(name: str, place: Place, flag: str) -> Baseline:
     Raises:
         InputError: if there is no such baseline, or it biases the gradient at that place.
     """
-    baseline = lookup(BASELINES, name, flag)
+    baseline = lookup(CONTROL_VARIATES, name, flag)
     if place not in baseline.legal:
-        legal = ", ".join(key for key, other in BASELINES.items() if place in other.legal)
+        legal = ", ".join(key for key, other in CONTROL_VARIATES.items() if place in other.legal)
         raise InputError(
             f"{flag}={name}: the baseline of the {place} samples would depend on the sample it is subtracted from; "
             f"choose one of {legal}"
