@@ -57,7 +57,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what killed processes have left half-written in ``folder`` and below; the caller alone writes there."""
-    for part in folder.rglob(f"*{PART}"):
+    """Remove what killed processes have left half-written in ``folder``; the caller alone writes there."""
+    for part in folder.glob(f"*{PART}"):
         with suppress(OSError):
             part.unlink()

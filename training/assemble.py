@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
@@ -22,15 +23,19 @@ from torch import nn
 from few_shot_nas.constructor import FROM_SOURCE, arguments
 from few_shot_nas.errors import InputError
 from few_shot_nas.models import GenotypeNetwork
-from few_shot_nas.runtime.checkpoint import KEY, MetaCheckpoint, check_identity, load_checkpoint
+from few_shot_nas.runtime.checkpoint import MetaCheckpoint, load_checkpoint
 from few_shot_nas.runtime.choices_csv import CHOICES, ChoicesCSV
+from few_shot_nas.runtime.legs import Legs
 from few_shot_nas.runtime.metrics_csv import MetricsCSV
+from few_shot_nas.runtime.stop_at_boundary import StopAtBoundary
 from few_shot_nas.runtime.strategy import NAME as EPISODIC_DDP
+from few_shot_nas.runtime.strategy import EpisodicDDPStrategy
 from few_shot_nas.runtime.trainer import episodic_trainer
 from training import wandb_logging
 from training.class_tables import Tables
+from training.cli import plain
 from training.flags import flags_of
-from training.run_directory import RunDirectory, is_first_rank
+from training.run_directory import is_first_rank
 from training.trainer_flags import TRAINER_FLAGS
 
 Values = Mapping[str, Any]
@@ -53,19 +58,11 @@ def build_parts(tables: Tables | None, values: Values) -> Parts:
     """
     if tables is None:
         raise ValueError("build_parts() needs the imported classes")
-    model, algorithm = tables.models[values["model_class"]], tables.algorithms[values["algorithm"]]
+    algorithm = tables.algorithms[values["algorithm"]]
     source_class = tables.sources[values["data_class"]]
     source = source_class(**arguments(source_class, values))
     source.prepare()
-    pl.seed_everything(values["seed"], workers=True, verbose=False)
-    net = model(
-        in_channels=source.in_channels, image_size=source.image_size, **arguments(model, values, skip=FROM_SOURCE)
-    )
-    check_normalisation(net)
-    if values["init_from"]:
-        load_weights(net, values["init_from"])
-    module = algorithm(net, **arguments(algorithm, values, skip=("net",)))
-    module.run_identity = identity(tables, values, net)
+    net, module = build_module(tables, values, source)
     # No test at all is the shell's business; the DataModule knows only tests of at least one episode.
     episodes = {**values, "test_episodes": values["test_episodes"] or 1}
     data_class = tables.datamodules[algorithm.data_kind]
@@ -86,6 +83,24 @@ def check_normalisation(net: nn.Module) -> None:
             f"{type(net).__name__}: {wrong[0]} is torch's {type(net.get_submodule(wrong[0])).__name__}, whose running "
             "statistics mix the tasks; use few_shot_nas.nn.norm.BatchNorm2d, which takes those of the task"
         )
+
+
+def build_module(tables: Tables, values: Values, source: Any) -> tuple[nn.Module, Any]:
+    """Return network and algorithm of a run with the weights that it starts from, the same ones at every call.
+
+    A run that continues takes its weights from the checkpoint: ``init_from`` is not read then.
+    """
+    model, algorithm = tables.models[values["model_class"]], tables.algorithms[values["algorithm"]]
+    pl.seed_everything(values["seed"], workers=True, verbose=False)
+    net = model(
+        in_channels=source.in_channels, image_size=source.image_size, **arguments(model, values, skip=FROM_SOURCE)
+    )
+    check_normalisation(net)
+    if values["init_from"] and not values["ckpt_path"]:
+        load_weights(net, values["init_from"])
+    module = algorithm(net, **arguments(algorithm, values, skip=("net",)))
+    module.run_identity = identity(tables, values, net)
+    return net, module
 
 
 def identity(tables: Tables, values: Values, net: nn.Module) -> dict[str, str | int]:
@@ -139,18 +154,6 @@ def load_weights(net: nn.Module, path: str) -> None:
             f"{list(own[wrong[0]].shape)} and the file has {found}"
         )
     net.load_state_dict({name: own[name] if name in left else saved[name] for name in own})
-
-
-def resumed_meta_step(directory: RunDirectory, expected: dict[str, str | int]) -> int:
-    """Return the meta-step a run starts at: 0, or that of the checkpoint it continues.
-
-    Raises:
-        InputError: if the checkpoint is damaged or belongs to another kind of run.
-    """
-    if directory.resume is None:
-        return 0
-    check_identity(directory.resume, expected)
-    return int(load_checkpoint(directory.resume)[KEY]["meta_step"])
 
 
 #: Processes that any machine can run, if slowly.
@@ -285,27 +288,47 @@ def build_loggers(values: Values, run_dir: Path) -> list[Logger]:
     return loggers
 
 
-def build_trainer(values: Values, run_dir: Path, loggers: list[Logger] | None = None) -> pl.Trainer:
-    """Build the Trainer with what the framework fixes and what the user chose; nothing is written yet.
+def build_trainer(
+    values: Values, run_dir: Path, loggers: list[Logger] | None = None, command: str = ""
+) -> pl.Trainer:
+    """Build the Trainer with what the framework fixes and what the user chose.
+
+    Args:
+        values: the flags.
+        run_dir: where it writes.
+        loggers: of a run; None for a Trainer that only tests and writes nothing.
+        command: the command line, for the record.
 
     Raises:
         InputError: in one line, where Lightning refuses a flag.
     """
     passed = {flag.name: values[flag.name] for flag in TRAINER_FLAGS} | hardware(values)
+    if passed["strategy"] == EPISODIC_DDP:
+        passed["strategy"] = EpisodicDDPStrategy(values["rank_timeout"])
     callbacks: list[Callback] = [_RunRecord(values)]
+    checkpoint = None
     if passed["enable_checkpointing"] and loggers is not None:
-        callbacks.append(MetaCheckpoint(str(run_dir / "checkpoints"), values["save_every"], values["save_minutes"]))
-    else:
-        passed["enable_checkpointing"] = False
+        checkpoint = MetaCheckpoint(str(run_dir / "checkpoints"), values["save_every"], values["save_minutes"])
+        callbacks.append(checkpoint)
+    if loggers is not None:
+        callbacks.append(Legs({name: plain(value) for name, value in values.items()}, command))
+    callbacks.append(StopAtBoundary(checkpoint))
     if passed["precision"] in ("16-mixed", "16-true"):
         say(f"warning: --precision={passed['precision']}: inner gradients may underflow; bf16-mixed does not")
     try:
-        return episodic_trainer(
-            **{**passed, "enable_progress_bar": False},
+        trainer = episodic_trainer(
+            # Beside our own Checkpoint callbacks Lightning adds none.
+            **{**passed, "enable_progress_bar": False, "enable_checkpointing": True},
             progress=bool(passed["enable_progress_bar"]),
             logger=loggers or False,
             callbacks=callbacks,
             default_root_dir=str(run_dir),
+            # Lightning would save in the middle of a meta-step; training.slurm requeues at the end of one.
+            plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
         )
     except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
         raise InputError(f"Trainer: {' '.join(str(error).split())}") from error
+    for callback in callbacks:
+        if isinstance(callback, Legs):
+            callback.hardware = hardware_text(trainer)
+    return trainer

@@ -38,7 +38,12 @@ EXPERIMENT_FLAGS = (
     _flag("wandb_group", str | None, None, "group that the run is shown in, such as the runs of one table"),
     _flag("wandb_tags", str | None, None, "tags of the run, separated by commas"),
     _flag("wandb_artifacts", bool, False, "send the run's files (weights, report, genotype) as an artifact as well"),
-    _flag("ckpt_path", str | None, None, "checkpoint to continue from, or the word last with the same --run_dir"),
+    _flag(
+        "ckpt_path",
+        str | None,
+        None,
+        "checkpoint to continue from; with --run_dir also last, its newest, or auto: last if it exists, else a start",
+    ),
     _flag("init_from", str | None, None, "checkpoint or model.safetensors whose weights to start from, at meta-step 0"),
     _flag(
         "test_checkpoint",
@@ -49,6 +54,7 @@ EXPERIMENT_FLAGS = (
     ),
     _flag("save_every", Count, 500, "meta-steps between two checkpoints"),
     _flag("save_minutes", Positive, 10.0, "write a checkpoint at the latest after so many minutes"),
+    _flag("rank_timeout", Positive, 1800.0, "seconds that a process waits for another, before it names it and ends"),
 )
 
 
@@ -241,13 +247,14 @@ def _typed(flag: Flag, word: Word) -> Any:
     return value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a flag's value as YAML and JSON have it: a tuple is a list there."""
     return list(value) if isinstance(value, tuple) else value
 
 
 def dump(values: Mapping[str, Any]) -> str:
     """Write flag values as flat YAML that reads back as the same values."""
-    return yaml.safe_dump({name: _plain(value) for name, value in values.items()}, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump({name: plain(value) for name, value in values.items()}, sort_keys=False, allow_unicode=True)
 
 
 def parse(argv: Sequence[str], tables: Tables | None = None) -> CommandLine:
@@ -289,4 +296,4 @@ def parse(argv: Sequence[str], tables: Tables | None = None) -> CommandLine:
 
 def to_words(values: Mapping[str, Any]) -> list[str]:
     """Return a command line that parses to ``values``."""
-    return [f"--{name}={as_text(_plain(value))}" for name, value in values.items()]
+    return [f"--{name}={as_text(plain(value))}" for name, value in values.items()]

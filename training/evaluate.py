@@ -14,6 +14,7 @@ from typing import Any
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count
+from few_shot_nas.runtime.stop_signals import STOP
 from few_shot_nas.whole_file import write_text
 from training.cli import CommandLine, dump, parse, read_config
 from training.exits import OneLineParser, guarded, output_folder
@@ -37,6 +38,8 @@ def flags_of_run(run_dir: Path, overrides: Sequence[str]) -> CommandLine:
     Raises:
         InputError: if the folder is not that of a run, or a flag is wrong.
     """
+    if str(run_dir) == ".":
+        raise InputError("--run_dir=: is empty, as an unset variable is; give the folder of a run")
     config = run_dir / "config.yaml"
     if not config.is_file():
         raise InputError(f"--run_dir={run_dir}: has no config.yaml; give the folder of a run")
@@ -90,32 +93,40 @@ def evaluate(run_dir: Path, wanted: str | None, output: Path | None, overrides: 
 
     from few_shot_nas.runtime.checkpoint import KEY, load_checkpoint
     from few_shot_nas.runtime.progress import quiet_lightning
-    from training import assemble, outcome, results
+    from training import assemble, outcome, results, resume
 
     quiet_lightning()
     parts = build(run_dir, path, flags)
+    content = load_checkpoint(path)
+    if flags.tables is not None:
+        resume.fits(path, content, assemble.build_module(flags.tables, flags.values, parts.source)[1])
     trainer = assemble.build_trainer(flags.values, run_dir)
     # What a search spent and where the weights came from, only the run itself knows; the test adds what it spends.
     parts.module.search_summary = dict(earlier.get("search", {}))
     started = time.monotonic()
     trainer.test(parts.module, datamodule=parts.datamodule, ckpt_path=path, verbose=False, weights_only=True)
     facts = {
-        "meta_steps": load_checkpoint(path)[KEY]["meta_step"],
-        "wall_seconds": time.monotonic() - started,
+        "meta_steps": content[KEY]["meta_step"],
+        "wall_seconds": earlier.get("wall_seconds"),
+        "test_seconds": time.monotonic() - started,
+        "legs": earlier.get("legs", []),
         "split": parts.datamodule.resolved_test_split,
         "checkpoint": path.stem,
         "test": results.scores(parts.module.test_rows),
         "command": command,
     }
-    content = outcome.summary(trainer, parts, flags.values, facts)
-    content["regime"] = earlier.get("regime", content["regime"])
+    summary = outcome.summary(trainer, parts, flags.values, facts)
+    summary["regime"] = earlier.get("regime", summary["regime"])
+    # --seed draws other tasks; the seed that the network was trained with stays what it was.
+    summary["seed"] = content[KEY]["identity"].get("seed", summary["seed"])
     if trainer.is_global_zero:
         if output is not None:
             classes = partial(parts.datamodule.classes, facts["split"])
-            results.write_episodes(output / "episodes.csv", parts.module.test_rows, classes)
-            results.write_json(output / "results.json", content)
-            write_text(output / "config.yaml", dump({k: v for k, v in flags.values.items() if k != "run_dir"}))
-        results.show(content, run_dir)
+            with STOP.held():
+                results.write_episodes(output / "episodes.csv", parts.module.test_rows, classes)
+                results.write_json(output / "results.json", summary)
+                write_text(output / "config.yaml", dump({k: v for k, v in flags.values.items() if k != "run_dir"}))
+        results.show(summary, run_dir)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

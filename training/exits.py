@@ -1,4 +1,4 @@
-"""How a command of this folder ends: 0, or one line on standard error and code 2 for what the user can mend."""
+"""How a command of this folder ends: 0, or one line on standard error, with code 2 for what the user can mend."""
 
 import argparse
 import errno
@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Range, check, ranges_of, without_ranges
+from few_shot_nas.runtime.stop_signals import STOP, Stopped
+from training.run_directory import is_first_rank
 
 
 def fail(line: str) -> NoReturn:
@@ -22,11 +24,19 @@ def guarded(work: Callable[[], None]) -> int:
     """Call ``work`` and return 0.
 
     Raises:
-        SystemExit: with code 2 after one line, for a mistake of the user or a full disk. Everything else that escapes
-            is a defect and keeps its traceback.
+        SystemExit: with code 2 after one line, for a mistake of the user or a full disk; with 128 plus the signal's
+            number after one line, for a process that was asked to stop. Everything else that escapes is a defect and
+            keeps its traceback.
     """
     try:
-        work()
+        with STOP.listening():
+            work()
+    except Stopped as stop:
+        if not is_first_rank():
+            # The launcher of the ranks takes any other code for a crash, and kills the first rank in mid-sentence.
+            raise SystemExit(0 if stop.agreed else stop.exit_code) from None
+        print(f"{stop.name}: stopped{stop.advice and '; '}{stop.advice}", file=sys.stderr, flush=True)
+        raise SystemExit(stop.exit_code) from None
     except InputError as error:
         fail(str(error))
     except OSError as error:

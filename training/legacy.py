@@ -102,6 +102,11 @@ FIXED = {
     "check_val_every_n_epoch": "a run is counted in meta-steps; use --val_every",
     "gradient_clip_val": "algorithms step their own optimizers; use --meta_grad_clip",
     "gradient_clip_algorithm": "algorithms step their own optimizers; use --meta_grad_clip",
+    "limit_train_batches": "an epoch never repeats and never skips a task; use --max_meta_steps and --val_every",
+    "limit_val_batches": "use --val_episodes; a --val_every above --max_meta_steps validates at the end alone",
+    "limit_test_batches": "use --test_episodes; 0 is no test",
+    "limit_predict_batches": "a run predicts nothing",
+    "overfit_batches": "an epoch never repeats a task; use --patience and --gap_episodes to see overfitting",
     "accumulate_grad_batches": "algorithms step their own optimizers; use --meta_batch_size",
     "inference_mode": "adapting at test time needs gradients, so it is always off",
     "use_distributed_sampler": "every rank draws its own slice of the same episodes, so it is always off",
@@ -120,6 +125,15 @@ RESPELLED = {
     ("reward", "proxy"): "naswot",
     ("inner_reward", "proxy"): "naswot",
     ("test_reward", "proxy"): "naswot",
+}
+
+#: What config.yaml of earlier versions holds of flags that are none any more: the value that means nothing.
+UNSET = {
+    "limit_train_batches": "null",
+    "limit_val_batches": "null",
+    "limit_test_batches": "null",
+    "limit_predict_batches": "null",
+    "overfit_batches": "0.0",
 }
 
 Replacement = list[tuple[str, str | None]]
@@ -222,6 +236,8 @@ def translate(words: Iterable[Word]) -> tuple[list[Word], list[str]]:
     result: list[Word] = []
     notes: list[str] = []
     for word in words:
+        if word.origin and UNSET.get(word.name, "") == word.value:
+            continue
         if word.name in REMOVED:
             raise InputError(f"{word}: no longer a flag: {REMOVED[word.name]}")
         if word.name in FIXED:

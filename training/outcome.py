@@ -10,6 +10,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.loading import CARD, WEIGHTS, ModelCard, card_of, save_weights
+from few_shot_nas.models.digest import weights_digest
 from few_shot_nas.runtime.choices_csv import ChoicesCSV
 from few_shot_nas.runtime.metrics_csv import MetricsCSV
 from few_shot_nas.whole_file import write_text
@@ -71,8 +72,10 @@ def summary(trainer: pl.Trainer, parts: Parts, values: Values, facts: Mapping[st
     names = ("algorithm", "model_class", "data_class", "n_way", "k_shot", "n_query", "seed")
     return {
         **{name: values[name] for name in names},
+        "test_seed": values["seed"],
         "meta_steps": facts["meta_steps"],
         "wall_seconds": facts["wall_seconds"],
+        "test_seconds": facts["test_seconds"],
         "regime": "inherited" if searches or values["init_from"] else "scratch",
         "split": facts["split"],
         "checkpoint": facts["checkpoint"],
@@ -82,6 +85,8 @@ def summary(trainer: pl.Trainer, parts: Parts, values: Values, facts: Mapping[st
         "hardware": hardware_text(trainer),
         "versions": results.versions(),
         "command": facts["command"],
+        "legs": facts["legs"],
+        "weights": weights_digest(parts.net),
         **({"search": dict(parts.module.search_summary)} if searches else {}),
     }
 

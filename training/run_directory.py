@@ -4,13 +4,23 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.whole_file import replacing
+from few_shot_nas.whole_file import remove_parts, replacing
+from training import slurm
+from training.folder_lock import NAME as LOCK
+from training.folder_lock import FolderLock
 
 #: Lightning starts the other ranks by running the same command again; they find the first rank's folder here.
 VARIABLE = "FSN_RUN_DIR"
+
+#: What a run writes into its folder; other files there, such as the log of a shell, are not its own.
+OWN = (
+    "config.yaml", "metrics.csv", "choices.csv", "episodes.csv", "results.json", "genotype.json", "model.safetensors",
+    "model.json", "report.html", "checkpoints", "tensorboard", "wandb", slurm.RECORD,
+)  # fmt: skip
 
 _RANKS = ("RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "LOCAL_RANK")
 
@@ -34,56 +44,99 @@ def adopt_best(resume: Path, run_dir: Path, meta_step: int) -> None:
             shutil.copyfile(best, part)
 
 
+def last_of(folder: Path) -> Path:
+    """Return where a run keeps its newest checkpoint."""
+    return folder / "checkpoints" / "last.ckpt"
+
+
 class RunDirectory:
     """Where a run writes, and where it resumes from.
 
     Args:
         path: the folder.
         resume: checkpoint to continue from, or None.
+        stem: of the names to choose from, where the user has not named the folder.
+        starts_over: what a run without a checkpoint has left there may go.
 
     Attributes:
         continues: whether the checkpoint is one of this folder's own.
+        finished: whether its results have been written.
     """
 
-    def __init__(self, path: Path, resume: Path | None) -> None:
+    def __init__(self, path: Path, resume: Path | None, stem: str | None = None, starts_over: bool = False) -> None:
         self.path = path
         self.resume = resume
+        self.stem, self.starts_over = stem, starts_over
         self.continues = resume is not None and resume.resolve().parent == (path / "checkpoints").resolve()
+        self.finished = False
+        self._existed = path.is_dir()
         self._made: list[Path] = []
         self._active = False
+        self._lock: FolderLock | None = None
 
     @classmethod
     def choose(cls, run_dir: str | None, ckpt_path: str | None, names: tuple[str, str, str]) -> "RunDirectory":
         """Pick the folder and check that a run may write there; nothing is written yet.
 
+        A job that a cluster has requeued continues the run that it had begun, by the same command.
+
         Args:
             run_dir: the user's choice; None for ``runs/<algorithm>-<model>-<data>-<time>``.
-            ckpt_path: checkpoint to continue from, or ``last`` for the one in ``run_dir``.
+            ckpt_path: checkpoint to continue from; ``last`` for the one in ``run_dir``; ``auto`` for that one if it is
+                there, and a start if not.
             names: algorithm, model and data class.
 
         Raises:
-            InputError: if ``last`` has no file or no folder, or the folder belongs to another run.
+            InputError: if ``last`` has no file or no folder, the folder belongs to another run, or a name is empty.
         """
+        for flag, value in (("run_dir", run_dir), ("ckpt_path", ckpt_path)):
+            if value is not None and not value.strip():
+                raise InputError(f"--{flag}={value}: is empty, as an unset variable is; give a name, or leave it out")
         inherited = None if is_first_rank() else os.environ.get(VARIABLE)
-        if ckpt_path == "last":
-            if run_dir is None:
-                raise InputError("--ckpt_path=last needs --run_dir: the folder of the run to continue")
-            ckpt_path = str(Path(run_dir) / "checkpoints" / "last.ckpt")
+        given = inherited or run_dir
+        path = Path(given) if given else cls._begun_by_this_job("-".join(names))
+        if ckpt_path in ("last", "auto") and path is None:
+            raise InputError(f"--ckpt_path={ckpt_path} needs --run_dir: the folder of the run to continue")
+        auto = ckpt_path == "auto" or (ckpt_path is None and path is not None and slurm.is_to_continue(path))
+        if path is not None and (ckpt_path == "last" or (auto and last_of(path).is_file())):
+            ckpt_path = str(last_of(path))
+        elif auto:
+            ckpt_path = None
         resume = None if ckpt_path is None else Path(ckpt_path)
         if resume is not None and not resume.is_file():
             raise InputError(f"--ckpt_path: {resume} does not exist; give the path of a run's checkpoints/last.ckpt")
-        if inherited is not None:
-            return cls(Path(inherited), resume)
-        path = Path(run_dir) if run_dir is not None else cls._fresh("-".join(names))
-        chosen = cls(path, resume)
+        stem = "-".join(names)
+        if path is None:
+            chosen = cls(cls._fresh(stem), resume, stem)
+        else:
+            chosen = cls(path, resume, starts_over=auto)
+        if inherited is None:
+            chosen._check()
+        return chosen
+
+    def _check(self) -> None:
+        """Refuse a file, and the folder of another run."""
+        path = self.path
         if path.exists() and not path.is_dir():
             raise InputError(f"--run_dir={path}: is a file; give a folder")
-        if is_first_rank() and path.is_dir() and any(path.iterdir()) and not chosen.continues:
-            mend = "continue it with --ckpt_path=last, or give another --run_dir"
-            if not (path / "checkpoints" / "last.ckpt").is_file():
-                mend = "it has no checkpoint to continue from, so give another --run_dir or delete it"
-            raise InputError(f"--run_dir={path}: holds another run; {mend}")
-        return chosen
+        if not is_first_rank() or self.continues or not any((path / name).exists() for name in OWN):
+            return
+        if last_of(path).is_file():
+            raise InputError(
+                f"--run_dir={path}: holds another run; continue it with --ckpt_path=last, or give another --run_dir"
+            )
+        if not self.starts_over or (path / "results.json").exists():
+            raise InputError(
+                f"--run_dir={path}: holds another run; it has no checkpoint to continue from, so give another "
+                "--run_dir or delete it"
+            )
+
+    @staticmethod
+    def _begun_by_this_job(stem: str) -> Path | None:
+        """Return the folder of the unfinished run that this job had begun before it was requeued."""
+        found = sorted(Path("runs").glob(f"{stem}-*/{slurm.RECORD}"))
+        begun = [file.parent for file in found if slurm.is_to_continue(file.parent)]
+        return next((folder for folder in reversed(begun) if not (folder / "results.json").exists()), None)
 
     @staticmethod
     def _fresh(stem: str) -> Path:
@@ -93,38 +146,77 @@ class RunDirectory:
             path, number = base.with_name(f"{base.name}-{number}"), number + 1
         return path
 
-    def make(self) -> None:
-        """Make the folder on the first rank and tell the ranks that will be started about it.
+    def claim(self) -> None:
+        """Lock the folder, if it is there, on the first rank: from now on nobody else changes it.
 
         Raises:
-            InputError: if it cannot be made.
+            InputError: if another process writes there.
+        """
+        if self._lock is None and is_first_rank() and self._existed:
+            lock = FolderLock(self.path)
+            lock.acquire()
+            self._lock = lock
+            self._check()
+
+    def make(self) -> None:
+        """Make and lock the folder on the first rank and tell the ranks that will be started about it.
+
+        Raises:
+            InputError: if it cannot be made, or another run has just started there.
         """
         if not is_first_rank():
             return
-        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        try:
-            # A folder that has come up since choose() is another run's that started at the same moment.
-            (self.path / "checkpoints").mkdir(parents=True, exist_ok=self.continues)
-        except FileExistsError as error:
-            raise InputError(f"--run_dir={self.path}: another run has just started there; give another one") from error
-        except OSError as error:
-            raise InputError(f"--run_dir={self.path}: cannot be made: {error.strerror}") from error
-        os.environ[VARIABLE] = str(self.path.resolve())
+        if not self._existed:
+            self._create()
+            self._existed = True
+        self.claim()
         self._active = True
+        if self.starts_over and not self.continues:
+            self._remove_own()
+        try:
+            (self.path / "checkpoints").mkdir(exist_ok=True)
+            remove_parts(self.path)
+            remove_parts(self.path / "checkpoints")
+        except OSError as error:
+            raise InputError(f"--run_dir={self.path}: cannot be written: {error.strerror}") from error
+        os.environ[VARIABLE] = str(self.path.resolve())
+
+    def _create(self) -> None:
+        while True:
+            self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileExistsError):
+                    self.path.mkdir()
+                    return
+            except OSError as error:
+                raise InputError(f"--run_dir={self.path}: cannot be made: {error.strerror}") from error
+            # The folder has come up since choose(): it is that of a run that started at the same moment.
+            if self.stem is None:
+                raise InputError(f"--run_dir={self.path}: another run has just started there; give another one")
+            self.path = self._fresh(self.stem)
 
     def release(self) -> None:
-        """Forget the folder in the environment, so that a next run in this process gets its own."""
+        """Forget the folder in the environment and unlock it, so that a next run in this process gets its own."""
         if self._active:
             os.environ.pop(VARIABLE, None)
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _remove_own(self) -> None:
+        for entry in (self.path / name for name in OWN):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Remove what :meth:`make` made: the run failed before its first step. A continued run keeps its folder."""
+        """Remove what the run wrote: it failed before its first step. A continued run keeps its folder."""
         if not self._active or self.continues:
             return
-        for entry in self.path.iterdir():
-            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
+        self._remove_own()
+        (self.path / LOCK).unlink(missing_ok=True)
         for folder in self._made:
-            try:
+            with suppress(OSError):  # another run has started to use it, or it holds what is not ours
                 folder.rmdir()
-            except OSError:  # another run has started to use it
-                return

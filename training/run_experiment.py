@@ -4,43 +4,56 @@
 """
 
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from few_shot_nas.runtime.stop_signals import STOP, Stopped
 from few_shot_nas.whole_file import write_text
+from training import legacy, slurm
 from training.cli import CommandLine, dump, parse
 from training.exits import guarded
-from training.run_directory import RunDirectory, adopt_best, is_first_rank
+from training.run_directory import RunDirectory, adopt_best, is_first_rank, last_of
+
+SCRIPT = "training/run_experiment.py"
 
 
 def run(command: CommandLine, argv: Sequence[str]) -> None:
     """Build, check, train, test and write, in this order; nothing is written before everything has been checked."""
     # Lightning takes seconds to import: answers and mistyped class names come without it.
     from few_shot_nas.runtime.progress import quiet_lightning
-    from training import assemble, outcome
+    from training import assemble, outcome, resume
 
     quiet_lightning()
     assemble.show_log()
-    values = command.values
+    tables, values = command.tables, command.values
+    if tables is None:
+        raise ValueError("run() needs the imported classes")
     names = (values["algorithm"], values["model_class"], values["data_class"])
     directory = RunDirectory.choose(values["run_dir"], values["ckpt_path"], names)
-    assemble.hardware(values)
-    outcome.check(command.tables, values)
-    parts = assemble.build_parts(command.tables, values)
-    first_step = assemble.resumed_meta_step(directory, parts.module.run_identity)
-    trainer = assemble.build_trainer(values, directory.path, assemble.build_loggers(values, directory.path))
-    directory.make()
+    # What auto and a requeued job have found; config.yaml and the network are built by it.
+    values["ckpt_path"] = None if directory.resume is None else str(directory.resume)
+    parts, first_step = None, 0
     try:
+        directory.claim()
+        assemble.hardware(values)
+        outcome.check(tables, values)
+        parts = assemble.build_parts(tables, values)
+        first_step = resume.first_meta_step(directory, tables, values, parts)
+        directory.make()
+        loggers = assemble.build_loggers(values, directory.path)
+        trainer = assemble.build_trainer(values, directory.path, loggers, shlex.join(["python", SCRIPT, *argv]))
         if is_first_rank():
             record_start(directory, parts, values, first_step)
-        started = time.monotonic()
         trainer.fit(parts.module, datamodule=parts.datamodule, ckpt_path=directory.resume, weights_only=True)
-        finish(directory, trainer, parts, values, started, argv)
-    except BaseException:
-        if parts.module.meta_step <= first_step:
+        finish(directory, trainer, parts, values)
+    except BaseException as error:
+        if parts is None or parts.module.meta_step <= first_step:
             directory.discard()
+        if isinstance(error, Stopped) and is_first_rank():
+            error.advice = farewell(directory, error.signum, argv)
         raise
     finally:
         directory.release()
@@ -48,14 +61,20 @@ def run(command: CommandLine, argv: Sequence[str]) -> None:
 
 def record_start(directory: RunDirectory, parts: Any, values: dict[str, Any], first_step: int) -> None:
     """Write config.yaml and model.json, and bring what an earlier run has left to the meta-step this one starts at."""
+    from few_shot_nas.runtime.checkpoint import load_checkpoint
     from few_shot_nas.runtime.choices_csv import CHOICES
+    from few_shot_nas.runtime.legs import legs_of
     from few_shot_nas.runtime.metrics_csv import MetricsCSV
     from training.outcome import write_card
+    from training.resume import config_note
 
+    legs = [] if directory.resume is None else legs_of(load_checkpoint(directory.resume))
     # Neither the folder nor a checkpoint in it belongs to what repeats the run.
     dropped = {"run_dir", "ckpt_path"} if directory.continues else {"run_dir"}
-    write_text(directory.path / "config.yaml", dump({k: v for k, v in values.items() if k not in dropped}))
+    flags = dump({name: value for name, value in values.items() if name not in dropped})
+    write_text(directory.path / "config.yaml", config_note(legs, values, first_step) + flags)
     write_card(directory.path, parts, values)
+    slurm.record(directory.path)
     if directory.continues:
         for record in ("metrics.csv", CHOICES):
             MetricsCSV(directory.path / record).truncate_after(first_step)
@@ -63,20 +82,59 @@ def record_start(directory: RunDirectory, parts: Any, values: dict[str, Any], fi
         adopt_best(directory.resume, directory.path, first_step)
 
 
-def finish(
-    directory: RunDirectory, trainer: Any, parts: Any, values: dict[str, Any], started: float, argv: Sequence[str]
-) -> None:
+def finish(directory: RunDirectory, trainer: Any, parts: Any, values: dict[str, Any]) -> None:
     """Test on every rank, then write and show the results on the first."""
     from training.outcome import run_test, write_outcome
+    from training.resume import legs_callback, recorded
 
     # Ranks that torchrun started have each chosen a name; the first one's is the folder.
     directory.path = trainer.strategy.broadcast(directory.path)
+    record = legs_callback(trainer)
+    current, legs = record.current(), record.all()
+    spent = sum(leg["seconds"] for leg in record.earlier) + current["seconds"]
     meta_steps = int(parts.module.meta_step)
+    started = time.monotonic()
     tested = run_test(trainer, parts, values, directory.path)
     if trainer.is_global_zero:
-        command = shlex.join(["python", "training/run_experiment.py", *argv])
-        facts = {"meta_steps": meta_steps, "wall_seconds": time.monotonic() - started, "command": command, **tested}
-        write_outcome(directory.path, trainer, parts, values, facts)
+        facts = {
+            "meta_steps": meta_steps,
+            "wall_seconds": spent,
+            "test_seconds": time.monotonic() - started,
+            "command": current["command"],
+            "legs": recorded(legs, values),
+            **tested,
+        }
+        with STOP.held():
+            write_outcome(directory.path, trainer, parts, values, facts)
+            directory.finished = True
+
+
+def farewell(directory: RunDirectory, signum: int, argv: Sequence[str]) -> str:
+    """Say how a run that was stopped goes on, after requeueing it where a cluster asked for that."""
+    from few_shot_nas.errors import InputError
+    from few_shot_nas.runtime.checkpoint import KEY, load_checkpoint
+
+    if directory.finished:
+        return "the run is finished"
+    last = last_of(directory.path)
+    try:
+        saved = f"last.ckpt is of meta-step {load_checkpoint(last)[KEY]['meta_step']}" if last.is_file() else ""
+    except InputError as error:
+        return str(error)
+    if not directory.path.is_dir() or (not saved and directory.resume is None):
+        return "no meta-step was kept: start it again by the same command"
+    words = [str(word) for word in legacy.tokenise(argv) if word.name not in _FOLDER_FLAGS]
+    where = [f"--run_dir={directory.path}", "--ckpt_path=last" if saved else f"--ckpt_path={directory.resume}"]
+    going_on = shlex.join(["python", SCRIPT, *words, *where])
+    if signum == signal.SIGUSR1 and slurm.job() is not None and saved:
+        slurm.record(directory.path, requeued=True)
+        return f"{saved}; {slurm.requeue()}: {going_on}"
+    return f"{saved}{saved and '; '}continue with: {going_on}"
+
+
+_FOLDER_FLAGS = {"run_dir", "ckpt_path"} | {
+    old for old, new in legacy.RENAMED.items() if new in ("run_dir", "ckpt_path")
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,8 +19,9 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count, Number, Seed, Size, Workers, check_arguments
 
 _DEVICE_SHARE = 0.5  # of the device's free memory that the images may take
-#: Id of the first task of training classes that is scored and never trained on: no run has so many training tasks.
-GAP_TASKS = 2**40
+#: Id of the first task of a split that is scored for itself: of train, where no run trains on so many tasks, and of
+#: val, where validations, which select the checkpoint, score the first ones.
+OWN_TASKS = 2**40
 
 
 class _TrainBatches:
@@ -46,10 +47,10 @@ class _TrainBatches:
 class _EvalBatches:
     """Sized iterable over the fixed tasks of an evaluation split; every pass gives the same episodes."""
 
-    def __init__(self, data: "EpisodicDataModule", split_name: str, episodes: int) -> None:
+    def __init__(self, data: "EpisodicDataModule", split_name: str, episodes: int, first: int = 0) -> None:
         self._data = data
         self._split_name = split_name
-        self._ids = data.eval_ids(episodes)
+        self._ids = [part + first for part in data.eval_ids(episodes)]
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -64,8 +65,9 @@ class EpisodicDataModule(pl.LightningDataModule):
     Meta-step t trains on the tasks ``t * M .. t * M + M - 1`` of the stream (seed, train), M = meta_batch_size. Rank r
     of W gets a contiguous part of these, so that the union over ranks is the stream of a single process. Validation and
     test use the tasks ``0 .. n - 1`` of their splits, rank r the ids ``r, r + W, ...``: every model, epoch and machine
-    sees the same ones, and results can be compared in pairs. The gap episodes are tasks of the train split, of the
-    shape of validation tasks and treated like them, with ids from 2**40 on.
+    sees the same ones, and results can be compared in pairs. A test on the val split takes the tasks from 2**40 on: the
+    first ones have selected the checkpoint. The gap episodes are tasks of the train split, of the shape of validation
+    tasks and treated like them, with ids from 2**40 on.
 
     One Lightning epoch runs up to the next multiple of ``val_every`` meta-steps (or to ``max_meta_steps``); the Trainer
     needs ``reload_dataloaders_every_n_epochs=1`` and ``use_distributed_sampler=False``. The loader's length is the
@@ -197,6 +199,12 @@ class EpisodicDataModule(pl.LightningDataModule):
                 self._check_tasks("train", scored=True)
         tested = (self.resolved_test_split,)
         splits = {"fit": ("val",), "validate": ("val",), "test": tested, "predict": tested}
+        for flag, episodes in (("val_episodes", self.val_episodes), ("test_episodes", self.test_episodes)):
+            if stage is not None and episodes < world:
+                raise InputError(
+                    f"{flag}={episodes} is smaller than the number of processes, {world}: every one needs an episode; "
+                    f"raise {flag} or use fewer devices"
+                )
         for name in dict.fromkeys(splits.get(stage, ()) if stage else (*splits["fit"], *splits["test"])):
             self._check_tasks(name)
         if stage in (None, "test") and self.test_split == "auto" and self.resolved_test_split == "val":
@@ -265,7 +273,8 @@ class EpisodicDataModule(pl.LightningDataModule):
 
     def test_dataloader(self) -> _EvalBatches:
         """Return a sized iterable over the test tasks of this rank."""
-        return _EvalBatches(self, self.resolved_test_split, self.test_episodes)
+        split = self.resolved_test_split
+        return _EvalBatches(self, split, self.test_episodes, first=OWN_TASKS if split == "val" else 0)
 
     def predict_dataloader(self) -> _EvalBatches:
         """Return the test tasks: what ``trainer.predict`` gives class probabilities of."""
@@ -277,7 +286,7 @@ class EpisodicDataModule(pl.LightningDataModule):
 
     def gap_loader(self) -> DataLoader:
         """Return a DataLoader over this rank's gap episodes, the same in every validation, for iterating once."""
-        return self.loader("train", [part + GAP_TASKS for part in self.eval_ids(self.gap_episodes)], scored=True)
+        return self.loader("train", [part + OWN_TASKS for part in self.eval_ids(self.gap_episodes)], scored=True)
 
     def loader(self, split_name: str, ids: Sequence[np.ndarray], scored: bool = False) -> DataLoader:
         """Return a DataLoader over meta-batches with these task ids, for iterating once.

@@ -69,8 +69,21 @@ def load_arm(path: str) -> Arm:
             )
         runs[seed] = run
     arm = Arm(path, dict(sorted(runs.items())))
+    _require_several_networks(arm)
     _require_one_experiment(arm)
     return arm
+
+
+def _require_several_networks(arm: Arm) -> None:
+    """Refuse one network under several seeds: its tests are not repetitions of the training."""
+    owner: dict[str, Run] = {}
+    for run in arm.runs.values():
+        weights = run.results.get("weights")
+        if isinstance(weights, str) and owner.setdefault(weights, run) is not run:
+            raise InputError(
+                f"compare: {owner[weights].path} and {run.path} of the arm {arm.path} are tests of one network (weights"
+                f" {weights}), not of two trainings; train it with another --seed"
+            )
 
 
 def _require_one_experiment(arm: Arm) -> None:
@@ -122,6 +135,14 @@ def require_same_tasks(arms: Sequence[Arm], mode: str) -> None:
                 "names the test tasks, so every arm needs the same seeds"
             )
     _require_same_tables(arms)
+    for arm in arms[1:]:
+        for seed, run in arm.runs.items():
+            one, other = (task_settings(each)["seed"] for each in (reference.runs[seed], run))
+            if one != other:
+                raise InputError(
+                    f"compare: {reference.runs[seed].path} and {run.path} were tested on different tasks: drawn by seed"
+                    f" {one} and {other}; repeat one test with training/evaluate.py --seed --output"
+                )
     first = reference.first()
     for run in (run for arm in arms for run in arm.runs.values()):
         one, other = task_settings(first), task_settings(run)

@@ -132,7 +132,8 @@ def _cards(run: Run) -> list[tuple[str, str]]:
     values = [
         (quantity(results.get("parameters")), "parameters"),
         (quantity(results.get("macs")), "MACs per image"),
-        (duration(results.get("wall_seconds")), "wall time"),
+        (duration(results.get("wall_seconds")), "training time"),
+        (duration(results.get("test_seconds")), "test time"),
         (f"{results['meta_steps']:,}" if "meta_steps" in results else "–", "meta-steps"),
     ]
     if "reward_calls" in results["search"]:

@@ -41,6 +41,8 @@ class PairedDifference:
 def task_settings(run: Run) -> dict[str, Any]:
     """Return every setting that decides which images the test task of a given id holds."""
     settings = {key: run.results.get(key, run.config.get(key)) for key in _TASK_KEYS}
+    # evaluate.py may have drawn the tasks by another seed than the network was trained with.
+    settings["seed"] = run.results.get("test_seed", settings["seed"])
     source = SOURCES.get(str(run.results["data_class"]))
     if source is not None:
         own = set(inspect.signature(source.__init__).parameters) - _SAME_TASKS

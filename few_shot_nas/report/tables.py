@@ -136,15 +136,17 @@ def tabulate(runs: Sequence[Run]) -> ResultsTable:
         columns["episodes"] = episodes
     columns["params"] = [quantity(run.results.get("parameters")) for run in runs]
     columns["MACs"] = [quantity(run.results.get("macs")) for run in runs]
-    columns["seconds"] = [_seconds(run) for run in runs]
+    columns["seconds"] = [_seconds(run, "wall_seconds") for run in runs]
+    if any("test_seconds" in run.results for run in runs):
+        columns["test seconds"] = [_seconds(run, "test_seconds") for run in runs]
     if any("reward_calls" in run.results["search"] for run in runs):
         columns["reward calls"] = [str(run.results["search"].get("reward_calls", _DASH)) for run in runs]
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     return ResultsTable(", ".join(common), list(columns), rows, numeric)
 
 
-def _seconds(run: Run) -> str:
-    seconds = run.results.get("wall_seconds")
+def _seconds(run: Run, key: str) -> str:
+    seconds = run.results.get(key)
     return _DASH if seconds is None else f"{seconds:,.{1 if seconds < 10 else 0}f}"
 
 

@@ -139,22 +139,25 @@ class MetaCheckpoint(Checkpoint):
         if meta_step % self.save_every == 0 or self._clock_says_so(trainer, meta_step):
             self._owes_last = bool(trainer.is_last_batch and trainer.enable_validation)
             if not self._owes_last:
-                self._write_last(trainer)
+                self.write_last(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write ``best.ckpt`` if the validation accuracy is higher than ever before, and ``last.ckpt`` if it is due."""
         accuracy = trainer.callback_metrics.get("val/accuracy")
-        if trainer.state.fn == "fit" and accuracy is not None and float(accuracy) > self.best_accuracy:
+        # The check before training scores a few of the tasks: its accuracy is not that of a validation.
+        counts = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if counts and accuracy is not None and float(accuracy) > self.best_accuracy:
             self.best_accuracy = float(accuracy)
             self._write(trainer, self.best_path)
         if self._owes_last:
-            self._write_last(trainer)
+            self.write_last(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write ``last.ckpt`` of the finished run."""
         self._write(trainer, self.last_path)
 
-    def _write_last(self, trainer: pl.Trainer) -> None:
+    def write_last(self, trainer: pl.Trainer) -> None:
+        """Write ``last.ckpt``, between two meta-steps. A collective: every rank must call it."""
         self._write(trainer, self.last_path)
         self._written_at = time.monotonic()
         self._owes_last = False

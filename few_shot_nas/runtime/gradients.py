@@ -6,20 +6,19 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from few_shot_nas.runtime.ranks import meet, world
+
+
+__all__ = ["average_buffers", "average_gradients", "gather_rows", "world"]
+
 Row = TypeVar("Row")
-
-
-def world() -> tuple[int, int]:
-    """Return (rank, world size) of this process; (0, 1) without a process group."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
 
 
 def gather_rows(rows: list[Row]) -> list[Row]:
     """Return the rows of all ranks, rank 0's first, on every rank. A collective: every rank must call it."""
     if world()[1] == 1:
         return rows
+    meet()
     gathered: list[list[Row] | None] = [None] * world()[1]
     torch.distributed.all_gather_object(gathered, rows)
     return [row for part in gathered if part is not None for row in part]
@@ -30,6 +29,7 @@ def average_buffers(module: nn.Module) -> None:
     buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
     if world()[1] == 1 or not buffers:
         return
+    meet()
     flat = torch.cat([buffer.flatten().float() for buffer in buffers])
     torch.distributed.all_reduce(flat)
     means = (flat / world()[1]).split([buffer.numel() for buffer in buffers])
@@ -58,6 +58,7 @@ def average_gradients(parameters: Iterable[nn.Parameter], num_tasks: int, sums: 
         if gradients:
             torch._foreach_div_(gradients, num_tasks)
         return sums / num_tasks
+    meet()
     device = sums.device
     used = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.float32, device=device)
     count = torch.tensor([float(num_tasks)], device=device)

@@ -19,7 +19,8 @@ class Bootstrap(NamedTuple):
     Attributes:
         low: lower end of the two-sided percentile interval.
         high: its upper end.
-        p_value: two-sided, ``2 min(P(mean* <= 0), P(mean* >= 0))`` with one added to both counts; at most 1.
+        p_value: two-sided, ``2 min(P(mean* <= 0), P(mean* >= 0))`` with one added to both counts; at most 1,
+            and 1 for differences without any spread.
     """
 
     low: float
@@ -36,14 +37,25 @@ def units(differences: np.ndarray) -> np.ndarray:
     return differences[0] if differences.shape[0] == 1 else differences.mean(axis=1)
 
 
+def has_spread(values: np.ndarray) -> bool:
+    """Return whether there are different numbers among the values; rounding errors are none.
+
+    Example:
+        >>> has_spread(np.full(7, 0.1)), has_spread(np.array([0.1, 0.2])), has_spread(np.array([np.nan, 0.2]))
+        (False, True, False)
+    """
+    return bool(np.isfinite(values).all() and np.ptp(values) > 1e-9 * np.abs(values).max())
+
+
 def t_test(values: np.ndarray) -> float:
     """Two-sided p-value of the paired t-test of mean 0, ``values [n]``, n >= 2.
 
-    Without any spread it is 0 for a mean other than 0, and 1 for no difference at all.
+    Without any spread it is 1: values that do not vary, such as those of a network that has diverged to one answer, say
+    nothing of how far their mean could be from another sample's. So do values that are no numbers.
     """
+    if not has_spread(values):
+        return 1.0
     mean, error = float(values.mean()), float(values.std(ddof=1)) / values.size**0.5
-    if error == 0:
-        return 0.0 if mean else 1.0
     return float(2 * stats.t.sf(abs(mean) / error, values.size - 1))
 
 
@@ -75,10 +87,11 @@ def tost(values: np.ndarray, margin: float) -> float:
 def wilcoxon(differences: np.ndarray) -> float:
     """Two-sided p-value of Wilcoxon's signed-rank test over all differences; zeros are dropped. 1 if nothing is left.
 
-    It takes tasks of different seeds for independent, so it does not see the variance between seeds.
+    Also 1 where all differences are the same, or some are no numbers. It takes tasks of different seeds for
+    independent, so it does not see the variance between seeds.
     """
     values = differences.ravel()
-    return float(stats.wilcoxon(values, zero_method="wilcox").pvalue) if values.any() else 1.0
+    return float(stats.wilcoxon(values, zero_method="wilcox").pvalue) if has_spread(values) else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -126,4 +139,5 @@ def hierarchical_bootstrap(
         means[start : start + count] = np.take_along_axis(weights @ differences, chosen, axis=1).mean(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     tail = min(int((means <= 0).sum()), int((means >= 0).sum())) + 1
-    return Bootstrap(float(low), float(high), min(2 * tail / (resamples + 1), 1.0))
+    p_value = min(2 * tail / (resamples + 1), 1.0) if has_spread(differences) else 1.0
+    return Bootstrap(float(low), float(high), p_value)

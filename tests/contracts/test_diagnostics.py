@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from few_shot_nas.data.episodic import GAP_TASKS
+from few_shot_nas.data.episodic import OWN_TASKS
 from few_shot_nas.data.sampler import draw_task, image_tensor, materialise
 from few_shot_nas.episode import tasks
 from few_shot_nas.forward_context import forward_context
@@ -43,7 +43,7 @@ def test_gap_episodes_are_fixed_tasks_of_training_classes_scored_as_in_validatio
         assert "train/eval_accuracy" not in row
 
     split, shape = blobs.split("train"), {"n_way": 3, "k_shot": 1, "n_query": 5}
-    plans = [draw_task(split, seed=3, split_name="train", task_id=GAP_TASKS + i, **shape) for i in range(3)]
+    plans = [draw_task(split, seed=3, split_name="train", task_id=OWN_TASKS + i, **shape) for i in range(3)]
     watched.eval()
     accuracies, losses = [], []
     with torch.no_grad():

@@ -303,7 +303,10 @@ def test_a_test_without_a_test_split_draws_from_val_and_says_so(make_data, make_
     with pytest.warns(UserWarning, match="Toy has no test split: the test runs on VAL"):
         data = make_data(source=source)
     assert data.resolved_test_split == "val"
-    assert_same([next(iter(data.test_dataloader()))], [next(iter(data.val_dataloader()))])
+    selected = {task for batch in ids(data.val_dataloader()) for task in batch}
+    tested = [task for batch in ids(data.test_dataloader()) for task in batch]
+    assert tested == [2**40 + task for task in range(5)] and not selected & set(tested)
+    assert_same([next(iter(data.test_dataloader()))], [data.episode("val", tested[:3])])
 
 
 @pytest.mark.parametrize("choice, split", [("auto", "test"), ("test", "test"), ("val", "val")])

@@ -26,9 +26,15 @@ def test_t_test_in_closed_form() -> None:
     assert t_test(np.array([1.0, 2.0, 3.0])) == pytest.approx(1 - t / math.sqrt(2 + t * t), rel=1e-12)
 
 
-@pytest.mark.parametrize(("values", "p_value"), [([0.0, 0.0], 1.0), ([0.25, 0.25, 0.25], 0.0), ([-1.0, 1.0], 1.0)])
-def test_t_test_without_spread_or_difference(values: list[float], p_value: float) -> None:
-    assert t_test(np.array(values)) == p_value
+@pytest.mark.parametrize("values", [[0.0, 0.0], [0.1] * 7, [np.nan, 1.0], [-1.0, 1.0]])
+def test_t_test_without_spread_or_difference(values: list[float]) -> None:
+    assert t_test(np.array(values)) == 1.0
+
+
+@pytest.mark.parametrize("value", [7.5, 100 / 3, np.nan])
+def test_differences_that_are_all_the_same_or_no_numbers_prove_nothing(value: float) -> None:
+    same = np.full((3, 40), value)
+    assert t_test(units(same)) == wilcoxon(same) == hierarchical_bootstrap(same, rng(), 200).p_value == 1.0
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.2, -0.2, 0.4, 0.55, -3.0])

@@ -65,8 +65,6 @@ def test_a_required_flag_is_asked_for(tables: Tables) -> None:
         (["--run_dir=1"], "run_dir", "1"),
         (["--devices=2"], "devices", 2),
         (["--devices=0,1"], "devices", "0,1"),
-        (["--limit_test_batches=0.5"], "limit_test_batches", 0.5),
-        (["--limit_test_batches=5"], "limit_test_batches", 5),
         (["--sizes=[3, 4]"], "sizes", (3, 4)),
         (["--order", "first"], "order", "first"),
         (["--max-meta-steps", "7"], "max_meta_steps", 7),
@@ -301,7 +299,7 @@ def test_a_missing_file_is_named(tables: Tables, tmp_path: Path) -> None:
     [
         [],
         ["--inner_lr=1e-05", "--log_grad_norm=None", "--devices=0,1", "--sizes=[5]", "--first_order", "--run_dir=a: b"],
-        ["--inner_lr=0.1000000000000000055", "--limit_test_batches=1.0", "--run_dir=1e-3", "--fast_dev_run=true"],
+        ["--inner_lr=0.1000000000000000055", "--rank_timeout=60.5", "--run_dir=1e-3", "--fast_dev_run=true"],
         ["--batch_size=3", "--track_grad_norm=2", "--precision=16", "--max_time=00:01:00:00"],
     ],
 )

@@ -10,7 +10,7 @@ TABLES = load_tables()
 
 SHELL = (
     "algorithm model_class data_class run_dir seed wandb wandb_project wandb_group wandb_tags wandb_artifacts "
-    "ckpt_path init_from test_checkpoint save_every save_minutes "
+    "ckpt_path init_from test_checkpoint save_every save_minutes rank_timeout "
     "n_way k_shot n_query"
 ).split()
 DATA = (
@@ -18,8 +18,7 @@ DATA = (
     "train_way train_query augment gap_episodes"
 ).split()
 TRAINER = (
-    "accelerator strategy devices num_nodes precision fast_dev_run max_time limit_train_batches limit_val_batches "
-    "limit_test_batches limit_predict_batches overfit_batches num_sanity_val_steps enable_checkpointing "
+    "accelerator strategy devices num_nodes precision fast_dev_run max_time num_sanity_val_steps enable_checkpointing "
     "enable_progress_bar enable_model_summary deterministic benchmark profiler detect_anomaly enable_autolog_hparams"
 ).split()
 OUTER = (

@@ -219,7 +219,7 @@ def test_a_search_is_not_tested_on_its_best_weights(fails: Callable[..., str]) -
         (["--accelerator=gpu", "--devices=99"], "--accelerator=gpu --devices=99: this machine has"),
         (["--strategy=fsdp"], "--strategy=fsdp: would not average"),
         (["--devices=none"], "--devices=none: expected auto"),
-        (["--accelerator=quantum"], "Trainer: "),
+        (["--accelerator=quantum"], "--accelerator=quantum: expected one of"),
         (["--k_shot=7"], "class train-0 has 8 images"),
         (["--n_way=7"], "n_way=7"),
         (["--inner_steps=0"], "inner_steps=0"),

@@ -6,7 +6,6 @@ continues where it stopped, and a finished one goes on with more --tasks. Flags 
 """
 
 import contextlib
-import hashlib
 import shlex
 import sys
 import time
@@ -63,12 +62,10 @@ def check_head(own: Namespace, module: Any) -> None:
 
 def facts_of(own: Namespace, parts: Any, checkpoint: Path, values: Any) -> dict[str, Any]:
     """Return what decides the bits of the table."""
+    from few_shot_nas.models.digest import weights_digest
     from few_shot_nas.runtime.checkpoint import KEY, load_checkpoint
 
     space, data = parts.net.space, parts.datamodule
-    digest = hashlib.sha256()
-    for name, tensor in sorted(parts.net.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
     return {
         "run": own.run_dir.name,
         "algorithm": values["algorithm"],
@@ -91,7 +88,7 @@ def facts_of(own: Namespace, parts: Any, checkpoint: Path, values: Any) -> dict[
         "architectures": space.size(),
         "checkpoint": checkpoint.stem,
         "meta_steps": load_checkpoint(checkpoint)[KEY]["meta_step"],
-        "weights": digest.hexdigest()[:12],
+        "weights": weights_digest(parts.net),
     }
 
 
