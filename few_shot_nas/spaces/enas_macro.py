@@ -228,9 +228,10 @@ class EnasMacro(SearchSpace):
 
     def menu_of(self, genotype: Genotype) -> Menu:
         """Return the genotype's edges, and the states that are halved on the way."""
-        return self.with_fixed_parts(self._chosen(genotype))
+        return self.with_fixed_parts(self.chosen(genotype))
 
-    def _chosen(self, genotype: Genotype) -> Menu:
+    def chosen(self, genotype: Genotype) -> Menu:
+        """Return the genotype's ops by the cell types of :meth:`menu`."""
         ops: dict[Place, tuple[str, ...]] = {}
         skips: dict[Place, tuple[str, ...]] = {}
         for op, src, dst in genotype.edges[0][1]:

@@ -262,9 +262,10 @@ class EnasMicro(SearchSpace):
 
     def menu_of(self, genotype: Genotype) -> Menu:
         """Return the edges by branch, and the loose ends."""
-        return self.with_fixed_parts(self._chosen(genotype))
+        return self.with_fixed_parts(self.chosen(genotype))
 
-    def _chosen(self, genotype: Genotype) -> Menu:
+    def chosen(self, genotype: Genotype) -> Menu:
+        """Return the genotype's ops by the cell types of :meth:`menu`."""
         return {
             f"{cell_type}/{branch}": {edge[1:]: (edge.op,) for edge in edges[place::2]}
             for cell_type, edges in genotype.edges

@@ -83,7 +83,7 @@ class SearchSpace(ABC):
     """A finite set of architectures, described by independent decisions.
 
     A subclass sets ``name`` and ``_decisions``, and writes :meth:`_edges`, :meth:`_choices`, :meth:`menu` and
-    :meth:`body`. Where an architecture is not one op on each edge of the menu, it writes :meth:`_chosen` and
+    :meth:`body`. Where an architecture is not one op on each edge of the menu, it writes :meth:`chosen` and
     :meth:`_strongest` too.
 
     Args:
@@ -149,7 +149,7 @@ class SearchSpace(ABC):
 
     # ---- mixtures ---------------------------------------------------------------------------------------------------
 
-    def _chosen(self, genotype: Genotype) -> Menu:
+    def chosen(self, genotype: Genotype) -> Menu:
         """Return the one op that a genotype has on each edge of :meth:`menu`; an edge that it lacks has ``none``."""
         return genotype_menu(genotype)
 
@@ -236,7 +236,7 @@ class SearchSpace(ABC):
             InputError: if the genotype is not in the space.
         """
         self.encode(genotype)
-        chosen = self._chosen(genotype)
+        chosen = self.chosen(genotype)
         return {
             cell_type: torch.tensor(
                 [[float(op in chosen[cell_type].get(place, ("none",))) for op in ops] for place, ops in edges.items()]

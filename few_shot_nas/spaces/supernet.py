@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from few_shot_nas.errors import InputError
 from few_shot_nas.nn.init import xavier_init
 from few_shot_nas.registry import lookup
 from few_shot_nas.spaces import SPACES
@@ -77,6 +78,7 @@ class Supernet(nn.Module):
         sizes = {name: value for name, value in (("cells", cells), ("nodes", nodes)) if value is not None}
         self.space = lookup(SPACES, space, "space")(channels=channels, **sizes)
         self.menu = self.space.restricted(menu or {})
+        self._holds_all = self.menu == self.space.menu()
         style = LayerStyle(affine, norm_pools, pad)
         self.body = self.space.body(in_channels, image_size, self.space.with_fixed_parts(self.menu), style)
         self.feature_dim = self.body.feature_dim
@@ -111,10 +113,22 @@ class Supernet(nn.Module):
         """Run only the ops of ``genotype``: images ``[B, C, H, W]`` to features ``[B, feature_dim]``.
 
         Raises:
-            InputError: if the genotype is not in the space.
+            InputError: if the genotype is not in the space, or has an op that is not held.
         """
-        self.space.encode(genotype)
+        self._check(genotype)
         return self.body(x, genotype)
+
+    def _check(self, genotype: Genotype) -> None:
+        """Refuse a genotype that the network cannot run."""
+        self.space.encode(genotype)
+        if not self._holds_all:
+            for cell_type, edges in self.space.chosen(genotype).items():
+                for place, (op,) in edges.items():
+                    if op not in self.menu[cell_type][place]:
+                        raise InputError(
+                            f"genotype: op {op} on edge {place[0]}->{place[1]} of {cell_type} is not held by this "
+                            f"supernet; it has {', '.join(self.menu[cell_type][place]) or 'none of its ops'} there"
+                        )
 
     def forward(self, x: Tensor, genotype: Genotype) -> Tensor:
         """Run only the ops of ``genotype``: images ``[B, C, H, W]`` to logits ``[B, N]``.
@@ -144,9 +158,9 @@ class Supernet(nn.Module):
         """Return the names of the parameters that a forward pass with ``genotype`` uses, in the module's order.
 
         Raises:
-            InputError: if the genotype is not in the space.
+            InputError: if the genotype is not in the space, or has an op that is not held.
         """
-        self.space.encode(genotype)
+        self._check(genotype)
         chosen = {
             (cell_type, Edge(op, *place))
             for cell_type, places in self.space.menu_of(genotype).items()

@@ -160,6 +160,19 @@ def test_a_menu_with_fewer_ops_gives_a_smaller_network_that_computes_the_mixture
     weights = net.state_dict()
     assert set(small.state_dict()) <= set(weights)
     small.load_state_dict({key: weights[key] for key in small.state_dict()})
+    stream, held = torch.Generator().manual_seed(4), []
+    for genotype in (net.space.decode(net.space.sample(stream)) for _ in range(30)):
+        chosen = [(edges[place], op) for cell_type, edges in menu.items()
+                  for place, (op,) in net.space.chosen(genotype)[cell_type].items()]  # fmt: skip
+        held.append(all(op in ops for ops, op in chosen))
+        if held[-1]:
+            assert torch.equal(small.features(images, genotype), net.features(images, genotype))
+            assert small.active_params(genotype) == net.active_params(genotype)
+        else:
+            for use in (small.features, lambda _, genotype: small.active_params(genotype)):
+                with pytest.raises(InputError, match="is not held by this supernet; it has"):
+                    use(images, genotype)
+    assert False in held
     mixture = small.mixture()
     for cell_type, edges in menu.items():
         expected = torch.stack([
