@@ -55,7 +55,7 @@ def read_genotype(
         return _parse(known.text, given, space or known.space, channels or known.channels, cells or known.cells)
     if _is_text(given):
         return _parse(given, "genotype", space, channels, cells)
-    if not Path(given).exists() and not Path(given).suffix and len(Path(given).parts) == 1:
+    if not Path(given).exists() and (given.isupper() or given.upper() in PUBLISHED):
         lookup(PUBLISHED, given, "genotype")
     return _parse(_content(given), f"genotype {given}", space, channels, cells)
 

@@ -100,6 +100,8 @@ DARTS = "Genotype(normal=[('skip_connect', 0), ('skip_connect', 1), ('max_pool_3
     ("text", "named"),
     [
         ("AUTO_MAML_4", "genotype=AUTO_MAML_4: unknown. Did you mean AUTO_MAML_"),
+        ("auto_maml_3", "genotype=auto_maml_3: unknown. Did you mean AUTO_MAML_3"),
+        ("nowhere", "genotype nowhere: cannot be read .No such file.*; give a genotype.json, a published name such as"),
         ("nowhere.json", "genotype nowhere.json: cannot be read .No such file"),
         ("runs/nowhere", "genotype runs/nowhere: cannot be read"),
         (DARTS.replace("[2, 3])", "[3])"), r"reduce_concat=\[3\] given, .* concatenate all their nodes, \[2, 3\]"),
