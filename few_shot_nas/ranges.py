@@ -71,6 +71,10 @@ Number = Annotated[int, Range(0)]
 Size = Annotated[int, Range(1, LARGEST_SIZE)]
 #: Channels of a layer, and layers.
 Width = Annotated[int, Range(1, 4096)]
+#: Cells of a network, or layers of a chain.
+Cells = Annotated[int, Range(1, 256)]
+#: Nodes of a cell, each of which may read all earlier ones.
+Nodes = Annotated[int, Range(1, 64)]
 #: Height and width of images, in pixels.
 ImageSize = Annotated[int, Range(1, 4096)]
 #: Classes of a task: with one there is nothing to tell apart.

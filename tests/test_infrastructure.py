@@ -157,6 +157,14 @@ def test_set_up_refuses_files_without_a_hash_and_takes_setuptools_from_the_lock(
     assert any(pin.startswith("setuptools==") for pin in entries(REQUIREMENTS / "prod.txt"))
 
 
+def test_the_security_page_names_every_pre_release_of_the_locks() -> None:
+    pins = [pin for file in sorted(REQUIREMENTS.glob("*.txt")) for pin in entries(file)]
+    found = {pin for pin in pins if re.search(r"==[0-9.]+(a|b|rc|\.dev)[0-9]", pin)}
+    text = (ROOT / "docs" / "security.md").read_text()
+    assert set(re.findall(r"`([\w.-]+==[^`]+)`", text)) == found
+    assert "wandb " + dict(pin.split("==") for pin in pins)["wandb"] in text
+
+
 @pytest.mark.parametrize("name", ["prod", "dev"])
 def test_every_direct_requirement_is_in_its_lock(name: str) -> None:
     locked = {normalised(pin) for pin in entries(REQUIREMENTS / f"{name}.txt")}

@@ -14,9 +14,22 @@ from few_shot_nas.runtime.stop_signals import STOP, Stopped
 from training.run_directory import is_first_rank
 
 
+_LONGEST = 1000  # characters of a line for the user, whatever was typed
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line that is safe to print: no control characters, and not endless.
+
+    >>> one_line("a\\n b\x1b[31m")
+    'a b\\\\x1b[31m'
+    """
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST // 2]} ... {shown[-_LONGEST // 2 :]}"
+
+
 def fail(line: str) -> NoReturn:
     """Print one line and exit with code 2."""
-    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    print(f"error: {one_line(line)}", file=sys.stderr, flush=True)
     raise SystemExit(2)
 
 

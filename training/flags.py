@@ -3,6 +3,7 @@
 import dataclasses
 import typing
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import docstring_parser
@@ -52,6 +53,7 @@ def describe(annotation: Any) -> str:
     return " or ".join(names)
 
 
+@lru_cache(maxsize=None)
 def _argument_docs(cls: type) -> dict[str, str]:
     """Return the ``Args:`` entries of a class and its bases, the class's own first."""
     docs: dict[str, str] = {}

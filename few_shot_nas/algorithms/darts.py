@@ -12,6 +12,7 @@ from few_shot_nas.algorithms.rfs import RFS, FlatSGD
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.functional import Params, call, trainable
+from few_shot_nas.ranges import Positive
 from few_shot_nas.runtime.gradients import average_buffers, average_gradients
 from few_shot_nas.settings import require_choice
 from few_shot_nas.stats.statistics import accuracy
@@ -49,7 +50,7 @@ class DARTS(AlphaSearch, RFS):
         order: Order = "first",
         sgd: FlatSGD = FlatSGD(),
         alphas: AlphaLoop = AlphaLoop(alpha_lr=3e-4),
-        probe_c: float = 1.0,
+        probe_c: Positive = 1.0,
         outer: OuterLoop = OuterLoop(
             outer_lr=0.025, outer_schedule="cosine", outer_lr_min=1e-3, weight_decay=3e-4, meta_grad_clip=5.0,
             bn_mode="running",

@@ -8,7 +8,7 @@ import torch
 
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.errors import InputError
-from few_shot_nas.ranges import Positive, Share
+from few_shot_nas.ranges import Number, Positive, Share
 from few_shot_nas.settings import Settings
 
 
@@ -24,7 +24,7 @@ class FlatSGD(Settings):
     """
 
     flat_momentum: Share = 0.9
-    lr_milestones: tuple[int, ...] = (600, 800)
+    lr_milestones: tuple[Number, ...] = (600, 800)
     lr_decay: Positive = 0.1
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.metric import attention_logits, ways
+from few_shot_nas.ranges import Positive
 
 
 class MatchingNet(FeatureModule):
@@ -25,7 +26,7 @@ class MatchingNet(FeatureModule):
     """
 
     def __init__(
-        self, net: nn.Module, *, attention_scale: float = 100.0, outer: OuterLoop = OuterLoop(), seed: int = 0
+        self, net: nn.Module, *, attention_scale: Positive = 100.0, outer: OuterLoop = OuterLoop(), seed: int = 0
     ) -> None:
         super().__init__(net, outer=outer, seed=seed)
         if not attention_scale > 0:

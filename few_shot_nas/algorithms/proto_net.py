@@ -10,6 +10,7 @@ from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.metric import cosine_logits, prototypes, squared_euclidean_logits, ways
+from few_shot_nas.ranges import Positive
 from few_shot_nas.settings import require_choice
 
 Distance = Literal["euclidean", "cosine"]
@@ -43,7 +44,7 @@ class ProtoNet(FeatureModule):
         net: nn.Module,
         *,
         distance: Distance = "euclidean",
-        distance_scale: float = 1.0,
+        distance_scale: Positive = 1.0,
         outer: OuterLoop = OuterLoop(),
         seed: int = 0,
     ) -> None:

@@ -9,6 +9,7 @@ from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, 
 from few_shot_nas.algorithms.shared_children import shared_children
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import Count
 from few_shot_nas.runtime.gradients import gather_rows, world
 from few_shot_nas.search.derivation import Decisions, Derivation, Ranked, derive, rank
 from few_shot_nas.search.found import Found
@@ -46,8 +47,8 @@ class RandomSearch(EpisodicModule):
         inner: InnerLoop = FIRST_ORDER,
         scoring: Scoring = Scoring(),
         outer: OuterLoop = OuterLoop(),
-        random_archs: int = 50,
-        rewards_per_task: int = 3,
+        random_archs: Count = 50,
+        rewards_per_task: Count = 3,
         derivation: Derivation = Derivation(),
         seed: int = 0,
     ) -> None:

@@ -16,6 +16,7 @@ from few_shot_nas.meta.functional import Params, call, trainable
 from few_shot_nas.meta.inner_loop import Descent, descend
 from few_shot_nas.meta.inner_optimizer import PLAIN, Adam, InnerRule, Slots
 from few_shot_nas.meta.outer_loss import query_logits
+from few_shot_nas.ranges import Count
 from few_shot_nas.runtime.gradients import average_gradients, world
 from few_shot_nas.seeding import generator
 from few_shot_nas.settings import require_choice
@@ -91,8 +92,8 @@ class Reptile(EpisodicModule):
             inner_lr=1e-3, inner_steps=5, eval_inner_steps=50, first_order=True, inner_optimizer="adam"
         ),
         outer: OuterLoop = OuterLoop(outer_lr=1.0, outer_schedule="linear"),
-        inner_batch: int = 10,
-        eval_inner_batch: int | None = 5,
+        inner_batch: Count = 10,
+        eval_inner_batch: Count | None = 5,
         train_pool: TrainPool = "all",
         per_query_bn: bool = False,
         seed: int = 0,

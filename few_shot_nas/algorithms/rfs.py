@@ -14,6 +14,7 @@ from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.probe import logistic_regression
+from few_shot_nas.ranges import Positive
 
 
 class RFS(FlatModule):
@@ -39,7 +40,7 @@ class RFS(FlatModule):
         net: nn.Module,
         *,
         sgd: FlatSGD = FlatSGD(),
-        probe_c: float = 1.0,
+        probe_c: Positive = 1.0,
         outer: OuterLoop = OuterLoop(outer_lr=0.05, weight_decay=5e-4, bn_mode="running"),
         seed: int = 0,
     ) -> None:

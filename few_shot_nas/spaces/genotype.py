@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import Cells, Nodes, Width, ranges_of
 from few_shot_nas.whole_file import write_text
 
 _FIELDS = ("space", "channels", "cells", "nodes", "edges")
 #: Largest values that a file may name; far beyond them no network can be built, or even drawn.
-LIMITS = {"channels": 4096, "cells": 256, "nodes": 64}
+LIMITS = {name: ranges_of(kind)[0].high for name, kind in (("channels", Width), ("cells", Cells), ("nodes", Nodes))}
 #: Characters of a file; a genotype of the largest space has 10,000.
 LARGEST_FILE = 2**20
 _INPUTS = 2  # states of a cell that are no nodes

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from few_shot_nas import seeding
+from few_shot_nas.ranges import Cells, Nodes, Ways, Width
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.space import Menu, Mixture
 from few_shot_nas.spaces.supernet import Supernet
@@ -35,13 +36,13 @@ class MixedSupernet(Supernet):
 
     def __init__(
         self,
-        n_way: int,
+        n_way: Ways,
         in_channels: int,
         image_size: int,
         space: str = "darts_fewshot",
-        channels: int = 16,
-        cells: int | None = None,
-        nodes: int | None = None,
+        channels: Width = 16,
+        cells: Cells | None = None,
+        nodes: Nodes | None = None,
         affine: bool = True,
         norm_pools: bool = False,
         pad: Literal["right", "left"] = "right",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from few_shot_nas import seeding
 from few_shot_nas.errors import InputError
 from few_shot_nas.registry import lookup
+from few_shot_nas.ranges import Cells, Nodes, Ways, Width
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.cell_space import CellSpace
 from few_shot_nas.spaces.genotype import Genotype
@@ -54,13 +55,13 @@ class PairMixedSupernet(MixedSupernet):
 
     def __init__(
         self,
-        n_way: int,
+        n_way: Ways,
         in_channels: int,
         image_size: int,
         space: str = "darts_fewshot",
-        channels: int = 28,
-        cells: int | None = None,
-        nodes: int | None = None,
+        channels: Width = 28,
+        cells: Cells | None = None,
+        nodes: Nodes | None = None,
         affine: bool = False,
         norm_pools: bool = True,
         pad: Literal["right", "left"] = "right",

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.nn.init import xavier_init
+from few_shot_nas.ranges import Cells, Nodes, Ways, Width
 from few_shot_nas.registry import lookup
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.genotype import Edge, Genotype
@@ -62,13 +63,13 @@ class Supernet(nn.Module):
 
     def __init__(
         self,
-        n_way: int,
+        n_way: Ways,
         in_channels: int,
         image_size: int,
         space: str = "darts_fewshot",
-        channels: int = 16,
-        cells: int | None = None,
-        nodes: int | None = None,
+        channels: Width = 16,
+        cells: Cells | None = None,
+        nodes: Nodes | None = None,
         affine: bool = True,
         norm_pools: bool = False,
         pad: Literal["right", "left"] = "right",

@@ -2,14 +2,14 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from few_shot_nas.data.image_files import SUFFIXES, Depth, ImageFile, folder_members, folders_in, read_all
 from few_shot_nas.data.source import SPLITS, Source, SplitPlan
 from few_shot_nas.errors import InputError
-from few_shot_nas.ranges import Fraction, ImageSize, Seed, Size, check_arguments
+from few_shot_nas.ranges import Fraction, ImageSize, Range, Seed, Size, check_arguments
 from few_shot_nas.seeding import derived_seed
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class ImageFolder(Source):
         data_dir: str = "data",
         cache_dir: str = "~/.cache/few_shot_nas",
         image_size: ImageSize = 84,
-        image_channels: int = 3,
+        image_channels: Annotated[int, Range(1, 3)] = 3,
         val_fraction: Fraction = 0.2,
         test_fraction: Fraction = 0.2,
         class_split_seed: Seed = 0,
