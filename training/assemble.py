@@ -168,9 +168,9 @@ def _count(devices: int | str, available: int) -> int:
     text = str(devices).strip("[] ")
     if text in ("auto", "-1"):
         return available
-    if "," in text and re.fullmatch(r"[0-9]+(\s*,\s*[0-9]+)*\s*,?", text):
+    if "," in text and re.fullmatch(r"[0-9]{1,6}(\s*,\s*[0-9]{1,6})*\s*,?", text):
         return len(set(part.strip() for part in text.split(",") if part.strip()))
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
+    if not re.fullmatch(r"0*[1-9][0-9]{0,5}", text):
         raise InputError(f"--devices={devices}: expected auto, a number above 0, or indices such as 0,1")
     return int(text)
 

@@ -4,6 +4,7 @@ The published experiments were driven by Lightning 1.2's flags. Each of them sti
 replacement, or stops with one line that says why there is none. The same table holds for the keys of a YAML file.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -158,7 +159,7 @@ def _gpus(word: Word) -> Replacement:
     if text == "0":
         return [("accelerator", "cpu")]
     ids = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() for part in ids if part):
+    if not re.fullmatch(r"[0-9]{1,6}(\s*,\s*[0-9]{1,6})*\s*,?", text):
         raise InputError(f"{word}: expected -1, a number of GPUs, or their indices such as 0,1")
     available = gpu_count()
     needed = int(ids[0]) if len(ids) == 1 else 1 + max(int(part) for part in ids if part)
