@@ -27,5 +27,12 @@ def attach(value: Tensor, gradients: Sequence[Tensor | None], inputs: Sequence[T
         value: a scalar that has no graph.
         gradients: one for each input; None leaves the input's gradient as it is.
         inputs: tensors that require grad, or whose gradients nobody will ask for.
+
+    Example:
+        >>> theta = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> loss = attach(torch.tensor(5.0), [torch.tensor([0.5, -1.0])], [theta])
+        >>> (2 * loss).backward()
+        >>> loss.item(), theta.grad.tolist()
+        (5.0, [1.0, -2.0])
     """
     return _Attach.apply(value, gradients, *inputs)

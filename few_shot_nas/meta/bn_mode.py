@@ -22,13 +22,29 @@ def bn_modes(net: nn.Module, *, per_query: bool = False) -> tuple[str, ...]:
     Args:
         net: the network.
         per_query: count ``per_query`` too, which any network has but which costs a pass per query.
+
+    Example:
+        >>> from few_shot_nas.nn.norm import BatchNorm2d, keep_running_statistics
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), BatchNorm2d(4))
+        >>> bn_modes(net)
+        ('transductive', 'support')
+        >>> keep_running_statistics(net)
+        >>> bn_modes(net, per_query=True)
+        ('transductive', 'support', 'running', 'per_query')
     """
     keeps = any(getattr(module, "keeps_running_statistics", False) for module in net.modules())
     return (*BN_MODES, *(["running"] if keeps else []), *(["per_query"] if per_query else []))
 
 
 def check_bn_mode(net: nn.Module, bn_mode: str, *, per_query: bool = False) -> None:
-    """Raise InputError if ``bn_mode`` is not among :func:`bn_modes`."""
+    """Raise InputError if ``bn_mode`` is not among :func:`bn_modes`.
+
+    Example:
+        >>> check_bn_mode(nn.Linear(3, 2), "support")
+        >>> check_bn_mode(nn.Linear(3, 2), "per_query")
+        Traceback (most recent call last):
+        few_shot_nas.errors.InputError: bn_mode=per_query: Linear has transductive, support here; ...
+    """
     modes = bn_modes(net, per_query=per_query)
     if bn_mode not in modes:
         hint = _HINTS.get(bn_mode, "")

@@ -124,6 +124,14 @@ def legal_control_variate(name: str, place: Place, flag: str) -> ControlVariate:
 
     Raises:
         InputError: if there is no such baseline, or it biases the gradient at that place.
+
+    Example:
+        >>> evidence = Evidence(rewards=torch.tensor([1.0, 0.0, 0.5]), task=torch.tensor([0.2, 0.4]))
+        >>> legal_control_variate("leave_one_out", "inner", "inner_baseline").value(evidence).tolist()
+        [0.25, 0.75, 0.5]
+        >>> legal_control_variate("per_task", "inner", "inner_baseline")
+        Traceback (most recent call last):
+        few_shot_nas.errors.InputError: inner_baseline=per_task: the baseline of the inner samples ...
     """
     baseline = lookup(CONTROL_VARIATES, name, flag)
     if place not in baseline.legal:

@@ -29,6 +29,13 @@ def entropy_bonus(log_probs: Tensor, entropies: Tensor, gradient: EntropyGradien
 
     Returns:
         A scalar in nats, the same number for every ``gradient``. Maximise it: its gradient has the sign of the ascent.
+
+    Example:
+        >>> logits = torch.zeros(2, requires_grad=True)
+        >>> log_p = logits.log_softmax(0)
+        >>> bonus = entropy_bonus(log_p[None, :1], -(log_p.exp() * log_p).sum().view(1, 1))
+        >>> round(bonus.item(), 4), torch.autograd.grad(bonus, logits)[0].tolist()
+        (0.6931, [0.0, 0.0])
     """
     value = entropies.detach().sum(1).mean()
     direct = entropies.sum(1).mean()
@@ -46,6 +53,10 @@ def normalised_entropy(entropies: Tensor, sizes: Sequence[int]) -> Tensor:
     Args:
         entropies: ``[..., L]`` in nats.
         sizes: number of choices of each decision, L of them.
+
+    Example:
+        >>> normalised_entropy(torch.tensor([math.log(2), math.log(2), 0.0]), sizes=(2, 4, 1)).tolist()
+        [1.0, 0.5, 0.0]
     """
     largest = torch.tensor([math.log(size) if size > 1 else math.inf for size in sizes])
     return entropies / largest.to(entropies)
@@ -60,13 +71,25 @@ def kl_estimate(log_probs: Tensor, other_log_probs: Tensor) -> Tensor:
 
     Returns:
         A scalar, unbiased and never negative; ratio is q / p of one decision, summed over the decisions.
+
+    Example:
+        >>> p, q = torch.tensor([0.25, 0.75]), torch.tensor([0.5, 0.5])
+        >>> each = [kl_estimate(p[k].log().view(1, 1), q[k].log().view(1, 1)) for k in range(2)]
+        >>> round(float(p @ torch.stack(each)), 4), round(float(p @ (p / q).log()), 4)
+        (0.1308, 0.1308)
     """
     log_ratio = other_log_probs - log_probs
     return (log_ratio.expm1() - log_ratio).sum(1).mean()
 
 
 def skip_log_probs(log_probs: Tensor, decisions: Tensor) -> Tensor:
-    """Return the log-probability of 1 (skip) of binary decisions from those of the choices taken, any shape."""
+    """Return the log-probability of 1 (skip) of binary decisions from those of the choices taken, any shape.
+
+    Example:
+        >>> taken = torch.tensor([0.25, 0.25]).log()
+        >>> skip_log_probs(taken, torch.tensor([1, 0])).exp().tolist()
+        [0.25, 0.75]
+    """
     taken = decisions.bool()
     # Both branches of where() are differentiated: keep the unused one away from log(0).
     other = torch.where(taken, -torch.ones_like(log_probs), log_probs)
@@ -79,6 +102,10 @@ def bernoulli_kl(log_p: Tensor, target: float) -> Tensor:
     Args:
         log_p: log-probability of each yes, any shape, below 0.
         target: the wanted rate, strictly between 0 and 1.
+
+    Example:
+        >>> [round(v, 4) for v in bernoulli_kl(torch.tensor([0.4, 0.5]).log(), 0.4).abs().tolist()]
+        [0.0, 0.0204]
     """
     no_log_p = torch.log(-torch.expm1(log_p))
     return log_p.exp() * (log_p - math.log(target)) + no_log_p.exp() * (no_log_p - math.log1p(-target))

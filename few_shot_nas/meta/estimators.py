@@ -36,7 +36,14 @@ Surrogate = Callable[[Tensor, Tensor], Tensor]
 
 
 def magic_box(x: Tensor) -> Tensor:
-    """Return 1 with the derivatives of ``exp(x - stop(x))``, of any order (DiCE, equation 6)."""
+    """Return 1 with the derivatives of ``exp(x - stop(x))``, of any order (DiCE, equation 6).
+
+    Example:
+        >>> x = torch.tensor(3.0, requires_grad=True)
+        >>> box = magic_box(x)
+        >>> box.item(), torch.autograd.grad(box, x)[0].item()
+        (1.0, 1.0)
+    """
     return torch.exp(x - x.detach())
 
 
@@ -44,7 +51,14 @@ def magic_box(x: Tensor) -> Tensor:
 
 
 def plain(log_probs: Tensor, advantages: Tensor) -> Tensor:
-    """``-(1/K) sum_k A_k log pi(a_k)``: second derivative ``A Hess log pi``, without the outer product of scores."""
+    """``-(1/K) sum_k A_k log pi(a_k)``: second derivative ``A Hess log pi``, without the outer product of scores.
+
+    Example:
+        >>> log_probs = torch.tensor([[0.5, 0.5], [0.25, 1.0]]).log().requires_grad_()
+        >>> loss = plain(log_probs, torch.tensor([1.0, -0.5]))
+        >>> round(loss.item(), 4), torch.autograd.grad(loss, log_probs)[0].tolist()
+        (0.3466, [[-0.5, -0.5], [0.25, 0.25]])
+    """
     return policy_loss(log_probs.sum(1), advantages)
 
 
@@ -53,6 +67,12 @@ def dice(log_probs: Tensor, advantages: Tensor) -> Tensor:
 
     With one reward per architecture the baseline term of Mao et al. 2019, ``(1 - box) b``, is the baseline within
     ``A = r - b`` up to a constant.
+
+    Example:
+        >>> log_probs = torch.tensor([[0.5, 0.5], [0.25, 1.0]]).log().requires_grad_()
+        >>> loss = dice(log_probs, torch.tensor([1.0, -0.5]))
+        >>> round(loss.item(), 4), torch.autograd.grad(loss, log_probs)[0].tolist()
+        (-0.25, [[-0.5, -0.5], [0.25, 0.25]])
     """
     return -(advantages.detach() * magic_box(log_probs.sum(1))).mean()
 
@@ -62,6 +82,12 @@ def loaded_dice(log_probs: Tensor, advantages: Tensor, lam: float) -> Tensor:
 
     ``lam=1`` is :func:`dice`, ``lam=0`` is :func:`lvc`. Advantages ``[K, L]`` allow a baseline per decision that may
     depend on the decisions before it; at ``lam=1`` it leaves all derivatives unbiased.
+
+    Example:
+        >>> log_probs = torch.tensor([[0.5, 0.5], [0.25, 1.0]]).log().requires_grad_()
+        >>> loss = loaded_dice(log_probs, torch.tensor([1.0, -0.5]), lam=1.0)
+        >>> round(loss.item(), 4), torch.autograd.grad(loss, log_probs)[0].tolist()
+        (-0.0, [[-0.5, -0.5], [0.25, 0.25]])
     """
     per_decision = advantages.detach().unsqueeze(-1) if advantages.dim() == 1 else advantages.detach()
     per_decision = per_decision.expand_as(log_probs)
@@ -79,6 +105,12 @@ def lvc(log_probs: Tensor, advantages: Tensor) -> Tensor:
 
     Its second derivative is exact where the reward is a sum of terms of one decision each and the decisions are
     independent; otherwise it lacks ``E[A sum_{t != u} s_t s_u^T]``.
+
+    Example:
+        >>> log_probs = torch.tensor([[0.5, 0.5], [0.25, 1.0]]).log().requires_grad_()
+        >>> loss = lvc(log_probs, torch.tensor([1.0, -0.5]))
+        >>> round(loss.item(), 4), torch.autograd.grad(loss, log_probs)[0].tolist()
+        (-0.5, [[-0.5, -0.5], [0.25, 0.25]])
     """
     per_decision = advantages.detach().unsqueeze(-1) if advantages.dim() == 1 else advantages.detach()
     return -(per_decision * magic_box(log_probs)).sum(1).mean()
@@ -205,7 +237,12 @@ class Estimator:
 
 
 def surrogate_name(surrogate: Surrogate) -> str:
-    """Return the name of an inner surrogate, for messages."""
+    """Return the name of an inner surrogate, for messages.
+
+    Example:
+        >>> surrogate_name(lvc), surrogate_name(loaded_dice_estimator(0.5).surrogate)
+        ('lvc', 'loaded_dice')
+    """
     return (surrogate.func if isinstance(surrogate, partial) else surrogate).__name__
 
 
@@ -214,6 +251,13 @@ def loaded_dice_estimator(lam: float) -> Estimator:
 
     Raises:
         InputError: if ``lam`` is not in [0, 1].
+
+    Example:
+        >>> loaded_dice_estimator(0.5).target
+        'J_II'
+        >>> loaded_dice_estimator(2.0)
+        Traceback (most recent call last):
+        few_shot_nas.errors.InputError: dice_lambda=2.0: must lie in 0 (LVC) .. 1 (DiCE)
     """
     if not 0 <= lam <= 1:
         raise InputError(f"dice_lambda={lam}: must lie in 0 (LVC) .. 1 (DiCE)")

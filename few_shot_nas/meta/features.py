@@ -22,6 +22,15 @@ def extract(
         stat_rows: batch statistics are taken from the first ``stat_rows`` images only; None takes all.
         running: layers that keep running statistics normalise by these.
         **inputs: further keyword inputs of the network, e.g. ``genotype``.
+
+    Example:
+        >>> import torch
+        >>> class Net(nn.Module):
+        ...     def features(self, x):
+        ...         return x.flatten(1)
+        >>> features = extract(Net(), torch.ones(2, 3, 4, 4).half())
+        >>> features.shape, features.dtype
+        (torch.Size([2, 48]), torch.float32)
     """
     with forward_context(stat_rows=stat_rows, running=running):
         features: Tensor = cast(Any, net).features(x, **inputs)
@@ -35,6 +44,14 @@ def support_features(
 
     They are normalised by the running statistics if ``running``, else by the support batch: in the transductive as in
     the support bn_mode.
+
+    Example:
+        >>> import torch
+        >>> class Net(nn.Module):
+        ...     def features(self, x):
+        ...         return x.mean((2, 3))
+        >>> support_features(Net(), SupportSet(torch.ones(4, 3, 8, 8), torch.tensor([0, 0, 1, 1]))).shape
+        torch.Size([4, 3])
     """
     return extract(net, task.support_x, running=running, **inputs)
 
@@ -50,6 +67,16 @@ def query_features(net: nn.Module, task: Episode, bn_mode: str, **inputs: Any) -
 
     Raises:
         InputError: for another ``bn_mode``, or ``running`` where the network keeps no running statistics.
+
+    Example:
+        >>> import torch
+        >>> class Net(nn.Module):
+        ...     def features(self, x):
+        ...         return x.mean((2, 3))
+        >>> labels = torch.tensor([0, 1])
+        >>> task = Episode(torch.ones(2, 3, 8, 8), labels, torch.ones(6, 3, 8, 8), labels.repeat(3))
+        >>> query_features(Net(), task, "support").shape
+        torch.Size([6, 3])
     """
     check_bn_mode(net, bn_mode)
     return run_queries(partial(extract, net, **inputs), task.support_x, task.query_x, bn_mode)

@@ -16,7 +16,15 @@ Params = dict[str, Tensor]
 
 
 def trainable(net: nn.Module) -> Params:
-    """Return the network's parameters that require grad, by name, as the tensors themselves (no copy)."""
+    """Return the network's parameters that require grad, by name, as the tensors themselves (no copy).
+
+    Example:
+        >>> net = nn.Linear(2, 3)
+        >>> net.bias.requires_grad_(False).shape
+        torch.Size([3])
+        >>> list(trainable(net))
+        ['weight']
+    """
     return {name: value for name, value in net.named_parameters() if value.requires_grad}
 
 
@@ -24,6 +32,10 @@ def full_precision(x: Tensor) -> Tensor:
     """Return ``x`` as float32 or wider.
 
     Under mixed precision a network's output is narrower, and a softmax or a distance of it would lose digits.
+
+    Example:
+        >>> full_precision(torch.ones(1).half()).dtype, full_precision(torch.ones(1).double()).dtype
+        (torch.float32, torch.float64)
     """
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -57,6 +69,11 @@ def call(
     Note:
         Buffers are passed as clones, because ``functional_call`` would let a layer write its own buffers in place:
         after ``call`` the module's state_dict is bit-identical.
+
+    Example:
+        >>> net = nn.Linear(2, 1)
+        >>> call(net, {"weight": torch.tensor([[1.0, 2.0]]), "bias": torch.zeros(1)}, torch.tensor([[3.0, 4.0]])).item()
+        11.0
     """
     buffers = {name: value.clone() for name, value in net.named_buffers()}
     with forward_context(step, stat_rows, running, number_of_tasks(x)):
@@ -65,22 +82,43 @@ def call(
 
 
 def number_of_tasks(x: Tensor) -> int:
-    """Return M for ``[M, B, C, H, W]`` or ``[M, B, D]``, and 1 for ``[B, C, H, W]`` or ``[B, D]``."""
+    """Return M for ``[M, B, C, H, W]`` or ``[M, B, D]``, and 1 for ``[B, C, H, W]`` or ``[B, D]``.
+
+    Example:
+        >>> number_of_tasks(torch.zeros(5, 3, 8, 8)), number_of_tasks(torch.zeros(4, 5, 3, 8, 8))
+        (1, 4)
+    """
     return len(x) if x.ndim % 2 else 1
 
 
 def in_one_batch(x: Tensor) -> Tensor:
-    """Return the images or features of M tasks as one batch, and those of one task as they are."""
+    """Return the images or features of M tasks as one batch, and those of one task as they are.
+
+    Example:
+        >>> in_one_batch(torch.zeros(4, 5, 3, 8, 8)).shape
+        torch.Size([20, 3, 8, 8])
+    """
     return x.flatten(0, 1) if x.ndim % 2 else x
 
 
 def by_task(out: Tensor, x: Tensor) -> Tensor:
-    """Undo :func:`in_one_batch` for what a network made of ``x``."""
+    """Undo :func:`in_one_batch` for what a network made of ``x``.
+
+    Example:
+        >>> images = torch.zeros(4, 5, 3, 8, 8)
+        >>> by_task(in_one_batch(images).mean((2, 3)), images).shape
+        torch.Size([4, 5, 3])
+    """
     return out.unflatten(0, (len(x), -1)) if x.ndim % 2 else out
 
 
 def takes_tasks(net: nn.Module) -> bool:
-    """Whether all parameters of ``net`` are those of layers that can run many tasks at once; see :func:`call`."""
+    """Whether all parameters of ``net`` are those of layers that can run many tasks at once; see :func:`call`.
+
+    Example:
+        >>> takes_tasks(nn.Sequential(Conv2d(3, 4, 3), BatchNorm2d(4))), takes_tasks(nn.Conv2d(3, 4, 3))
+        (True, False)
+    """
     owners = [module for module in net.modules() if any(True for _ in module.parameters(recurse=False))]
     return all(type(module) in _TAKE_TASKS for module in owners)
 

@@ -32,6 +32,11 @@ def prototype_logits(support: Tensor, labels: Tensor, query: Tensor, n_way: int)
     Source: Snell et al., NeurIPS 2017, arXiv:1703.05175, equations 1 and 2. Deviation: the division by the number of
     features D, a fixed temperature. Without it the logits of a freshly initialised network grow with D, and the
     cross-entropy of its confident mistakes is large and hardly differentiable.
+
+    Example:
+        >>> support, labels = torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1])
+        >>> prototype_logits(support, labels, torch.tensor([[2.0, 2.0]]), 2).tolist()
+        [[-4.0, -2.0]]
     """
     return squared_euclidean_logits(query, prototypes(support, labels, n_way)) / support.shape[-1]
 
@@ -42,6 +47,13 @@ def prototype_left_out(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
     Taking image i out of its class of n moves that mean c to ``(n c - x_i) / (n - 1)`` and leaves the others: so the
     squared distance to the own class grows by ``(n / (n - 1))^2``. Every class needs two images. Batch statistics
     within the features still contain the image.
+
+    Example:
+        >>> support, labels = torch.tensor([[0.0], [2.0], [4.0], [6.0]]), torch.tensor([0, 0, 1, 1])
+        >>> prototype_left_out(support, labels, 2)[0].tolist()
+        [-4.0, -25.0]
+        >>> prototype_logits(support[1:], labels[1:], support[:1], 2)[0].tolist()
+        [-4.0, -25.0]
     """
     logits = prototype_logits(support, labels, support, n_way)
     counts = torch.bincount(labels, minlength=n_way).to(logits.dtype)
@@ -56,6 +68,11 @@ def ridge_logits(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> 
     X and Q are support and query features over ``sqrt(D)``. Source: R2D2, Bertinetto et al., ICLR 2019,
     arXiv:1805.08136, equations 4 and 6: the Woodbury form inverts an S x S instead of a D x D matrix. Deviations:
     lambda = 1 and scale = 10 are constants (theirs are learned, with a bias on the logits, which no softmax sees).
+
+    Example:
+        >>> support, labels = torch.eye(2) * 2, torch.tensor([0, 1])
+        >>> ridge_logits(support, labels, torch.tensor([[3.0, 0.0]]), 2).round(decimals=3).tolist()
+        [[10.0, 0.0]]
     """
     with torch.autocast(support.device.type, enabled=False):  # a linear system in half precision is not solved
         x, q, gram = _scaled(support, query)
@@ -68,6 +85,12 @@ def ridge_left_out(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
 
     With ``P = (X X^T + lambda I)^-1`` the left-out prediction is ``y_i - (P Y)_i / P_ii``, the hat-matrix identity
     ``(yhat_i - H_ii y_i) / (1 - H_ii)`` with ``H = I - lambda P`` (Golub, Heath and Wahba 1979).
+
+    Example:
+        >>> support, labels = torch.tensor([[2.0, 0.0], [2.0, 1.0], [0.0, 2.0]]), torch.tensor([0, 0, 1])
+        >>> alone = ridge_logits(support[1:], labels[1:], support[:1], 2)
+        >>> torch.allclose(ridge_left_out(support, labels, 2)[:1], alone)
+        True
     """
     with torch.autocast(support.device.type, enabled=False):
         x, _, gram = _scaled(support, support)

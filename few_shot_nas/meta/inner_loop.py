@@ -29,6 +29,11 @@ def tape_gradient(loss: SupportLoss) -> Gradient:
     It costs less than ``torch.func.grad``, above all where layers have derivatives of their own, and cannot be used
     inside ``vmap``, ``jvp`` or another ``torch.func.grad``. It records a graph for the outer gradient where gradients
     are enabled, and works where they are not.
+
+    Example:
+        >>> gradient = tape_gradient(lambda params, step: (params["w"] ** 2).sum())
+        >>> gradient({"w": torch.tensor([1.0, 3.0])}, 0)["w"].tolist()
+        [2.0, 6.0]
     """
 
     def gradient(params: Params, step: int) -> Params:
@@ -89,6 +94,14 @@ def adapt(
     Note:
         The gradient is ``torch.func.grad`` by default, so this runs as it is under Lightning's ``no_grad`` in
         validation, inside ``vmap`` and inside another ``grad``.
+
+    Example:
+        >>> theta = {"w": torch.tensor(1.0, requires_grad=True)}
+        >>> iterates = adapt(lambda params, step: params["w"] ** 2, theta, lr=lambda name, step: 0.25, num_steps=2)
+        >>> [params["w"].item() for params in iterates]
+        [1.0, 0.5, 0.25]
+        >>> torch.autograd.grad(iterates[-1]["w"], theta["w"])[0].item()
+        0.25
     """
     return descend(
         support_loss, params, lr=lr, num_steps=num_steps, second_order=second_order, rule=rule,
@@ -124,6 +137,12 @@ def descend(
 
     Raises:
         ValueError: if ``num_steps`` is negative.
+
+    Example:
+        >>> theta = {"w": torch.tensor(1.0)}
+        >>> found = descend(lambda params, step: params["w"] ** 2, theta, lr=lambda name, step: 0.5, num_steps=3)
+        >>> found.trajectory[-1]["w"].item(), found.slots.updates
+        (0.0, 3)
     """
     if num_steps < 0:
         raise ValueError(f"adapt() takes num_steps >= 0, got {num_steps}")

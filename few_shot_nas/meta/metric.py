@@ -10,7 +10,12 @@ from torch import Tensor
 
 
 def ways(labels: Tensor) -> int:
-    """Number of classes N of a task whose support ``labels`` hold every class 0..N-1."""
+    """Number of classes N of a task whose support ``labels`` hold every class 0..N-1.
+
+    Example:
+        >>> ways(torch.tensor([0, 2, 1, 0]))
+        3
+    """
     return int(labels.max()) + 1
 
 
@@ -24,6 +29,10 @@ def prototypes(features: Tensor, labels: Tensor, n_way: int) -> Tensor:
 
     Returns:
         ``[..., N, D]``.
+
+    Example:
+        >>> prototypes(torch.tensor([[0.0, 1.0], [2.0, 1.0], [5.0, 5.0]]), torch.tensor([0, 0, 1]), 2).tolist()
+        [[1.0, 1.0], [5.0, 5.0]]
     """
     sums = features.new_zeros(*features.shape[:-2], n_way, features.shape[-1]).index_add(-2, labels, features)
     return sums / torch.bincount(labels, minlength=n_way).to(features.dtype).unsqueeze(1)
@@ -35,12 +44,21 @@ def squared_euclidean_logits(query: Tensor, centres: Tensor) -> Tensor:
     Squared, as in the paper (its equation 2 with the Bregman divergence of section 2.4); the plain distance is another
     temperature. Differences are taken before squaring, so that close features in low precision do not cancel; all
     ``[..., Q, N, D]`` of them are held at once.
+
+    Example:
+        >>> squared_euclidean_logits(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [1.0, 0.0]])).tolist()
+        [[-25.0, -1.0]]
     """
     return -(query.unsqueeze(-2) - centres.unsqueeze(-3)).pow(2).sum(dim=-1)
 
 
 def cosine_logits(query: Tensor, centres: Tensor, scale: float | Tensor = 1.0) -> Tensor:
-    """``scale`` times the cosine of the angle between every ``query [Q, D]`` and every one of ``centres [N, D]``."""
+    """``scale`` times the cosine of the angle between every ``query [Q, D]`` and every one of ``centres [N, D]``.
+
+    Example:
+        >>> cosine_logits(torch.tensor([[2.0, 0.0]]), torch.tensor([[5.0, 0.0], [0.0, 3.0]]), scale=10.0).tolist()
+        [[10.0, 0.0]]
+    """
     return scale * F.normalize(query, dim=-1) @ F.normalize(centres, dim=-1).T
 
 
@@ -62,6 +80,12 @@ def attention_logits(
 
     Returns:
         Log-probabilities ``[Q, N]``: their exponentials sum to 1, and cross-entropy on them is the log-likelihood.
+
+    Example:
+        >>> support, labels = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 2.0]]), torch.tensor([0, 1, 1])
+        >>> probabilities = attention_logits(torch.tensor([[1.0, 1.0]]), support, labels, 2).exp()
+        >>> [round(p, 4) for p in probabilities[0].tolist()]
+        [0.3333, 0.6667]
     """
     attention = F.log_softmax(cosine_logits(query, support, scale), dim=-1)
     is_class = F.one_hot(labels, n_way).T.bool()

@@ -38,6 +38,13 @@ def support_loss(net: nn.Module, task: Episode | SupportSet, params: Params, ste
     """Mean cross-entropy of ``net`` with ``params`` on the support set of one task: the loss of the inner loop.
 
     For a whole meta-batch, whose tasks may each have parameters of their own, it is the sum over the tasks.
+
+    Example:
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+        >>> task = SupportSet(torch.ones(4, 3, 2, 2), torch.tensor([0, 0, 1, 1]))
+        >>> zeros = {name: torch.zeros_like(value) for name, value in net.named_parameters()}
+        >>> round(support_loss(net, task, zeros, step=0).item(), 4)
+        0.6931
     """
     return cross_entropy(call(net, params, task.support_x, step=step, **inputs), task.support_y)
 
@@ -59,6 +66,12 @@ def query_logits(net: nn.Module, task: Episode, params: Params, step: int, bn_mo
 
     Raises:
         InputError: for another ``bn_mode``, or ``running`` where the network keeps no running statistics.
+
+    Example:
+        >>> net, labels = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.tensor([0, 1])
+        >>> task = Episode(torch.ones(2, 3, 2, 2), labels, torch.ones(6, 3, 2, 2), labels.repeat(3))
+        >>> query_logits(net, task, {}, 0, "transductive").shape
+        torch.Size([6, 2])
     """
     if bn_mode not in BN_MODES:  # those are every network's
         check_bn_mode(net, bn_mode, per_query=True)
@@ -81,6 +94,12 @@ def multi_step_weights(num_steps: int, meta_step: int, until: int) -> list[float
 
     Returns:
         ``[T]`` weights that sum to one; None for the last loss alone.
+
+    Example:
+        >>> [round(weight, 3) for weight in multi_step_weights(4, 0, 100)], multi_step_weights(4, 100, 100)
+        ([0.25, 0.25, 0.25, 0.25], None)
+        >>> [round(weight, 3) for weight in multi_step_weights(4, 50, 100)]
+        [0.125, 0.125, 0.125, 0.625]
     """
     if meta_step >= until or num_steps == 1:
         return None
@@ -89,7 +108,12 @@ def multi_step_weights(num_steps: int, meta_step: int, until: int) -> list[float
 
 
 def weighted_sum(losses: Sequence[Tensor], weights: Sequence[float] | Tensor) -> Tensor:
-    """Return ``sum_s weights[s] * losses[s]``, a scalar."""
+    """Return ``sum_s weights[s] * losses[s]``, a scalar.
+
+    Example:
+        >>> weighted_sum([torch.tensor(1.0), torch.tensor(4.0)], [0.5, 0.25]).item()
+        1.5
+    """
     return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum()
 
 
@@ -107,6 +131,11 @@ def nil_logits(support: Tensor, labels: Tensor, queries: Tensor, n_way: int) -> 
 
     Returns:
         ``[Q, N]``.
+
+    Example:
+        >>> support, labels = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0, 1])
+        >>> nil_logits(support, labels, torch.tensor([[5.0, 0.0]]), 2).tolist()
+        [[2.0, 0.0]]
     """
     similarity = F.normalize(queries, dim=1) @ F.normalize(support, dim=1).T
     return similarity @ F.one_hot(labels, n_way).to(similarity.dtype)

@@ -17,6 +17,10 @@ def leave_one_out(rewards: Tensor) -> Tensor:
 
     Returns:
         ``[K]``; zeros for K = 1, where there is no other sample and thus no baseline (the published setting).
+
+    Example:
+        >>> leave_one_out(torch.tensor([1.0, 0.0, 0.5])).tolist(), leave_one_out(torch.tensor([1.0])).tolist()
+        ([0.25, 0.75, 0.5], [0.0])
     """
     count = rewards.shape[0]
     if count == 1:
@@ -33,5 +37,9 @@ def policy_loss(log_probs: Tensor, advantages: Tensor) -> Tensor:
 
     Returns:
         ``-(1/K) sum_k advantage_k * log_prob_k``, a scalar.
+
+    Example:
+        >>> policy_loss(torch.tensor([-1.0, -2.0]), torch.tensor([0.5, -0.5])).item()
+        -0.25
     """
     return -(advantages.detach() * log_probs).mean()

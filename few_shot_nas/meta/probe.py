@@ -52,12 +52,22 @@ class CosineHead(NamedTuple):
 
 
 def cosine_scale(n_way: int) -> float:
-    """Return the factor on the cosines of a head for ``n_way`` classes in the authors' code: 2, or 10 above 200."""
+    """Return the factor on the cosines of a head for ``n_way`` classes in the authors' code: 2, or 10 above 200.
+
+    Example:
+        >>> cosine_scale(5), cosine_scale(351)
+        (2.0, 10.0)
+    """
     return _NARROW_SCALE if n_way <= _WIDE else _WIDE_SCALE
 
 
 def unit(features: Tensor) -> Tensor:
-    """Return ``features [B, D]`` divided by their lengths plus 1e-5, as the authors of Baseline++ do."""
+    """Return ``features [B, D]`` divided by their lengths plus 1e-5, as the authors of Baseline++ do.
+
+    Example:
+        >>> unit(torch.tensor([[3.0, 4.0]])).round(decimals=4).tolist()
+        [[0.6000000238418579, 0.800000011920929]]
+    """
     return features / (features.norm(dim=1, keepdim=True) + _TINY)
 
 
@@ -75,6 +85,11 @@ def logistic_regression(features: Tensor, labels: Tensor, *, c: float = 1.0) -> 
 
     Returns:
         Weights in float64 for *normalised* features, on the device of ``features``.
+
+    Example:
+        >>> features, labels = torch.tensor([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1]]), torch.tensor([0, 0, 1])
+        >>> logistic_regression(features, labels).logits(torch.tensor([[0.9, 0.0], [-0.9, 0.0]])).argmax(1).tolist()
+        [0, 1]
     """
     x = F.normalize(features.detach().double(), dim=1).cpu().numpy()
     n_way = int(labels.max()) + 1
@@ -122,6 +137,13 @@ def fit_linear(
         n_way: number of classes N.
         how: the optimiser.
         generator: CPU generator of the start and of the order of the images.
+
+    Example:
+        >>> features, labels = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
+        >>> how = HeadSGD(lr=0.5, momentum=0.9, dampening=0.0, weight_decay=0.0, epochs=20, batch_size=2)
+        >>> head = fit_linear(features, labels, 2, how, torch.Generator().manual_seed(0))
+        >>> head.logits(features).argmax(1).tolist()
+        [0, 1]
     """
     features = features.detach()
     bound = features.shape[1] ** -0.5
@@ -145,6 +167,13 @@ def fit_cosine(
 
     Directions and lengths are both fitted, as under :func:`torch.nn.utils.weight_norm`: the lengths start as those of
     the rows of a linear layer's start.
+
+    Example:
+        >>> features, labels = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
+        >>> how = HeadSGD(lr=0.5, momentum=0.9, dampening=0.0, weight_decay=0.0, epochs=20, batch_size=2)
+        >>> head = fit_cosine(features, labels, 2, how, torch.Generator().manual_seed(0))
+        >>> head.logits(features).argmax(1).tolist()
+        [0, 1]
     """
     features = features.detach()
     direction = _uniform(features.shape[1] ** -0.5, (n_way, features.shape[1]), features, generator)

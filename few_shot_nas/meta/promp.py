@@ -18,13 +18,25 @@ from few_shot_nas.meta.inner_loop import adapt
 
 
 def ratio_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
-    """``-(1/K) sum_k A_k sum_t pi(a_kt) / pi_o(a_kt)``; at ``pi = pi_o`` all derivatives are those of LVC."""
+    """``-(1/K) sum_k A_k sum_t pi(a_kt) / pi_o(a_kt)``; at ``pi = pi_o`` all derivatives are those of LVC.
+
+    Example:
+        >>> old = torch.tensor([[0.5], [0.5]]).log()
+        >>> ratio_loss(torch.tensor([[0.75], [0.25]]).log(), old, torch.tensor([1.0, -1.0])).item()
+        -0.5
+    """
     ratios = torch.exp(log_probs - old_log_probs.detach())
     return -(advantages.detach().unsqueeze(-1) * ratios).sum(1).mean()
 
 
 def clipped_ratio_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """:func:`ratio_loss` with the pessimistic clipping of PPO: a ratio earns nothing beyond ``1 +- clip``."""
+    """:func:`ratio_loss` with the pessimistic clipping of PPO: a ratio earns nothing beyond ``1 +- clip``.
+
+    Example:
+        >>> old = torch.tensor([[0.5], [0.5]]).log()
+        >>> clipped_ratio_loss(torch.tensor([[0.75], [0.25]]).log(), old, torch.tensor([1.0, -1.0]), clip=0.25).item()
+        -0.25
+    """
     ratios = torch.exp(log_probs - old_log_probs.detach())
     weights = advantages.detach().unsqueeze(-1)
     return -torch.minimum(weights * ratios, weights * ratios.clamp(1 - clip, 1 + clip)).sum(1).mean()
@@ -33,7 +45,15 @@ def clipped_ratio_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Ten
 def promp_clone(
     policy: Policy, params: Mapping[str, Tensor], old: Params, tried: Sequence[Any], advantages: Tensor, *, lr: float
 ) -> Params:
-    """Return ``params`` after one step on :func:`ratio_loss` with architectures that ``old`` drew."""
+    """Return ``params`` after one step on :func:`ratio_loss` with architectures that ``old`` drew.
+
+    Example:
+        >>> def policy(params, archs):  # one decision between two choices
+        ...     return params["logits"].log_softmax(0)[torch.tensor(archs)].unsqueeze(1)
+        >>> theta = {"logits": torch.zeros(2, requires_grad=True)}
+        >>> promp_clone(policy, theta, theta, [0, 1], torch.tensor([1.0, -1.0]), lr=2.0)["logits"].tolist()
+        [1.0, -1.0]
+    """
     with torch.no_grad():
         old_log_probs = policy(old, tried)
     return adapt(
@@ -70,6 +90,15 @@ def promp(
 
     Returns:
         A scalar. At ``params = old`` its gradient is that of the ``lvc`` estimator with the same baselines.
+
+    Example:
+        >>> def policy(params, archs):  # one decision between two choices
+        ...     return params["logits"].log_softmax(0)[torch.tensor(archs)].unsqueeze(1)
+        >>> theta = {"logits": torch.zeros(2, requires_grad=True)}
+        >>> inner = outer = ([0, 1], torch.tensor([1.0, -1.0]))
+        >>> loss = promp(policy, theta, theta, inner, outer, lr=2.0)
+        >>> loss.item(), bool(torch.autograd.grad(loss, theta["logits"])[0][0] < 0)
+        (0.0, True)
     """
     frozen = {name: value.detach() for name, value in old.items()}
     old_clone = promp_clone(policy, frozen, frozen, *inner, lr=lr)

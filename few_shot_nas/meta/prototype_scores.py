@@ -34,6 +34,11 @@ def query_scores(support: Tensor, support_y: Tensor, query: Tensor, query_y: Ten
         query: ``[A, Q, D]``.
         query_y: ``[Q]``.
         n_way: number of classes.
+
+    Example:
+        >>> support, query = torch.tensor([[[0.0], [4.0]]]), torch.tensor([[[1.0], [3.0], [3.0], [5.0]]])
+        >>> query_scores(support, torch.tensor([0, 1]), query, torch.tensor([0, 1, 0, 1]), 2).accuracy.tolist()
+        [0.75]
     """
     return _scores(prototype_logits(support, support_y, query, n_way), query_y)
 
@@ -48,6 +53,11 @@ def leave_one_out_scores(support: Tensor, support_y: Tensor, n_way: int) -> Scor
 
     Raises:
         ValueError: if a class has a single image.
+
+    Example:
+        >>> support = torch.tensor([[[0.0], [1.0], [8.0], [2.0]]])
+        >>> leave_one_out_scores(support, torch.tensor([0, 0, 1, 1]), 2).accuracy.tolist()
+        [0.75]
     """
     if int(torch.bincount(support_y, minlength=n_way).min()) < 2:
         raise ValueError("leave-one-out needs two support images of every class")

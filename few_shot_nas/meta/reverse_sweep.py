@@ -106,6 +106,17 @@ def swept_loss(
 
     Raises:
         ValueError: if ``num_steps`` is less than 1 or there are not as many weights.
+
+    Example:
+        >>> theta, phi = {"w": torch.tensor(1.0, requires_grad=True)}, {"c": torch.tensor(0.5, requires_grad=True)}
+        >>> def support(params, rest, step):
+        ...     return (params["w"] - rest["c"]) ** 2
+        >>> def query(params, rest, step):
+        ...     return params["w"] ** 2, params["w"]
+        >>> swept = swept_loss(support, query, theta, phi, lr=lambda name, step: 0.25, num_steps=2)
+        >>> swept.loss.backward()
+        >>> swept.loss.item(), theta["w"].grad.item(), phi["c"].grad.item()
+        (0.390625, 0.3125, 0.9375)
     """
     if num_steps < 1:
         raise ValueError(f"swept_loss() takes num_steps >= 1, got {num_steps}")

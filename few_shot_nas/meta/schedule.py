@@ -15,6 +15,10 @@ def cosine_with_restarts(step: int, first: int, factor: int, floor: float) -> fl
         first: steps of the first cycle T_0.
         factor: each cycle takes this many times the steps of the one before, T_mul.
         floor: smallest rate over the largest, 0..1.
+
+    Example:
+        >>> [round(cosine_with_restarts(step, first=2, factor=2, floor=0.0), 3) for step in range(7)]
+        [1.0, 0.5, 1.0, 0.854, 0.5, 0.146, 1.0]
     """
     length, inside = first, step
     while inside >= length:

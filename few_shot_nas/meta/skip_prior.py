@@ -24,6 +24,12 @@ def skip_prior_kl(log_probs: Tensor, decisions: Tensor, kinds: Sequence[str], ta
 
     Returns:
         A scalar in nats, differentiable; 0 without skips.
+
+    Example:
+        >>> kinds, decisions = ("op", "skip", "skip"), torch.tensor([3, 1, 0])
+        >>> log_probs = torch.tensor([0.2, 0.4, 0.6]).log()
+        >>> round(abs(skip_prior_kl(log_probs, decisions, kinds, 0.4).item()), 4)
+        0.0
     """
     places = [place for place, kind in enumerate(kinds) if kind == "skip"]
     if not places:
@@ -43,6 +49,11 @@ def mean_skip_prior_kl(
         decisions: n architectures of L choices each.
         kinds: as above.
         target: as above.
+
+    Example:
+        >>> log_probs = torch.tensor([[0.4], [0.5]]).log()
+        >>> round(mean_skip_prior_kl(log_probs, [(1,), (1,)], ("skip",), 0.4).item(), 4)
+        0.0102
     """
     each = [skip_prior_kl(own, torch.tensor(a), kinds, target) for own, a in zip(log_probs, decisions, strict=True)]
     return torch.stack(each).mean()

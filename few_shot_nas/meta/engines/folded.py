@@ -10,6 +10,20 @@ def folded(make: MakeProblem, batch: Episode, plan: Plan) -> Outcome:
 
     For networks that :func:`few_shot_nas.meta.functional.takes_tasks`. The first inner step still has the weights that
     all tasks share: they are expanded, not copied, and the layers see that one convolution will do.
+
+    Example:
+        >>> import torch
+        >>> from few_shot_nas.meta.problem import Problem
+        >>> theta = {"w": torch.tensor(1.0, requires_grad=True)}
+        >>> def make(t):
+        ...     return Problem(
+        ...         theta, {}, lambda p, rest, step: ((p["w"] - t.support_x) ** 2).sum(),
+        ...         lambda p, rest, step: (((p["w"] - t.query_x) ** 2).sum(), p["w"]),
+        ...     )
+        >>> goals, labels = torch.tensor([0.0, 3.0]), torch.zeros(2)
+        >>> outcome = folded(make, Episode(goals, labels, goals, labels), Plan(lr=lambda name, step: 0.25, num_steps=1))
+        >>> outcome.loss.item(), outcome.logits.tolist()
+        (1.25, [0.5, 2.0])
     """
     problem = make(batch)
     count = len(batch.support_x)

@@ -10,6 +10,18 @@ def sweep(make: MakeProblem, task: Episode, plan: Plan) -> Outcome:
     """As :func:`unroll`, with an iterate per inner step in memory instead of its activations.
 
     The first order has no graph through the inner steps, and is unrolled.
+
+    Example:
+        >>> import torch
+        >>> from few_shot_nas.meta.problem import Problem
+        >>> theta = {"w": torch.tensor(1.0, requires_grad=True)}
+        >>> def make(task):
+        ...     return Problem(
+        ...         theta, {}, lambda p, rest, step: p["w"] ** 2, lambda p, rest, step: (p["w"] ** 2, p["w"])
+        ...     )
+        >>> outcome = sweep(make, None, Plan(lr=lambda name, step: 0.25, num_steps=1))
+        >>> outcome.loss.item(), [params["w"].item() for params in outcome.trajectory]
+        (0.25, [1.0, 0.5])
     """
     if not plan.second_order:
         return unroll(make, task, plan)

@@ -18,6 +18,19 @@ def mapped(make: MakeProblem, batch: Episode, plan: Plan) -> Outcome:
 
     Every layer must have a batching rule, and no layer may write a buffer. Dropout draws other masks than in a loop
     over the tasks.
+
+    Example:
+        >>> from few_shot_nas.meta.problem import Problem
+        >>> theta = {"w": torch.tensor(1.0, requires_grad=True)}
+        >>> def make(t):
+        ...     return Problem(
+        ...         theta, {}, lambda p, rest, step: ((p["w"] - t.support_x) ** 2).sum(),
+        ...         lambda p, rest, step: (((p["w"] - t.query_x) ** 2).sum(), p["w"]),
+        ...     )
+        >>> goals, labels = torch.tensor([0.0, 3.0]), torch.zeros(2)
+        >>> outcome = mapped(make, Episode(goals, labels, goals, labels), Plan(lr=lambda name, step: 0.25, num_steps=1))
+        >>> outcome.loss.item(), outcome.logits.tolist()
+        (1.25, [0.5, 2.0])
     """
 
     def one(
