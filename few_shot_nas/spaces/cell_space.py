@@ -108,9 +108,10 @@ class CellSpace(SearchSpace):
         for cell_type, rows in weights.items():
             edges: list[Edge] = []
             for node in range(2, self.nodes + 2):
-                best = [Edge(heaviest(row, without=NONE), *place) for place, row in rows.items() if place[1] == node]
-                best.sort(key=lambda edge: -rows[edge.src, edge.dst][edge.op])  # noqa: B023  # used at once; stable
-                edges += sorted(best[:2], key=lambda edge: edge.src)
+                ops = {place: heaviest(row, without=NONE) for place, row in rows.items() if place[1] == node}
+                weight = {place: rows[place][op] for place, op in ops.items()}
+                inputs = sorted(weight, key=weight.__getitem__, reverse=True)[:2]  # equals keep their order
+                edges += [Edge(ops[place], *place) for place in sorted(inputs)]
             cells.append((cell_type, tuple(edges)))
         return tuple(cells)
 

@@ -279,10 +279,11 @@ class EnasMicro(SearchSpace):
             edges = []
             for state in range(2, self.nodes + 2):
                 for branch in BRANCHES:
-                    rows = {at: row for at, row in weights[f"{cell_type}/{branch}"].items() if at[1] == state}
-                    best = {at: heaviest(row, without=NONE) for at, row in rows.items()}
-                    place = max(rows, key=lambda at: rows[at][best[at]])  # noqa: B023  # used at once
-                    edges.append(Edge(best[place], *place))
+                    rows = weights[f"{cell_type}/{branch}"]
+                    ops = {place: heaviest(row, without=NONE) for place, row in rows.items() if place[1] == state}
+                    weight = {place: rows[place][op] for place, op in ops.items()}
+                    place = max(weight, key=weight.__getitem__)
+                    edges.append(Edge(ops[place], *place))
             cells.append((cell_type, tuple(edges)))
         return tuple(cells)
 

@@ -49,14 +49,12 @@ def test_the_cells_of_the_search_network_of_t_nas_have_the_published_shapes():
     assert net.feature_dim == 128 and net(x).shape == (2, 5)
 
 
-@pytest.mark.parametrize(("cells", "nodes", "channels"), [(1, 1, 3), (3, 2, 2), (5, 3, 1)])
+@pytest.mark.parametrize(("cells", "nodes", "channels"), [(1, 1, 3), (3, 2, 2), (4, 3, 1)])
 @pytest.mark.parametrize("space", SPACES)
 @torch.no_grad()
 def test_every_number_of_cells_nodes_and_channels_can_be_mixed(space, cells, nodes, channels):
-    if space in ("chain", "conv4_chain"):
-        cells = min(cells, 3)  # each halves the image
-    net = MixedSupernet(3, 1, 16, space=space, channels=channels, cells=cells, nodes=nodes)
-    features = net.features(torch.randn(2, 1, 16, 16))
+    net = MixedSupernet(3, 1, 32, space=space, channels=channels, cells=cells, nodes=nodes)
+    features = net.features(torch.randn(2, 1, 32, 32))
     assert features.shape == (2, net.feature_dim) and features.isfinite().all()
     genotype = net.discretise()
     assert (genotype.cells, genotype.nodes, genotype.channels) == (cells, nodes, channels)
