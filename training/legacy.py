@@ -69,7 +69,16 @@ RENAMED = {
     "checkpoint_callback": "enable_checkpointing",
     "weights_save_path": "run_dir",
     "log_every_n_steps": "log_every",
+    # The launcher of MetaNTK-NAS.
+    "dartsbs": "meta_batch_size",
+    "reg_coef": "reg",
+    "ntk_channels": "channels",
+    "ntk_layers": "cells",
+    "max_nodes": "nodes",
+    "repeat": "repeats",
 }
+#: Flags that only the launcher of MetaNTK-NAS has: beside one of these --algorithm=MAML names a kernel.
+NTK_LAUNCHER = ("dartsbs", "reg_coef", "ntk_channels", "ntk_layers", "ntk_type")
 
 # Why a flag of Lightning 1.2 has no successor here.
 REMOVED = {
@@ -201,6 +210,26 @@ def _progress(word: Word) -> Replacement:
     return [("enable_progress_bar", "false" if word.value == "0" else "true")]
 
 
+DATASETS = {
+    "MiniImageNet": "MiniImagenet",
+    "MetaMiniImageNet": "MiniImagenet",
+    "TieredImageNet": "TieredImagenet",
+    "MetaTieredImageNet": "TieredImagenet",
+}
+
+
+def _dataset(word: Word) -> Replacement:
+    if word.value not in DATASETS:
+        raise InputError(f"{word}: expected one of {', '.join(DATASETS)}; today's flag is --data_class")
+    return [("data_class", DATASETS[word.value])]
+
+
+def _ntk_type(word: Word) -> Replacement:
+    if word.value not in ("NTK", "MetaNTK_anl"):
+        raise InputError(f"{word}: expected NTK or MetaNTK_anl; today's flags are --algorithm=MetaNTKNAS --kernel=...")
+    return [("algorithm", "MetaNTKNAS"), *([("kernel", "NTK")] if word.value == "NTK" else [])]
+
+
 def _summary(word: Word) -> Replacement:
     return [("enable_model_summary", "false" if _is_none(word.value) else "true")]
 
@@ -216,6 +245,8 @@ RULES: dict[str, Callable[[Word], Replacement | None]] = {
     "val_check_interval": _val_check_interval,
     "progress_bar_refresh_rate": _progress,
     "weights_summary": _summary,
+    "dataset": _dataset,
+    "ntk_type": _ntk_type,
 }
 
 
@@ -233,6 +264,7 @@ def translate(words: Iterable[Word]) -> tuple[list[Word], list[str]]:
         InputError: for a flag that has no successor, with the reason, and for a value that cannot be honoured.
     """
     words = list(words)
+    launcher = any(word.name in NTK_LAUNCHER for word in words)
     takes_gpus = any(w.name == "gpus" and not _is_none(w.value) and w.value != "0" for w in words)
     result: list[Word] = []
     notes: list[str] = []
@@ -248,6 +280,9 @@ def translate(words: Iterable[Word]) -> tuple[list[Word], list[str]]:
             pairs = [(RENAMED[word.name], word.value)]
         elif (word.name, word.value) in RESPELLED:
             pairs = [(word.name, RESPELLED[word.name, str(word.value)])]
+        elif launcher and word.name == "algorithm" and word.value in ("MAML", "ANIL"):
+            plain = any((w.name, w.value) == ("ntk_type", "NTK") for w in words)
+            pairs = [("algorithm", "MetaNTKNAS"), ("kernel", "NTK" if plain else word.value)]
         elif word.name == "num_processes" and takes_gpus:
             pairs = []  # it only ever counted processes on the CPU
         elif word.name in RULES:

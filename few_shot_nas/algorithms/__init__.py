@@ -12,12 +12,14 @@ from few_shot_nas.algorithms.maml_enas import MAMLENAS
 from few_shot_nas.algorithms.maml_plus_plus import MAMLPlusPlus
 from few_shot_nas.algorithms.matching_net import MatchingNet
 from few_shot_nas.algorithms.meta_nas import MetaNAS
+from few_shot_nas.algorithms.meta_ntk_nas import MetaNTKNAS
 from few_shot_nas.algorithms.meta_sgd import MetaSGD
 from few_shot_nas.algorithms.proto_net import ProtoNet
 from few_shot_nas.algorithms.random_search import RandomSearch
 from few_shot_nas.algorithms.reptile import Reptile
 from few_shot_nas.algorithms.rfs import RFS
 from few_shot_nas.algorithms.simple_shot import SimpleShot
+from few_shot_nas.algorithms.te_nas import TENAS
 from few_shot_nas.algorithms.tnas import TNAS
 from few_shot_nas.algorithms.tnas_plus_plus import TNASPlusPlus
 
@@ -34,12 +36,14 @@ ALGORITHMS: dict[str, type[EpisodicModule]] = {
     "MAMLPlusPlus": MAMLPlusPlus,
     "MatchingNet": MatchingNet,
     "MetaNAS": MetaNAS,
+    "MetaNTKNAS": MetaNTKNAS,
     "MetaSGD": MetaSGD,
     "ProtoNet": ProtoNet,
     "RFS": RFS,
     "RandomSearch": RandomSearch,
     "Reptile": Reptile,
     "SimpleShot": SimpleShot,
+    "TENAS": TENAS,
     "TNAS": TNAS,
     "TNASPlusPlus": TNASPlusPlus,
 }

@@ -180,6 +180,18 @@ def keep_running_statistics(net: nn.Module, momentum: float = 0.1) -> None:
         raise InputError(f"{type(net).__name__} has no batch normalisation whose running statistics could be kept")
 
 
+class GroupNorm2d(nn.GroupNorm):
+    """:class:`torch.nn.GroupNorm` that puts the pixels of a channel side by side in memory first.
+
+    On CPUs torch takes 4 to 25 times as long where the channels of a pixel lie side by side (16 groups, forward and
+    backward, maps of 4 to 16 pixels).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x [B, C, H, W]``."""
+        return super().forward(x.contiguous())
+
+
 def group_normalised(net: nn.Module, groups: int = 16) -> nn.Module:
     """Return a copy of ``net`` in which group normalisation stands for batch normalisation, so that no images mix.
 
@@ -196,7 +208,7 @@ def group_normalised(net: nn.Module, groups: int = 16) -> nn.Module:
         if isinstance(layer, BatchNorm2d):
             channels = layer.num_features
             parts = channels if channels <= groups else math.gcd(channels, groups)
-            norm = nn.GroupNorm(parts, channels, eps=layer.eps).to(next(net.parameters(), torch.empty(0)))
+            norm = GroupNorm2d(parts, channels, eps=layer.eps).to(next(net.parameters(), torch.empty(0)))
             if layer.weight is not None and layer.bias is not None:
                 norm.weight, norm.bias = layer.weight, layer.bias
             net.set_submodule(name, norm)

@@ -184,12 +184,16 @@ class CellBody(Body):
             before, last = last, cell(before, last, edges[cell_type])
         return last.mean(dim=(2, 3))
 
-    def mixed(self, x: Tensor, weights: EdgeWeights) -> Tensor:
-        """Run a mixture, all cells of a type by the same weights: ``[B, C, H, W]`` to ``[B, feature_dim]``."""
+    def mixed_maps(self, x: Tensor, weights: EdgeWeights) -> Tensor:
+        """Run a mixture, all cells of a type by the same weights: ``[B, C, H, W]`` to ``[B, feature_dim, h, w]``."""
         before = last = self.stem(channels_last(x))
         for cell, cell_type in zip(self.cells, self.cell_types, strict=True):
             before, last = last, cast(Cell, cell).mixed(before, last, weights[cell_type])
-        return last.mean(dim=(2, 3))
+        return last
+
+    def mixed(self, x: Tensor, weights: EdgeWeights) -> Tensor:
+        """Run a mixture, all cells of a type by the same weights: ``[B, C, H, W]`` to ``[B, feature_dim]``."""
+        return self.mixed_maps(x, weights).mean(dim=(2, 3))
 
     def owned_ops(self) -> Iterator[tuple[str, str, Edge]]:
         """Yield, for each op module held, its name prefix (with the dot), cell type and edge."""

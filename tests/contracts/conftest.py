@@ -7,6 +7,7 @@ import torch
 
 from few_shot_nas.algorithms import ALGORITHMS
 from few_shot_nas.algorithms.alpha_search import AlphaLoop
+from few_shot_nas.algorithms.pruning_search import Pruning
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.data.episodic import EpisodicDataModule
 from few_shot_nas.data.flat import FlatDataModule
@@ -31,7 +32,11 @@ SMALL_SETTINGS = {
         "inner": InnerLoop(0.01, 2, eval_inner_steps=2, first_order=True),
         "alphas": AlphaLoop(decode_episodes=2),
     },
+    "MetaNTKNAS": {"pruning": Pruning(repeats=1, regions_crops=50)},
+    "TENAS": {"pruning": Pruning(repeats=1, regions_crops=50), "kernel_batch": 4},
 }
+#: Networks of algorithms that the small one of their default model does not suit.
+SMALL_NETS = {name: {"channels": 4, "cells": 2, "nodes": 1} for name in ("MetaNTKNAS", "TENAS")}
 #: Flags that make a model small enough to run in every test.
 SMALL = {
     "Conv4": {"width": 4},
@@ -93,7 +98,7 @@ def make_module():
     def make(name, max_meta_steps=6, **changes):
         torch.manual_seed(0)
         algorithm = ALGORITHMS[name]
-        net = MODELS[algorithm.default_model](3, 1, 28, **SMALL.get(algorithm.default_model, {}))
+        net = MODELS[algorithm.default_model](3, 1, 28, **SMALL_NETS.get(name, SMALL.get(algorithm.default_model, {})))
         outer = OuterLoop(max_meta_steps=max_meta_steps, log_every=1, outer_lr=1e-2)
         return algorithm(net, outer=outer, seed=3, **{**SMALL_SETTINGS.get(name, {}), **changes})
 

@@ -215,10 +215,11 @@ def test_linear_regions_are_the_different_codes_of_the_thin_network(space):
     net = DerivedNetwork(3, 1, 8, genotype).double()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        thin = thin_network(genotype).double()
+        body, thin = thin_network(genotype)
+    body = body.double()
     pool = crop_pool(task.support_x, 1000, generator(0, "crops"))
-    codes = activation_codes(thin.features, pool)
-    assert pool.shape == (1000, 1, 3, 3) and count_parameters(thin) < count_parameters(net)
+    codes = activation_codes(lambda x: body(x, thin), pool)
+    assert pool.shape == (1000, 1, 3, 3) and count_parameters(body) < count_parameters(net)
     assert score("linear_regions", net, task) == len(torch.unique(codes, dim=0))
 
 

@@ -82,6 +82,16 @@ def test_a_word_that_is_no_flag_is_named(stray: str) -> None:
         ("--progress_bar_refresh_rate=20", {"enable_progress_bar": "true"}),
         ("--weights_summary=top", {"enable_model_summary": "true"}),
         ("--weights_summary=None", {"enable_model_summary": "false"}),
+        ("--dartsbs=3", {"meta_batch_size": "3"}),
+        ("--reg_coef=1e-3", {"reg": "1e-3"}),
+        ("--ntk_channels=48", {"channels": "48"}),
+        ("--ntk_layers=5", {"cells": "5"}),
+        ("--max_nodes=3", {"nodes": "3"}),
+        ("--repeat=3", {"repeats": "3"}),
+        ("--dataset=MetaMiniImageNet", {"data_class": "MiniImagenet"}),
+        ("--dataset=TieredImageNet", {"data_class": "TieredImagenet"}),
+        ("--ntk_type=MetaNTK_anl", {"algorithm": "MetaNTKNAS"}),
+        ("--ntk_type=NTK", {"algorithm": "MetaNTKNAS", "kernel": "NTK"}),
         ("--reward=proxy", {"reward": "naswot"}),
         ("--inner_reward=proxy", {"inner_reward": "naswot"}),
         ("--test_reward=proxy", {"test_reward": "naswot"}),
@@ -98,8 +108,25 @@ def test_each_old_spelling_becomes_todays_with_one_line(old: str, today: dict[st
 @pytest.mark.usefixtures("four_gpus")
 def test_all_aliases_are_in_the_test_above() -> None:
     covered = {"gpus", "accelerator", "distributed_backend", "num_processes", "precision", "track_grad_norm"}
-    covered |= {"val_check_interval", "progress_bar_refresh_rate", "weights_summary"}
+    covered |= {"val_check_interval", "progress_bar_refresh_rate", "weights_summary", "dataset", "ntk_type"}
     assert set(legacy.RULES) == covered
+
+
+@pytest.mark.parametrize(("kind", "kernel"), [("MetaNTK_anl", "ANIL"), ("NTK", "NTK")])
+def test_algorithm_beside_flags_of_the_metantk_launcher_names_the_kernel(kind: str, kernel: str) -> None:
+    old = f"--space=darts_fewshot --dataset=MiniImageNet --ntk_type={kind} --algorithm=ANIL --inner_lr_time=1"
+    old += " --reg_coef=2"
+    assert new(*old.split()) == {
+        "space": "darts_fewshot", "data_class": "MiniImagenet", "algorithm": "MetaNTKNAS", "kernel": kernel,
+        "inner_lr_time": "1", "reg": "2",
+    }  # fmt: skip
+    assert new("--algorithm=ANIL", "--inner_lr_time=1") == {"algorithm": "ANIL", "inner_lr_time": "1"}
+
+
+@pytest.mark.parametrize(("old", "needed"), [("--dataset=CUB", "MetaMiniImageNet"), ("--ntk_type=LRC", "MetaNTK_anl")])
+def test_values_of_the_metantk_launcher_that_mean_nothing_here_are_refused(old: str, needed: str) -> None:
+    with pytest.raises(InputError, match=f"{old}: expected .*{needed}"):
+        legacy.translate(legacy.tokenise([old]))
 
 
 @pytest.mark.parametrize(

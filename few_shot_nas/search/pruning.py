@@ -1,0 +1,241 @@
+"""Which op of a mixture is pruned next: rankings of candidates by two scores, and the stages of a search by pruning.
+
+Everything here is data and pure functions; what the scores measure is the caller's.
+
+Source: TE-NAS (Chen et al., ICLR 2021, arXiv:2102.11535, algorithm 1) and MetaNTK-NAS (Wang et al., CVPR 2022), whose
+released codes share the ranking.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from few_shot_nas.spaces.space import Menu, Place, SearchSpace
+
+#: Edges that a node of a derived cell has, in the spaces of two inputs per node.
+INPUTS = 2
+
+
+class Candidate(NamedTuple):
+    """An op on an edge that may be pruned."""
+
+    cell_type: str
+    place: Place
+    op: str
+
+
+class Scores(NamedTuple):
+    """What pruning a candidate would do, relative to the network as it is.
+
+    Attributes:
+        trainability: mean of ``(kappa_0 - kappa_1) / kappa_0``; positive where the kernel gets better conditioned.
+        expressivity: mean of ``(R_0 - R_1) / R_0``; positive where linear regions get lost.
+    """
+
+    trainability: float
+    expressivity: float
+
+
+def significant(value: float, digits: int = 3) -> float:
+    """Round to so many significant digits.
+
+    Example:
+        >>> significant(0.012345), significant(-987.65), significant(0.0)
+        (0.0123, -988.0, 0.0)
+    """
+    if value == 0 or not math.isfinite(value):
+        return value
+    return round(value, digits - 1 - math.floor(math.log10(abs(value))))
+
+
+def dense_ranks(values: Mapping[Candidate, float], *, descending: bool, digits: int = 3) -> dict[Candidate, int]:
+    """Rank candidates by a score, 0 first; neighbours with equal scores share a rank, and no rank is left out.
+
+    Candidates are put in order by their scores of ``digits`` significant digits, ties as they come; two neighbours
+    share a rank if their scores are equal to the last digit.
+
+    Returns:
+        The ranks, in that order.
+
+    Example:
+        >>> a, b, c = (Candidate("normal", (0, 2), op) for op in "abc")
+        >>> list(dense_ranks({a: 1.0, b: 2.0, c: 2.0}, descending=True).values())
+        [0, 0, 1]
+    """
+    sign = -1 if descending else 1
+    order = sorted(values, key=lambda candidate: sign * significant(values[candidate], digits))
+    ranks: dict[Candidate, int] = {}
+    for before, candidate in zip([None, *order], order, strict=False):
+        if before is None:
+            ranks[candidate] = 0
+        else:
+            ranks[candidate] = ranks[before] + (values[before] != values[candidate])
+    return ranks
+
+
+def by_importance(scores: Mapping[Candidate, Scores]) -> list[Candidate]:
+    """Order candidates by the sum of their two ranks, the least important first.
+
+    Rank 0 has the candidate whose pruning conditions the kernel best, and the one whose pruning loses the fewest linear
+    regions. Of equal sums the one with the better conditioned kernel comes first.
+    """
+    trainable = dense_ranks({c: s.trainability for c, s in scores.items()}, descending=True)
+    expressive = dense_ranks({c: s.expressivity for c, s in scores.items()}, descending=False)
+    return sorted(trainable, key=lambda candidate: trainable[candidate] + expressive[candidate])
+
+
+def margin(scores: Mapping[Candidate, Scores]) -> float:
+    """Mean over the edges of the rank sums between the op that is pruned and the next one; 0 where all are decided.
+
+    A small margin says that chance decides.
+    """
+    trainable = dense_ranks({c: s.trainability for c, s in scores.items()}, descending=True)
+    expressive = dense_ranks({c: s.expressivity for c, s in scores.items()}, descending=False)
+    sums: dict[tuple[str, Place], list[int]] = {}
+    for candidate in scores:
+        sums.setdefault(candidate[:2], []).append(trainable[candidate] + expressive[candidate])
+    gaps = [sorted(own)[1] - min(own) for own in sums.values() if len(own) > 1]
+    return sum(gaps) / len(gaps) if gaps else 0.0
+
+
+def without(menu: Menu, pruned: Sequence[Candidate]) -> Menu:
+    """Return a menu without some ops; an edge may be left empty."""
+    gone = set(pruned)
+    return {
+        cell_type: {
+            place: tuple(op for op in ops if Candidate(cell_type, place, op) not in gone)
+            for place, ops in edges.items()
+        }
+        for cell_type, edges in menu.items()
+    }
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a search by pruning stands.
+
+    First come rounds that prune ``per_round`` ops of every edge, until each has one; then, in spaces whose nodes have
+    two inputs, one stage for each node with more, which prunes all its edges but two.
+
+    Attributes:
+        active: the ops that are left.
+        per_round: ops pruned of an edge in a round, but never the last one.
+        groups: (cell type, node) whose edges are still to be pruned, the next one first.
+        number: stages before this one.
+    """
+
+    active: Menu
+    per_round: int
+    groups: tuple[tuple[str, int], ...]
+    number: int = 0
+
+    @property
+    def of_ops(self) -> bool:
+        """Whether this stage prunes ops; else it prunes the edges of a node, or nothing is left to do."""
+        return any(len(ops) > 1 for edges in self.active.values() for ops in edges.values())
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to prune."""
+        return not self.of_ops and not self.groups
+
+    def candidates(self) -> list[Candidate]:
+        """Return what is to be scored: all ops of all edges, or the edges of the next node."""
+        if not self.of_ops and not self.groups:
+            return []
+        return [
+            Candidate(cell_type, place, op)
+            for cell_type, edges in self.active.items()
+            for place, ops in edges.items()
+            if (len(ops) > 1 if self.of_ops else (cell_type, place[1]) == self.groups[0])
+            for op in ops
+        ]
+
+    def after(self, scores: Mapping[Candidate, Scores]) -> "Stage":
+        """Return the next stage, once all candidates are scored.
+
+        Raises:
+            ValueError: if the scores are not those of the candidates.
+        """
+        if set(scores) != set(self.candidates()):
+            raise ValueError(f"{len(scores)} scores given for the {len(self.candidates())} candidates of a stage")
+        order = by_importance(scores)
+        if self.of_ops:
+            pruned, groups = self._first_of_each_edge(order), self.groups
+        else:
+            pruned, groups = order[: len(order) - INPUTS], self.groups[1:]
+        return Stage(without(self.active, pruned), self.per_round, groups, self.number + 1)
+
+    def _first_of_each_edge(self, order: Sequence[Candidate]) -> list[Candidate]:
+        """Return the first ``per_round`` candidates of each edge, but never its last op."""
+        left = {
+            (cell_type, place): min(self.per_round, len(ops) - 1)
+            for cell_type, edges in self.active.items()
+            for place, ops in edges.items()
+        }
+        pruned = []
+        for candidate in order:
+            if left[candidate[:2]] > 0:
+                left[candidate[:2]] -= 1
+                pruned.append(candidate)
+        return pruned
+
+    def state(self) -> dict[str, Any]:
+        """Return the stage as plain data."""
+        active = [
+            [cell_type, list(place), list(ops)] for cell_type, edges in self.active.items()
+            for place, ops in edges.items()
+        ]  # fmt: skip
+        return {"active": active, "groups": [list(group) for group in self.groups], "number": self.number}
+
+    def restored(self, state: Mapping[str, Any]) -> "Stage":
+        """Return the stage that :meth:`state` described, of a search with the settings of this one."""
+        active: dict[str, dict[Place, tuple[str, ...]]] = {}
+        for cell_type, (src, dst), ops in state["active"]:
+            active.setdefault(cell_type, {})[src, dst] = tuple(ops)
+        groups = tuple((str(cell_type), int(node)) for cell_type, node in state["groups"])
+        return Stage(active, self.per_round, groups, int(state["number"]))
+
+
+def first_stage(space: SearchSpace, per_round: int = 1) -> Stage:
+    """Return where a search of a space starts: with all its ops, but in spaces that never derive it without ``none``.
+
+    Args:
+        space: the space; those whose genotypes have two edges per node are pruned to these at the end.
+        per_round: ops pruned of an edge in a round.
+    """
+    two_inputs = any(decision.kind == "inputs" for decision in space.decisions)
+    active = {
+        cell_type: {place: tuple(op for op in ops if not (two_inputs and op == "none")) for place, ops in edges.items()}
+        for cell_type, edges in space.menu().items()
+    }
+    nodes = sorted({(cell_type, dst) for cell_type, edges in active.items() for _, dst in edges}, key=_by(active))
+    groups = [
+        (cell_type, node)
+        for cell_type, node in nodes
+        if two_inputs and sum(dst == node for _, dst in active[cell_type]) > INPUTS
+    ]
+    return Stage(active, per_round, tuple(groups))
+
+
+def _by(active: Menu) -> Any:
+    """Return the key that orders (cell type, node) by the cell types as they come."""
+    place = {cell_type: number for number, cell_type in enumerate(active)}
+    return lambda pair: (place[pair[0]], pair[1])
+
+
+def evaluations(stage: Stage) -> int:
+    """Return how many candidates a search from here evaluates; it does not depend on the scores.
+
+    Example:
+        >>> from few_shot_nas.spaces.darts_fewshot import DartsFewshot
+        >>> evaluations(first_stage(DartsFewshot(cells=5)))
+        500
+    """
+    total = 0
+    while not stage.finished:
+        candidates = stage.candidates()
+        total += len(candidates)
+        stage = stage.after(dict.fromkeys(candidates, Scores(0.0, 0.0)))
+    return total
