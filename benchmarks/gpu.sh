@@ -21,7 +21,7 @@ if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; th
   command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
   step table "$python" benchmarks/run.py --device cuda --repeats 5 --output "$out/table.json"
   step profile "$python" benchmarks/profile_step.py --device cuda
-  step tests "$python" -m pytest -q -p no:cacheprovider -m gpu tests
+  step tests "$python" -m pytest -q -p no:cacheprovider -m gpu tests/algorithms/test_engines_gpu.py
 else
   step table "$python" benchmarks/run.py --device cpu --tiny --engines unroll,folded,graph --repeats 1 --output "$out/table.json"
   step profile "$python" benchmarks/profile_step.py --device cpu --tiny

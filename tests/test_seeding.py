@@ -2,7 +2,7 @@
 
 import torch
 
-from few_shot_nas.seeding import derived_seed, generator
+from few_shot_nas.seeding import derived_seed, generator, seed_global
 
 
 def test_the_same_words_give_the_same_stream_and_any_other_word_another():
@@ -15,3 +15,10 @@ def test_the_same_words_give_the_same_stream_and_any_other_word_another():
 def test_a_seed_is_the_same_on_every_machine():
     assert 0 <= derived_seed(0, "controller", 3) < 2**63
     assert derived_seed(7) == 8460147692890830636
+
+
+def test_the_global_generator_is_set_as_torch_sets_it():
+    torch.manual_seed(12345)
+    expected = torch.rand(3)
+    seed_global(12345, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)

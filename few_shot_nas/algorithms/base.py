@@ -29,7 +29,7 @@ from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.early_stop import NOTHING_SEEN, Waiting
 from few_shot_nas.runtime.gradients import average_gradients, gather_rows, world
 from few_shot_nas.search.found import Found
-from few_shot_nas.seeding import derived_seed, generator
+from few_shot_nas.seeding import derived_seed, generator, seed_global
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.stats.statistics import accuracy, mean_ci
 
@@ -190,7 +190,7 @@ class EpisodicModule(pl.LightningModule, ABC):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One meta-step: :meth:`update`, and the bookkeeping that every algorithm needs around it."""
         # Dropout masks have no generator argument: tie the global one to the step, so that a resumed run repeats them.
-        torch.manual_seed(derived_seed(self.seed, "dropout", self.meta_step, world()[0]))
+        seed_global(derived_seed(self.seed, "dropout", self.meta_step, world()[0]), self.device)
         scalars = self.update(batch)
         self.meta_step += 1
         self._record(scalars)

@@ -119,8 +119,19 @@ def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
         found = [torch.batch_norm_update_stats(task, None, None, 0.0) for task in images]
         mean, variance = (torch.stack(parts).unsqueeze(1) for parts in zip(*found, strict=True))
         return mean, variance
-    variance, mean = torch.var_mean(rows, dim=1, correction=0, keepdim=True)
-    return mean, variance
+    if torch.is_grad_enabled():
+        variance, mean = torch.var_mean(rows, dim=1, correction=0, keepdim=True)
+        return mean, variance
+    return moments_in_passes(rows)
+
+
+def moments_in_passes(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of ``[G, n, C]``, ``[G, 1, C]`` each.
+
+    On GPUs a few simple passes take a fraction of the time of var_mean's one.
+    """
+    mean = _sums(rows) / rows.shape[1]
+    return mean, torch.linalg.vector_norm(rows - mean, dim=1, keepdim=True).square() / rows.shape[1]
 
 
 def _merge(value: Tensor, dim: int | None, size: int) -> Tensor:

@@ -111,11 +111,10 @@ def choose_route(x: Tensor, weight_shape: torch.Size, geometry: Geometry) -> str
     a convolution per task where it does not.
     """
     pixels = x.shape[0] // weight_shape[0] * geometry.size(x.shape[2]) * geometry.size(x.shape[3])
-    return "loop" if pixels * x.shape[1] > _BUSY[x.device.type == "cuda"] else "im2col"
-
-
-#: Numbers in a task's images above which a task alone keeps a CPU, or a GPU, busy.
-_BUSY = {False: 2**17, True: 2**22}
+    if x.device.type == "cpu":
+        return "loop" if pixels * x.shape[1] > 2**17 else "im2col"
+    # A GPU's convolutions of few channels are slow, and their columns are short.
+    return "loop" if pixels * x.shape[1] > 2**19 and x.shape[1] >= 16 else "im2col"
 
 
 # ---- a batched matrix product, which keeps its columns for the derivatives -------------------------------------------
@@ -155,8 +154,24 @@ def fold(columns: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:
 def _by_columns(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     groups, out = weight.shape[:2]
     columns = _Unfold.apply(x.permute(0, 2, 3, 1), geometry)
-    product = torch.bmm(columns.reshape(groups, -1, columns.shape[3]), as_matrices(weight))
+    parts = _parts(x.shape[0] // groups, columns.shape[1] * columns.shape[2])
+    rows = columns.reshape(groups, parts, -1, columns.shape[3])
+    product = torch.matmul(rows, as_matrices(weight).unsqueeze(1))
     return product.view(*columns.shape[:3], out).permute(0, 3, 1, 2)
+
+
+def _parts(images: int, pixels: int) -> int:
+    """Into how many parts, of whole images, the rows of a task are divided.
+
+    The weights' gradient is a small matrix, summed over all rows: as one product it keeps few of a GPU's processors
+    busy, one for each task. Parts are more products, added up afterwards.
+    """
+    most = max(images * pixels // _LEAST, 1)
+    return max(parts for parts in range(1, min(images, most) + 1) if images % parts == 0)
+
+
+#: Rows of a part.
+_LEAST = 512
 
 
 class _Unfold(torch.autograd.Function):
@@ -358,7 +373,8 @@ def _im2col() -> Route:
 
     def to_weight(g: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
         groups, out, channels, k, _ = shape
-        product = torch.bmm(pixels(g, groups).mT, columns(x, geometry, groups))
+        parts = groups * _parts(len(g) // groups, g.shape[2] * g.shape[3])
+        product = torch.bmm(pixels(g, parts).mT, columns(x, geometry, parts)).unflatten(0, (groups, -1)).sum(1)
         return product.view(groups, out, k, k, channels).permute(0, 1, 4, 2, 3)
 
     return Route(result, to_images, to_weight)

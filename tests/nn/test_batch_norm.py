@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import grad, jvp, vmap
 
-from few_shot_nas.nn.batch_norm import batch_norm, largest, picked, pooled_batch_norm, spread
+from few_shot_nas.nn.batch_norm import batch_norm, largest, moments_in_passes, picked, pooled_batch_norm, spread
 
 GROUPS = 2
 
@@ -127,3 +127,9 @@ def test_nothing_is_learned_without_scale_and_shift():
     torch.testing.assert_close(batch_norm(x, None, None, 1e-5, GROUPS), by_definition(x, one, zero), rtol=0, atol=1e-12)
     pooled = pooled_batch_norm(x, None, None, 1e-5, GROUPS)
     torch.testing.assert_close(pooled, by_definition(x, one, zero, pool=True), rtol=0, atol=1e-12)
+
+
+def test_moments_in_passes_are_mean_and_biased_variance():
+    rows = torch.randn(2, 7, 3, dtype=torch.double) * 3 + 1
+    variance, mean = torch.var_mean(rows, dim=1, correction=0, keepdim=True)
+    torch.testing.assert_close(moments_in_passes(rows), (mean, variance), rtol=0, atol=1e-12)

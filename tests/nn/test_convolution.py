@@ -43,6 +43,12 @@ def test_folding_by_hand_is_the_library_s(geometry):
     torch.testing.assert_close(fold(columns, geometry, torch.Size((2, 7, 6, 4))), expected)
 
 
+@pytest.mark.parametrize("route", ["im2col", "shared"])
+def test_rows_in_parts_give_the_same(route, monkeypatch):
+    monkeypatch.setattr("few_shot_nas.nn.convolution._LEAST", 20)
+    test_values_and_first_and_second_derivatives_are_those_of_a_loop(route, Geometry(3, 1, 1))
+
+
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_the_layers_take_weights_of_one_task_and_of_many(with_bias):
     torch.manual_seed(0)
