@@ -65,3 +65,10 @@ def test_what_the_machine_cannot_do_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         hardware(gpus, monkeypatch, **given)
+
+
+@pytest.mark.parametrize("devices", [99999, "99999", "0", "-2", "1,x", "9" * 5000, "[", ""])
+def test_odd_numbers_of_devices_start_nothing(monkeypatch: pytest.MonkeyPatch, devices: Any) -> None:
+    with pytest.raises(InputError, match="--devices=") as caught:
+        hardware(0, monkeypatch, accelerator="cpu", devices=devices)
+    assert "\n" not in str(caught.value)

@@ -86,6 +86,7 @@ def test_a_linear_table_of_a_closed_form_is_refused(
     ("argv", "message"),
     [
         (["--run_dir=gone"], "--run_dir=gone: has no config.yaml"),
+        ([*FILL, "--output=/proc/x"], "--output=/proc/x: cannot be written to"),
         ([*FILL, "--tasks=0"], "--tasks=0: must be at least 1"),
         ([*FILL, "--n_query=3"], "2 replicates of 2 + 3 images per class"),
         ([*FILL, "--n_way=2"], "n_way=3 there, 2 here"),
@@ -98,6 +99,16 @@ def test_a_mistake_is_one_line(argv: list[str], message: str, capsys: pytest.Cap
     assert ended.value.code == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(lines) == 1 and message in lines[0]
+
+
+def test_a_gpu_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit) as ended:
+        stage0.main([*FILL, "--device=cuda"])
+    assert ended.value.code == 2
+    assert "--device=cuda: this machine has no GPU that torch can use" in capsys.readouterr().err
 
 
 def test_more_tasks_go_on_from_fewer_and_fewer_are_refused(
