@@ -158,5 +158,10 @@ def descend(
             with torch.no_grad():
                 grads = gradient({name: value.detach() for name, value in current.items()}, step)
         directions, slots = rule.direction(grads, slots)
-        trajectory.append({name: value - lr(name, step) * directions[name] for name, value in current.items()})
+        trajectory.append({name: _moved(value, lr(name, step), directions[name]) for name, value in current.items()})
     return Descent(trajectory, slots)
+
+
+def _moved(value: Tensor, rate: float | Tensor, direction: Tensor) -> Tensor:
+    """Return ``value - rate * direction``, by one operation where the rate is a number."""
+    return value - rate * direction if isinstance(rate, Tensor) else torch.sub(value, direction, alpha=rate)
