@@ -15,8 +15,9 @@ class MatchingNet(FeatureModule):
 
     Deviations: without the full-context embeddings (the LSTMs over the support set of section 2.1.2), which is the
     paper's variant of 43.4 / 51.1 % on mini-ImageNet; the cosines are multiplied by ``attention_scale``, 100 as in "A
-    Closer Look at Few-shot Classification", where the paper has 1, with which attention is nearly uniform; support and
-    query images are normalised by their own batch each in training.
+    Closer Look at Few-shot Classification" (Chen et al., ICLR 2019, arXiv:1904.04232), where the paper has 1, with
+    which attention is nearly uniform. As in the code of that paper, negative cosines count as 0 and 1e-6 is added to
+    each probability before the logarithm. Support and query images are normalised by their own batch each in training.
 
     Args:
         net: any network of MODELS; its head is not used.
@@ -37,4 +38,6 @@ class MatchingNet(FeatureModule):
     def classifier(self, features: Tensor, labels: Tensor, task: Episode) -> Classifier:
         """Attend to the support features by cosine."""
         n_way = ways(labels)
-        return lambda query: attention_logits(query, features, labels, n_way, self.attention_scale)
+        return lambda query: attention_logits(
+            query, features, labels, n_way, self.attention_scale, rectified=True, floor=1e-6
+        )

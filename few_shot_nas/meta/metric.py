@@ -63,7 +63,14 @@ def cosine_logits(query: Tensor, centres: Tensor, scale: float | Tensor = 1.0) -
 
 
 def attention_logits(
-    query: Tensor, support: Tensor, labels: Tensor, n_way: int, scale: float | Tensor = 1.0
+    query: Tensor,
+    support: Tensor,
+    labels: Tensor,
+    n_way: int,
+    scale: float | Tensor = 1.0,
+    *,
+    rectified: bool = False,
+    floor: float = 0.0,
 ) -> Tensor:
     """Logarithm of the label that cosine attention over the support set gives each query.
 
@@ -77,9 +84,12 @@ def attention_logits(
         labels: of the support images, ``[S]`` int64 in 0..N-1.
         n_way: number of classes N.
         scale: factor on the cosines; 1 in the paper.
+        rectified: count negative cosines as 0, as the code of "A Closer Look at Few-shot Classification" does.
+        floor: added to each probability before the logarithm, 1e-6 in that code; it bounds the loss of one query.
 
     Returns:
-        Log-probabilities ``[Q, N]``: their exponentials sum to 1, and cross-entropy on them is the log-likelihood.
+        ``log(p + floor)``, ``[Q, N]``. With a floor of 0 the exponentials sum to 1, and cross-entropy on them is the
+        log-likelihood.
 
     Example:
         >>> support, labels = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 2.0]]), torch.tensor([0, 1, 1])
@@ -87,6 +97,8 @@ def attention_logits(
         >>> [round(p, 4) for p in probabilities[0].tolist()]
         [0.3333, 0.6667]
     """
-    attention = F.log_softmax(cosine_logits(query, support, scale), dim=-1)
+    cosines = cosine_logits(query, support)
+    attention = F.log_softmax((cosines.relu() if rectified else cosines) * scale, dim=-1)
     is_class = F.one_hot(labels, n_way).T.bool()
-    return attention.unsqueeze(1).masked_fill(~is_class, -torch.inf).logsumexp(dim=-1)
+    log_p = attention.unsqueeze(1).masked_fill(~is_class, -torch.inf).logsumexp(dim=-1)
+    return torch.logaddexp(log_p, log_p.new_tensor(floor).log()) if floor else log_p

@@ -66,6 +66,21 @@ def test_attention_with_one_shot_and_a_large_scale_neither_underflows_nor_differ
     torch.testing.assert_close(logits, cosine_logits(query, support[order], 1000.0).log_softmax(1), rtol=0, atol=1e-3)
 
 
+def test_rectified_attention_with_a_floor_is_that_of_a_plain_loop():
+    query, support = draw(4, 5), draw(7, 5, seed=1)
+    logits = attention_logits(query, support, LABELS, 3, 100.0, rectified=True, floor=1e-6)
+    some_negative = False
+    for q in range(4):
+        cosines = [float(torch.cosine_similarity(query[q], support[i], dim=0)) for i in range(7)]
+        some_negative |= min(cosines) < 0
+        weights = [math.exp(100 * (max(value, 0.0) - 1)) for value in cosines]
+        for c in range(3):
+            mass = sum(weight for weight, label in zip(weights, LABELS.tolist(), strict=True) if label == c)
+            assert abs(float(logits[q, c]) - math.log(mass / sum(weights) + 1e-6)) < 1e-9
+    assert some_negative
+    assert float(logits.min()) > math.log(1e-6) - 1e-6
+
+
 def test_nearest_class_mean_reaches_the_analytic_accuracy_on_two_gaussian_clusters():
     count, distance = 20_000, 1.5
     centres = torch.tensor([[0.0, 0.0, 0.0], [distance, 0.0, 0.0]], dtype=torch.double)
