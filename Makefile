@@ -1,6 +1,6 @@
 # Targets only call the scripts in tasks/, so that continuous integration and people run the same thing.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all lint smoke pip-tools
+.PHONY: help env demo test test-all lint smoke evidence pip-tools
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

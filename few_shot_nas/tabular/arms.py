@@ -319,6 +319,8 @@ def all_arms(setting: Setting, ks: tuple[int, ...], estimators: tuple[str, ...])
     }
     if len(setting.train.source.unique()) > 1:
         arms["B_per_source"] = partial(per_source_arm, setting)
+        told = setting._replace(train=setting.train.told_source(), test=setting.test.told_source())
+        arms["G_told_source"] = partial(controller_arm, told, replace(plain, conditioned=True))
     if setting.hand_made is not None:
         arms["J_hand_made"] = partial(hand_made_arm, setting, setting.hand_made)
     for k in ks:

@@ -6,6 +6,7 @@ comes from another one. Estimators, baselines and controllers are those of the r
 Shapes: B tasks, K inner and M outer architectures of each, L decisions, D length of the task embedding.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -129,6 +130,12 @@ class Environment:
         self._strides = torch.from_numpy(strides)
         self.embedding = torch.from_numpy(table.embedding).float()
         self.source = torch.from_numpy(table.source)
+
+    def told_source(self) -> "Environment":
+        """Return the same environment with the source of each task, one of S, as its embedding ``[T, S]``."""
+        told = copy.copy(self)
+        told.embedding = torch.nn.functional.one_hot(self.source).float()
+        return told
 
     def rewards(self, kind: RewardColumn, decisions: Tensor, tasks: Tensor, replicates: Tensor) -> Tensor:
         """Return the rewards of architectures ``[B, n, L]`` on tasks ``[B]`` and replicates ``[B, n]``: ``[B, n]``.

@@ -56,6 +56,18 @@ def test_the_best_architecture_of_each_source_is_found_with_the_same_budget() ->
     assert 0.8 * own.budget < outcome.train_calls <= own.budget
 
 
+def test_a_controller_that_is_told_the_source_finds_what_each_source_prefers() -> None:
+    train, test = make_table(tasks=60), make_table(tasks=40, seed=1)
+    train.source[:], test.source[:] = np.arange(60) % 2, np.arange(40) % 2
+    for table in (train, test):
+        table.accuracy[:] = 0.0
+        for source, best in enumerate((4, 1)):
+            table.accuracy[best, table.source == source] = 1.0
+    table = all_arms(setting(train, test, budget=20_000, controller_lr=0.03), (1,), ESTIMATORS)
+    assert float(table["G_told_source"]().accuracy.mean()) == 1.0
+    assert float(table["B_best_fixed"]().accuracy.mean()) == 0.5
+
+
 def test_the_hand_made_architecture_is_that_of_the_setting() -> None:
     test = make_table(seed=1)
     outcome = all_arms(setting(make_table(), test), (1,), ESTIMATORS)["J_hand_made"]()

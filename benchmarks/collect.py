@@ -1,0 +1,104 @@
+"""Put the small files that the documents' tables are rendered from under docs/results.
+
+``python benchmarks/collect.py runs`` takes what the commands of docs/does_maml_enas_work.md left in ``runs``: the
+analyses of the reward tables and the arms, whose contrasts it computes as training/compare.py does. ``--run NAME=DIR``
+takes the results.json of a single run.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from few_shot_nas.report import as_json, compare_arms
+from few_shot_nas.whole_file import write_text
+
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+#: Arms that are compared with B of the same folder; the ladder's are compared with B of the arms.
+FOLDERS = ("mixed_arms", "omniglot_arms", "mixed_lstm", "omniglot_lstm", "plant2", "plant5", "plant10", "mixed_task5",
+           "mixed_task10", "omniglot_task5", "omniglot_task10")  # fmt: skip
+
+
+def write(name: str, content: Any) -> None:
+    """Write one file of docs/results, on few lines."""
+    path = RESULTS / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    print(f"written: {path.relative_to(RESULTS.parents[1])}")
+
+
+def short(value: Any) -> Any:
+    """Return JSON content with numbers of six digits, and without folders of one machine in paths."""
+    if isinstance(value, dict):
+        return {key: short(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [short(each) for each in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    return re.sub(r"/\S*?/(?=runs/)", "", value) if isinstance(value, str) else value
+
+
+def analyses(runs: Path) -> dict[str, dict[str, Any]]:
+    """Return what is kept of the analyses of the tables, by data set and seed."""
+    found: dict[str, dict[str, Any]] = {}
+    for file in sorted(runs.glob("*/stage0/analysis_*.json")):
+        name = re.fullmatch(r"([a-z]+)(\d+)", file.parents[1].name)
+        if name is None:
+            continue
+        content = json.loads(file.read_text(encoding="utf-8"))
+        kept = {
+            "facts": {key: content["facts"][key] for key in ("seed", "split", "tasks", "meta_steps", "weights")},
+            "mean_accuracy": content["mean_accuracy"],
+            "headroom": content["headroom"]["mean"],
+            "signal_to_noise": {kind: ratio["task"] for kind, ratio in content["signal_to_noise"].items()},
+            "components": {
+                kind: {part: interval["value"] for part, interval in parts.items()}
+                for kind, parts in content["components"].items()
+            },
+        }
+        for key in ("gains", "gains_learned_on_training_classes"):
+            kept[key] = {
+                rule: {
+                    **{part: gain[part] for part in ("mean", "ci95", "low", "high", "sees")},
+                    "by_source": {source: part["mean"] for source, part in gain["by_source"].items()},
+                }
+                for rule, gain in content.get(key, {}).items()
+            }
+        found.setdefault(name[1], {})[name[2]] = kept
+    return found
+
+
+def compared(folders: Sequence[Path], reference: Path) -> dict[str, Any]:
+    """Return the contrasts of arms with a reference as compare.json holds them, the reference's own runs first."""
+    found = as_json(compare_arms([str(folder) for folder in folders], reference=str(reference)))
+    return {**found, "arms": [{key: arm[key] for key in arm if key != "path"} for arm in found["arms"]]}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the files."""
+    parser = argparse.ArgumentParser(prog="collect.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("runs", type=Path, nargs="?", help="folder of the runs of docs/does_maml_enas_work.md")
+    parser.add_argument("--run", action="append", default=[], metavar="NAME=DIR", help="a single run")
+    own = parser.parse_args(argv)
+    for word in own.run:
+        name, folder = word.split("=", 1)
+        write(f"runs/{name}.json", short(json.loads((Path(folder) / "results.json").read_text(encoding="utf-8"))))
+    if own.runs is None:
+        return 0
+    write("stage0.json", short(analyses(own.runs)))
+    for name in FOLDERS:
+        arms = sorted(path for path in (own.runs / name).glob("*") if path.is_dir())
+        if arms:
+            write(f"compare_{name}.json", short(compared(arms, own.runs / name / "B_best_fixed")))
+    rungs = sorted(path for path in (own.runs / "mixed_ladder").glob("*") if path.is_dir())
+    if rungs:
+        best = own.runs / "mixed_arms" / "B_best_fixed"
+        write("compare_mixed_ladder.json", short(compared([best, *rungs], best)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

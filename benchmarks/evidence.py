@@ -1,0 +1,285 @@
+"""The tables of the documents, rendered from the small files under docs/results.
+
+``python benchmarks/evidence.py`` lists what each table was made with and what that costs; ``--write`` renders the
+tables into the documents again, after collect.py has put new files there. A table stands between
+``<!-- evidence: NAME -->`` and ``<!-- end -->``; a table of measured numbers without a file is marked
+``<!-- no file: WHY -->``. A test holds both.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from few_shot_nas.stats.statistics import mean_ci
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+BLOCK = re.compile(r"(<!-- evidence: ([a-z0-9_]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+#: What data sets are called in tables, by the name of their files.
+DATA = {"omniglot": "Omniglot 28x28, test classes", "mixed": "`Mixed` 28x28, val classes"}
+
+
+class Table(NamedTuple):
+    """A table of a document.
+
+    Attributes:
+        render: returns its lines from the files.
+        files: what it is rendered from, under docs/results.
+        command: what makes these files; the document has it in full.
+        cost: of the command, in words.
+    """
+
+    render: Callable[[], list[str]]
+    files: tuple[str, ...]
+    command: str
+    cost: str
+
+
+def read(name: str) -> Any:
+    """Return the content of a file under docs/results."""
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """Return a Markdown table."""
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in body)]
+
+
+def signed(mean: float, half: float) -> str:
+    """Return ``+1.02 ± 0.34``."""
+    return f"{mean:+.2f} ± {half:.2f}"
+
+
+def verdict_of(mean: float, half: float) -> str:
+    """Say what an interval of a gain allows."""
+    return "gains" if mean > half else "loses" if mean < -half else "undecided"
+
+
+# ---- runs -----------------------------------------------------------------------------------------------------------
+
+
+def runs_table(names: Sequence[str]) -> list[str]:
+    """Return one row per results.json under docs/results/runs."""
+    head = ("data, split", "task", "algorithm, network", "meta-steps", "transductive %", "support %", "running %",
+            "seconds", "hardware")  # fmt: skip
+    body = []
+    for name in names:
+        run = read(f"runs/{name}.json")
+        scores = [
+            f"{100 * run['test'][mode]['accuracy']:.1f} ± {100 * run['test'][mode]['ci95']:.1f}"
+            if mode in run["test"] else "-"
+            for mode in ("transductive", "support", "running")
+        ]  # fmt: skip
+        body.append((
+            f"{run['data_class']}, {run['split']} classes", f"{run['n_way']}-way {run['k_shot']}-shot",
+            f"{run['algorithm']}, {run['model_class']} (`{name}`)", str(run["meta_steps"]), *scores,
+            f"{run['wall_seconds']:.0f}", run["hardware"],
+        ))  # fmt: skip
+    return rows(head, body)
+
+
+# ---- reward tables --------------------------------------------------------------------------------------------------
+
+
+def over_supernets(data: str, value: Callable[[Mapping[str, Any]], float]) -> tuple[float, float]:
+    """Return mean and half-width of the t-interval of a number over the supernets of a data set."""
+    found = mean_ci([value(table) for table in read("stage0.json")[data].values()])
+    return found.mean, found.ci95
+
+
+def variance_table() -> list[str]:
+    """Return how much there is to learn, one row per data set, over its supernets."""
+    head = ("data", "supernets", "mean architecture %", "best fixed over mean", "sd interaction", "sd noise", "SNR")
+    body = []
+    for data, name in DATA.items():
+        tables = read("stage0.json")[data]
+
+        def deviation(table: Mapping[str, Any], part: str) -> float:
+            return float(100 * max(table["components"]["accuracy"][part], 0.0) ** 0.5)
+
+        mean, _ = over_supernets(data, lambda table: 100 * table["mean_accuracy"])
+        interaction, _ = over_supernets(data, lambda table: deviation(table, "interaction"))
+        noise, _ = over_supernets(data, lambda table: deviation(table, "noise"))
+        snr = [
+            mean_ci([table["signal_to_noise"][kind] for table in tables.values()]).mean for kind in ("accuracy", "loss")
+        ]
+        best = signed(*over_supernets(data, lambda table: 100 * table["headroom"]))
+        body.append((name, str(len(tables)), f"{mean:.1f}", best, f"{interaction:.1f}", f"{noise:.1f}",
+                     " / ".join(f"{value:.2f}" for value in snr)))  # fmt: skip
+    return rows(head, body)
+
+
+RULES = {
+    "per_source": "best fixed per source", "embedding": "regression on the task embedding",
+    "accuracy": "accuracy of one replicate", "loss_shrunk": "cross-entropy, shrunk",
+    "loss_rank3": "cross-entropy, rank 3", "loo_loss": "leave-one-out loss", "loo_loss_shrunk": "the same, shrunk",
+    "loo_loss_rank1": "the same, rank 1", "loo_loss_rank3": "the same, rank 3",
+}  # fmt: skip
+
+
+def rules_table() -> list[str]:
+    """Return what the rules gain over the best fixed architecture, over supernets, with verdicts."""
+    kinds = {"gains": "learned on its own classes", "gains_learned_on_training_classes": "learned on training classes"}
+    head = ["rule", "sees"]
+    for data in DATA:
+        for words in kinds.values():
+            head += [f"{data.capitalize()}, {words}", "verdict"]
+    body = []
+    for rule, words in RULES.items():
+        tables = [table for data in DATA for table in read("stage0.json")[data].values()]
+        row = [words, next(table["gains"][rule]["sees"] for table in tables if rule in table["gains"])]
+        for data in DATA:
+            for kind in kinds:
+                row += _gain_cells(data, kind, rule)
+        body.append(row)
+    return rows(head, body)
+
+
+def _gain_cells(data: str, kind: str, rule: str) -> list[str]:
+    found = [100 * table[kind][rule]["mean"] for table in read("stage0.json")[data].values() if rule in table[kind]]
+    if not found:
+        return ["-", ""]
+    mean = mean_ci(found)
+    return [signed(mean.mean, mean.ci95), verdict_of(mean.mean, mean.ci95)]
+
+
+# ---- contrasts ------------------------------------------------------------------------------------------------------
+
+
+def contrasts_table(files: Mapping[str, str], names: Mapping[str, str]) -> list[str]:
+    """Return one row per arm: accuracy and difference to the reference with its verdict, for each compare.json."""
+    head = ["arm"]
+    for title in files:
+        head += [f"{title} %", "to B", "± classes", "verdict"]
+    found = {title: read(file) for title, file in files.items()}
+    body = []
+    for arm, words in names.items():
+        row = [words]
+        for content in found.values():
+            accuracy = {each["name"]: each["accuracy_percent"] for each in content["arms"]}
+            contrast = {each["arm"]: each for each in content["contrasts"]}
+            if arm not in accuracy:
+                row += ["-", "", "", ""]
+            elif arm not in contrast:
+                row += [f"{accuracy[arm]:.1f}", "", "", "reference"]
+            else:
+                own = contrast[arm]
+                classes = own["classes_half_width"]
+                row += [f"{accuracy[arm]:.1f}", signed(own["difference"], own["t_half_width"]),
+                        "-" if classes is None else f"{classes:.2f}", own["verdict"]]  # fmt: skip
+        body.append(row)
+    return rows(head, [row for row in body if set(row[1:]) - {"-", ""}])
+
+
+ARMS = {
+    "A_uniform": "A uniform random", "B_best_fixed": "B best fixed = random search with 20,000 calls",
+    "B_per_source": "B best fixed per source", "C_random_loo_loss_K4": "C best of 4 random per task, label-free",
+    "C_random_ORACLE_K4": "C the same, ORACLE (query labels)", "D_no_adaptation": "D REINFORCE, no adaptation",
+    "E_scratch_K4": "E REINFORCE from scratch per task", "F_fomaml_K4": "F MAML, fomaml",
+    "F_naive_K4": "F MAML, naive", "F_emaml_K4": "F MAML, emaml", "F_lvc_K4": "F MAML, lvc",
+    "G_conditioned": "G conditioned on the task", "G_told_source": "G told the source instead",
+    "G_conditioned_inner_K4": "G and inner step",
+    "J_hand_made": "J hand-made (3x3 convolutions)",
+}  # fmt: skip
+FEW = {name: words for name, words in ARMS.items() if name.startswith(("B_", "C_random_loo", "D_", "F_naive", "G_"))}
+
+
+def planted_table(prefix: str, points: Sequence[int]) -> list[str]:
+    """Return the differences to the best fixed architecture of planted tables, one row per size of the preference."""
+    names = [name for name in FEW if name != "B_best_fixed"]
+    body = []
+    for size in points:
+        content = read(f"compare_{prefix}{size}.json")
+        contrast = {each["arm"]: each for each in content["contrasts"]}
+        cells = [
+            f"{signed(contrast[name]['difference'], contrast[name]['t_half_width'])} ({contrast[name]['verdict']})"
+            if name in contrast else "-"
+            for name in names
+        ]  # fmt: skip
+        body.append([str(size), *cells])
+    return rows(["planted points", *(FEW[name] for name in names)], body)
+
+
+def ladder_table(file: str) -> list[str]:
+    """Return the rungs of a ladder with accuracy, difference to B and verdict."""
+    content = read(file)
+    accuracy = {each["name"]: each["accuracy_percent"] for each in content["arms"]}
+    body = [
+        [f"`{each['arm']}`", f"{accuracy[each['arm']]:.1f}", signed(each["difference"], each["t_half_width"]),
+         each["verdict"]]
+        for each in content["contrasts"]
+    ]  # fmt: skip
+    return rows(["rung", "accuracy %", "to B", "verdict"], body)
+
+
+ARM_FILES = {"Omniglot": "compare_omniglot_arms.json", "Mixed": "compare_mixed_arms.json"}
+LSTM_FILES = {"Omniglot": "compare_omniglot_lstm.json", "Mixed": "compare_mixed_lstm.json"}
+EXPERIMENT = "the function `experiment` of docs/does_maml_enas_work.md, then python benchmarks/collect.py runs"
+ARM_COST = "about 1 minute of a core per supernet, after its tables (6 minutes of a core)"
+
+#: Every table with a file, by its name in the documents.
+TABLES: dict[str, Table] = {
+    "variance": Table(variance_table, ("stage0.json",), EXPERIMENT, "6 minutes of a core per supernet"),
+    "rules": Table(rules_table, ("stage0.json",), EXPERIMENT, "half a minute of a core per supernet, after its tables"),
+    "arms": Table(lambda: contrasts_table(ARM_FILES, ARMS), tuple(ARM_FILES.values()), EXPERIMENT, ARM_COST),
+    "lstm": Table(lambda: contrasts_table(LSTM_FILES, FEW), tuple(LSTM_FILES.values()), EXPERIMENT, ARM_COST),
+    "planted_source": Table(
+        lambda: planted_table("plant", (2, 5, 10)),
+        tuple(f"compare_plant{points}.json" for points in (2, 5, 10)), EXPERIMENT, ARM_COST,
+    ),
+    "planted_task_mixed": Table(
+        lambda: planted_table("mixed_task", (5, 10)),
+        tuple(f"compare_mixed_task{points}.json" for points in (5, 10)), EXPERIMENT, ARM_COST,
+    ),
+    "planted_task_omniglot": Table(
+        lambda: planted_table("omniglot_task", (5, 10)),
+        tuple(f"compare_omniglot_task{points}.json" for points in (5, 10)), EXPERIMENT, ARM_COST,
+    ),
+    "ladder": Table(
+        lambda: ladder_table("compare_mixed_ladder.json"), ("compare_mixed_ladder.json",), EXPERIMENT, ARM_COST
+    ),
+}  # fmt: skip
+
+
+# ---- the documents --------------------------------------------------------------------------------------------------
+
+
+def documents() -> list[Path]:
+    """Return README.md and the pages of docs."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def rendered(text: str) -> str:
+    """Return a document with every table rendered again.
+
+    Raises:
+        KeyError: for a table that nothing renders.
+    """
+    return BLOCK.sub(lambda found: found[1] + "\n".join(TABLES[found[2]].render()) + "\n" + found[4], text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """List the tables, or write them."""
+    parser = argparse.ArgumentParser(prog="evidence.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--write", action="store_true", help="render the tables into the documents")
+    own = parser.parse_args(argv)
+    for page in documents():
+        text = page.read_text(encoding="utf-8")
+        for _, name, _, _ in BLOCK.findall(text):
+            table = TABLES[name]
+            print(f"{page.relative_to(ROOT)}: {name}\n  files: {', '.join(table.files)}\n  command: {table.command}\n"
+                  f"  cost: {table.cost}")  # fmt: skip
+        for why in re.findall(r"<!-- no file: (.*?) -->", text, re.DOTALL):
+            print(f"{page.relative_to(ROOT)}: a table without a file: {' '.join(why.split())}")
+        if own.write and rendered(text) != text:
+            page.write_text(rendered(text), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
