@@ -20,10 +20,11 @@ def head_names(net: nn.Module, algorithm: str) -> frozenset[str]:
 def start_head(net: nn.Module, inner: InnerLoop, algorithm: str) -> None:
     """Set ``net.head`` to 0 where ``inner.zero_head`` asks for it; does nothing elsewhere.
 
-    Ye & Chao (ICLR 2022, arXiv:2106.16245, section 5) let all classes start from one learned vector, for a head that
-    tells classes apart before it has seen any only adds variance. Here the classes start alike, at 0, and the outer
-    loop may tell them apart later. The first inner step from there leaves the body where it is and gives class c the
-    weights ``inner_lr * mean_i (1[y_i = c] - 1/N) f_i``: the class means of the support features, centred.
+    Ye & Chao (ICLR 2022, arXiv:2106.16245, section 5) let all classes start from one learned vector. The labels of a
+    task are arbitrary, so a head that prefers one of them before it has seen the support set only adds variance. Here
+    all classes start at 0, and the outer loop may let them differ later. The first inner step from there does not move
+    the body. It gives class c the weights ``inner_lr * mean_i (1[y_i = c] - 1/N) f_i``: the class means of the support
+    features, centred.
 
     Raises:
         InputError: if the network has no head.

@@ -38,8 +38,8 @@ class ControllerLoop(Settings):
         estimator: how the controller's meta-gradient is estimated, see docs/estimators.md. naive differentiates
             through the clone's step, fomaml does not, emaml adds the effect on which architectures are tried.
         dice_lambda: decay of loaded_dice, 0 (lvc) to 1 (dice_inner); without effect on other estimators.
-        inner_baseline: subtracted from the rewards of the clone's step, and in the estimator's correction if any (there
-            the moving average of the outer rewards if inner_reward is of another kind).
+        inner_baseline: subtracted from the rewards of the clone's step, and in the estimator's correction if it has
+            one. Where inner_reward is of another kind, the correction takes the moving average of the outer rewards.
         outer_baseline: subtracted from the rewards of the clone's samples. self_critical costs one reward call per task
             at each of the two places.
         baseline_decay: decay per meta-step of the moving averages of the inner and the outer rewards.

@@ -19,8 +19,8 @@ class InnerLoop(Settings):
     """How one task is adapted to.
 
     Attributes:
-        inner_lr: step size of the inner loop for a loss that is the mean over the support images. The rates of the MAML
-            paper refer to a loss N times larger: multiply them by the number of ways.
+        inner_lr: step size of the inner loop, whose loss is the mean over the support images. The MAML paper's loss is
+            N times larger, so multiply its rates by the number of ways.
         inner_steps: updates per task in training.
         eval_inner_steps: updates per task in validation and test; None takes inner_steps, but at least 3 (Finn et al.
             train on Omniglot with 1 and test with 3).
@@ -31,8 +31,8 @@ class InnerLoop(Settings):
             once and replays it; vmap maps over the tasks of any network. docs/performance.md says which is the fastest
             where.
         inner_optimizer: sgd, or adam: bias-corrected, differentiable, started afresh for every task.
-        zero_head: start meta-training with the linear head's weights at 0 instead of at random, so that no class is
-            favoured and the first inner step makes a head of the support features alone: far faster to learn.
+        zero_head: start meta-training with the linear head's weights at 0 instead of at random. No class is favoured
+            then, the first inner step makes a head of the support features alone, and training is far faster.
     """
 
     inner_lr: Positive = 0.4
@@ -69,9 +69,9 @@ class Scoring(Settings):
     """How the children of a search classify, and what they are rewarded for.
 
     Attributes:
-        head: linear takes inner steps with the supernet's own head; prototype (nearest class mean) and ridge
-            (regression on the labels) are closed forms on the support features, so that a child costs one pass, takes
-            no inner step and shares no output over tasks.
+        head: linear takes inner steps with the supernet's own head. prototype (nearest class mean) and ridge
+            (regression on the labels) are closed forms on the support features: a child costs one pass and takes no
+            inner step.
         reward: what a search maximises; docs/maml_enas.md has the formulas.
     """
 
@@ -100,8 +100,8 @@ class OuterLoop(Settings):
         outer_lr: learning rate of Adam on the meta-parameters.
         outer_schedule: constant, or cosine or linear from outer_lr to outer_lr_min over max_meta_steps, or sgdr:
             cosines from outer_lr to outer_lr_min that start again, on the network alone (a controller's rate stays).
-        outer_lr_min: where outer_schedule ends, or each cycle of sgdr; other rates, such as controller_lr, fall by the
-            same factor except under sgdr, and a constant schedule takes no notice.
+        outer_lr_min: the rate at which outer_schedule ends, or each cycle of sgdr; without effect on a constant one.
+            Other rates, such as controller_lr, fall by the same factor; under sgdr they stay.
         restart_steps: meta-steps of the first cycle of sgdr, T_0. ENAS takes 10 epochs.
         restart_factor: each cycle of sgdr takes this many times the steps of the one before, T_mul.
         weight_decay: L2 penalty of Adam.
@@ -113,8 +113,8 @@ class OuterLoop(Settings):
             are.
         log_every: meta-steps between two rows of training metrics.
         log_grad_norm: order p of the norm of the meta-gradient to log; None logs none.
-        log_inner_steps: let validation of MAML and its relatives also score the queries before and after every inner
-            step, and the support set; costs a pass over the images each.
+        log_inner_steps: let the validation of MAML and its relatives also score the queries before and after every
+            inner step, and the support set. Each score costs a pass over the images.
         patience: validations without a better accuracy in bn_mode after which training stops; None never stops early.
     """
 

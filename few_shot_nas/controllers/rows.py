@@ -51,7 +51,8 @@ class ControllerRows(nn.Module):
 
         Args:
             decisions: choices to replay, ``[n, L]`` int64.
-            uniforms: numbers in [0, 1) that choose, ``[n, L]``; without ``decisions``. Neither is greedy, with n = 1.
+            uniforms: numbers in [0, 1) that choose, ``[n, L]``; not together with ``decisions``. Without either, the
+                likeliest choices are taken, for n = 1 architecture.
             context: embedding of the task, ``[embedding_dim]``.
         """
         log_probs, entropies, taken = [], [], []

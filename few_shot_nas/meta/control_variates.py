@@ -1,15 +1,16 @@
-"""What is subtracted from rewards, and where that is allowed.
+"""Control variates: what is subtracted from rewards, and where each may be subtracted.
 
-There are three places, each with its own condition:
+The flags call them baselines. There are three places, each with a condition of its own:
 
-- ``inner``, the advantages A_k of the clone's step. A_k = r_k - b_k is an unbiased gradient of the expected reward if
-  b_k does not depend on a_k. (The meta-gradient of J_I stays exact for any inner advantages, as J_I is defined with
-  them.)
-- ``outer``, the weights of the clone's own samples: b' must not depend on a'_m, *given the clone*.
-- ``correction``, the weights of the inner samples' scores: c_k must not depend on a_k, given theta. The mean inner
-  reward contains r_k and the clone depends on a_k: neither is allowed here.
+- ``inner``: the advantages ``A_k = r_k - b_k`` of the clone's step. They give an unbiased gradient of the expected
+  reward if b_k does not depend on a_k. The meta-gradient of J_I is exact for any inner advantages, because J_I is
+  defined with them.
+- ``outer``: the weights of the samples that the clone drew. Given the clone, b' must not depend on a'_m.
+- ``correction``: the weights of the inner samples' scores. Given theta, c_k must not depend on a_k. The mean inner
+  reward is not allowed here, because it contains r_k; a reward of the clone is not, because the clone depends on a_k.
 
-All of it requires that no reward depends on another sample: every child starts from the same weights.
+All three conditions assume that no reward depends on another sample. This holds where every child starts from the same
+weights.
 """
 
 from collections.abc import Callable
@@ -27,11 +28,11 @@ Place = Literal["inner", "outer", "correction"]
 
 
 class MovingAverage(NamedTuple):
-    """Exponential moving average of rewards, without the pull towards zero of its first updates.
+    """Exponential moving average of rewards, divided by its weights so that it does not start near zero.
 
     Attributes:
-        total: sum of the rewards, weighted by powers of the decay. This alone is the baseline of ENAS's code, which
-            starts at 0 and makes the first hundred advantages positive.
+        total: sum of the rewards, weighted by powers of the decay. ENAS's code takes this number as its baseline: it
+            starts at 0, so that the first hundred advantages are positive.
         weight: sum of the weights, ``1 - decay^n`` after n updates.
     """
 
@@ -44,18 +45,18 @@ class MovingAverage(NamedTuple):
         return self.total / self.weight if self.weight else 0.0
 
     def updated(self, reward: float, decay: float) -> "MovingAverage":
-        """Return the average after one more reward; call it after the baseline was used."""
+        """Return the average after one more reward. Use the baseline first: it must not contain this reward."""
         return MovingAverage(decay * self.total + (1 - decay) * reward, decay * self.weight + (1 - decay))
 
 
 class Evidence(NamedTuple):
-    """What a baseline may be computed from.
+    """What a control variate may be computed from.
 
     Attributes:
-        rewards: of the samples that the baseline is for, ``[n]``.
-        task: inner rewards of the same task, ``[K]``.
-        average: moving average over the steps before.
-        greedy: reward of the policy's greedy architecture on the same data, if it was asked for.
+        rewards: rewards ``[n]`` of the samples that it is subtracted from.
+        task: inner rewards ``[K]`` of the same task.
+        average: moving average of the rewards of earlier steps.
+        greedy: reward of the policy's greedy architecture on the same data; None where nobody asked for it.
     """
 
     rewards: Tensor
@@ -88,12 +89,12 @@ def _self_critical(evidence: Evidence) -> Tensor:
 
 @dataclass(frozen=True)
 class ControlVariate:
-    """A baseline.
+    """A number per sample that is subtracted from its reward, for less variance.
 
     Attributes:
         value: maps the evidence to one number per sample, ``[n]``.
-        legal: the places where it leaves the expected gradient alone.
-        greedy: whether it costs one more reward, of the greedy architecture of the policy that drew the samples.
+        legal: the places where subtracting it does not change the expected gradient.
+        greedy: whether it needs one more reward: that of the greedy architecture of the policy that drew the samples.
     """
 
     value: Callable[[Evidence], Tensor]

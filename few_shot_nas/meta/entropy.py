@@ -17,15 +17,16 @@ def entropy_bonus(log_probs: Tensor, entropies: Tensor, gradient: EntropyGradien
     """Return the mean entropy of n sampled architectures, a scalar with an estimate of its gradient.
 
     The entropy of an autoregressive policy is the expectation of ``sum_t H_t`` over its own samples, where H_t depends
-    on the choices before t. Its gradient is ``E[sum_t grad H_t + sum_t H_t sum_{u<t} s_u]``, s_u the score of
-    decision u: the parameters change the entropies met (direct) and which ones are met (score).
+    on the choices before t. Its gradient is ``E[sum_t grad H_t + sum_t H_t sum_{u<t} s_u]``, with s_u the score of
+    decision u. The first term is direct: the parameters change the entropies that are met. The second is the score
+    term: they change which entropies are met.
 
     Args:
         log_probs: of the sampled decisions, ``[n, L]``.
         entropies: of the distributions they were drawn from, ``[n, L]``.
-        gradient: ``exact`` has both terms. ``direct`` leaves out the score term: no added noise, but biased unless
-            the decisions are independent. ``score`` leaves out the direct term, which is what ENAS does by adding the
-            entropy to the reward as a number; for independent decisions its expectation is zero.
+        gradient: ``exact`` has both terms. ``direct`` leaves the score term out: it adds no noise, and is biased
+            unless the decisions are independent. ``score`` leaves the direct term out. ENAS does so, because it adds
+            the entropy to the reward as a number. The expectation of that is zero for independent decisions.
 
     Returns:
         A scalar in nats, the same number for every ``gradient``. Maximise it: its gradient has the sign of the ascent.

@@ -6,10 +6,13 @@ step of policy gradient on K rewarded architectures, and M architectures of the 
 
     theta' = theta + alpha * (1/K) sum_k A_k grad log pi_theta(a_k),    a_k ~ pi_theta,  a'_m ~ pi_theta'
 
-An estimator is three choices: the surrogate of the inner step (it has the same first derivative for all, and second
-derivatives that differ), whether the outer gradient passes through the step's own gradient, and whether and how the
-effect of theta on *which* a_k are drawn is accounted for. docs/estimators.md has the formulas, what each is unbiased
-for, and exact numbers.
+An estimator is three choices:
+
+- the surrogate of the inner step: all have the same first derivative, and their second derivatives differ;
+- whether the outer gradient passes through the gradient of the inner step;
+- how the effect of theta on *which* a_k are drawn enters, if it does.
+
+docs/estimators.md has the formulas, says what each estimator is unbiased for, and has exact numbers.
 
 Sources: Williams 1992 (REINFORCE); Finn et al. 2017, arXiv:1703.03400 (MAML); Stadie et al. 2018, arXiv:1803.01118
 (E-MAML); Foerster et al. 2018, arXiv:1802.05098 (DiCE); Farquhar et al. 2019, arXiv:1909.10549 (Loaded DiCE); Rothfuss

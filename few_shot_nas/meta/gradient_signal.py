@@ -27,8 +27,8 @@ class GradientWindow(NamedTuple):
     def snr(self) -> float | None:
         """Return the estimate of ``|E g|^2 / tr Var g`` of one gradient; None from fewer than 2, or without variance.
 
-        The squared norm of a mean of n noisy gradients exceeds that of the expectation by ``tr Var / n``, which is
-        taken off; the estimate can thus be negative where the signal drowns.
+        The squared norm of a mean of n noisy gradients is too large by ``tr Var / n`` on average. This is subtracted,
+        so that the estimate can be negative where there is hardly any signal.
         """
         if self.steps < 2 or self.total is None:
             return None

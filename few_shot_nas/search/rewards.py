@@ -1,8 +1,9 @@
 """What an architecture is rewarded for on one task, and what of the task a reward may see.
 
-The type of a provider says it: a :class:`QueryReward` takes an :class:`few_shot_nas.episode.Episode`, with the labels
-of the queries, which a learner has while it is meta-trained and never at meta-test. A :class:`SupportReward` takes a
-:class:`few_shot_nas.episode.SupportSet`, which has no queries. Every reward is higher for the better architecture.
+The type of a provider says what it may see. A :class:`QueryReward` takes an :class:`few_shot_nas.episode.Episode` with
+the labels of the queries; a learner has these while it is meta-trained, and never at meta-test. A
+:class:`SupportReward` takes a :class:`few_shot_nas.episode.SupportSet`, which has no queries. A higher reward means a
+better architecture.
 """
 
 from collections.abc import Callable

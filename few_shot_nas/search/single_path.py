@@ -11,9 +11,9 @@ from few_shot_nas.spaces.space import Decision, SearchSpace
 def fair_paths(decisions: Sequence[Decision], generator: torch.Generator) -> list[Decisions]:
     """Draw a group of architectures in which every choice of a decision occurs equally often.
 
-    Strict fairness (Chu et al. 2019, arXiv:1907.01845): as many architectures as the widest decision has choices, each
-    decision going through its own random permutation. A narrower decision starts again, so its first choices in the
-    permutation occur once more than the others where the numbers do not divide.
+    Strict fairness (Chu et al. 2019, arXiv:1907.01845). There are as many architectures as the widest decision has
+    choices, and each decision goes through a random permutation of its choices. A narrower decision starts its
+    permutation again. Where the numbers do not divide, the first choices of a permutation occur once more than others.
 
     Args:
         decisions: the decisions of a space.

@@ -49,8 +49,8 @@ class SimulatedLoop:
         entropy_weight: weight of the entropy in the outer objective.
         inner_reward: what the inner step sees; loo_accuracy and loo_loss need no query labels.
         outer_reward: what the outer step sees.
-        common: whether the K rewards of a task share one replicate (common random numbers); without, each is of its own
-            draw among those that the outer reward does not use, which takes three replicates.
+        common: whether the K rewards of a task share one replicate (common random numbers). If not, each reward draws
+            a replicate of its own among those that the outer reward does not use; this needs three replicates.
         conditioned: whether the controller gets the task embedding.
         tasks: tasks per meta-step B.
     """
