@@ -23,8 +23,11 @@ def check(tables: Tables | None, values: Values) -> None:
     """Refuse, before the run, a test that could not be made after it.
 
     Raises:
-        InputError: if a search is to be tested on other weights than its architecture is derived on.
+        InputError: if a search is to be tested on other weights than its architecture is derived on, or the reverse
+            sweep is to run in mixed precision, whose casts it cannot differentiate forwards.
     """
+    if values.get("engine") == "sweep" and str(values["precision"]).endswith("-mixed"):
+        raise InputError(f"--engine=sweep --precision={values['precision']}: do not go together; give --engine=unroll")
     if tables is not None and values["test_checkpoint"] == "best" and tables.algorithms[values["algorithm"]].searches:
         raise InputError(
             f"--test_checkpoint=best: {values['algorithm']} searches, and is tested on the last weights, on which its "
@@ -80,6 +83,7 @@ def summary(trainer: pl.Trainer, parts: Parts, values: Values, facts: Mapping[st
         "split": facts["split"],
         "checkpoint": facts["checkpoint"],
         "test": facts["test"],
+        "skipped_steps": int(parts.module.skipped_steps),
         "parameters": parameters,
         "macs": macs,
         "hardware": hardware_text(trainer),

@@ -26,12 +26,16 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def scores(rows: Rows) -> dict[str, dict[str, float | int | None]]:
-    """Return accuracy, half-width of its 95 % interval (None for one episode) and episodes of every bn_mode."""
+    """Return accuracy, half-width of its 95 % interval (None for one episode) and episodes of every bn_mode.
+
+    ``non_finite`` counts the episodes whose answers are no numbers: their accuracy is that of always the first class.
+    """
     found: dict[str, dict[str, float | int | None]] = {}
     for mode in sorted({row["bn_mode"] for row in rows}, reverse=True):
         score = mean_ci([row["accuracy"] for row in rows if row["bn_mode"] == mode])
         half = None if math.isnan(score.ci95) else score.ci95
-        found[mode] = {"accuracy": score.mean, "ci95": half, "episodes": score.n}
+        diverged = sum(not row.get("finite", True) for row in rows if row["bn_mode"] == mode)
+        found[mode] = {"accuracy": score.mean, "ci95": half, "episodes": score.n, "non_finite": diverged}
     return found
 
 

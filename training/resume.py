@@ -13,7 +13,7 @@ from torch import nn
 from few_shot_nas.constructor import FROM_SOURCE
 from few_shot_nas.errors import InputError
 from few_shot_nas.runtime.checkpoint import KEY, check_identity, load_checkpoint
-from few_shot_nas.runtime.legs import legs_of
+from few_shot_nas.runtime.legs import fresh_optimizers, legs_of
 from training.assemble import Parts, Values, build_module
 from training.class_tables import Tables
 from training.cli import plain
@@ -98,11 +98,7 @@ def check_restores(content: Mapping[str, Any], module: Any, datamodule: Any) -> 
         KeyError, TypeError, ValueError, RuntimeError: for the first entry that does not fit.
     """
     check_loads(content, module)
-    optimizer = module.configure_optimizers()
-    states = content["optimizer_states"]
-    if len(states) != (optimizer is not None):
-        raise ValueError(f"it holds {len(states)} optimizers")
-    for state in states:
+    for optimizer, state in zip(fresh_optimizers(module), content["optimizer_states"], strict=True):
         optimizer.load_state_dict(state)
         for parameter, moments in optimizer.state.items():
             for name, value in moments.items():

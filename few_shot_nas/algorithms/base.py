@@ -53,6 +53,7 @@ class EpisodicModule(pl.LightningModule, ABC):
         meta_step: outer updates done so far. Lightning's ``global_step`` counts optimizer steps and is not used.
         val_accuracy: mean accuracy of the latest validation in ``outer.bn_mode``.
         test_rows: after a test, one dict per (task, bn_mode) with task_id, bn_mode, accuracy and loss, of all ranks.
+        skipped_steps: meta-steps left out because their gradient was not finite.
         run_identity: what this run is (algorithm, n_way, ...); saved in checkpoints and compared on resume.
         genotype: the architecture that a search ended with, or None.
         search_summary: what a search spent, e.g. ``{"reward_calls": 800}``.
@@ -92,6 +93,7 @@ class EpisodicModule(pl.LightningModule, ABC):
         self._rows: list[dict[str, Any]] = []
         self._window: dict[str, list[float | Tensor]] = {}
         self._norms: list[tuple[int, Tensor]] = []
+        self.skipped_steps = 0
         self._window_started = time.monotonic()
         self._train_accuracy: tuple[float | Tensor, int] = (0.0, 0)
         self._waiting = NOTHING_SEEN
@@ -237,9 +239,9 @@ class EpisodicModule(pl.LightningModule, ABC):
     def descend_outer(self) -> None:
         """Clip the gradient and take the optimizer's step at the rates of this meta-step."""
         optimizer = self._optimizer()
-        self.clip_gradient()
-        self.apply_schedule(optimizer)
-        optimizer.step()
+        if self.clip_gradient():
+            self.apply_schedule(optimizer)
+            optimizer.step()
 
     def _optimizer(self) -> LightningOptimizer:
         return cast(LightningOptimizer, self.optimizers())  # exactly one
@@ -252,11 +254,14 @@ class EpisodicModule(pl.LightningModule, ABC):
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def clip_gradient(self) -> None:
+    def clip_gradient(self) -> bool:
         """Clip the meta-gradient to ``meta_grad_clip``, and note its norm where ``log_grad_norm`` asks for it.
 
+        Returns:
+            Whether to take the step: not where the gradient is not finite and ``on_nonfinite`` is skip.
+
         Raises:
-            InputError: if the gradient is not finite.
+            InputError: if the gradient is not finite and ``on_nonfinite`` is stop.
         """
         with_gradient = [parameter for parameter in self._trained() if parameter.grad is not None]
         if self.outer.log_grad_norm is not None:
@@ -265,9 +270,14 @@ class EpisodicModule(pl.LightningModule, ABC):
             self._window.setdefault("train/grad_norm", []).append(norm)
         limit = math.inf if self.outer.meta_grad_clip is None else self.outer.meta_grad_clip
         norm = nn.utils.clip_grad_norm_(with_gradient, limit)
+        if self.outer.on_nonfinite == "skip":  # waits for the device: the step depends on it
+            finite = bool(norm.isfinite())
+            self.skipped_steps += not finite
+            return finite
         self._norms.append((self.meta_step, norm))
         if norm.device.type == "cpu":  # other devices would have to be waited for: they are asked once a row
             self._check_norms()
+        return True
 
     def _check_norms(self) -> None:
         """Raise InputError for the first meta-step since the last call whose gradient was not finite."""
@@ -279,12 +289,13 @@ class EpisodicModule(pl.LightningModule, ABC):
             if not fine:
                 raise InputError(
                     f"{type(self).__name__}: the meta-gradient of meta-step {step} is not finite; "
-                    "lower inner_lr or outer_lr, or set meta_grad_clip"
+                    "lower inner_lr or outer_lr, set meta_grad_clip, or leave such steps out with on_nonfinite=skip"
                 )
 
     def _record(self, scalars: Mapping[str, float | Tensor]) -> None:
         """Add the scalars of one meta-step to the window, and log the window where a row is due."""
         self._last_loss = scalars.get("train/loss", self._last_loss)
+        self._check_loss(self._last_loss if "train/loss" in scalars else 0.0)
         for name, value in scalars.items():
             self._window.setdefault(name, []).append(value)
         if "train/accuracy" in scalars:
@@ -296,9 +307,18 @@ class EpisodicModule(pl.LightningModule, ABC):
         if self.meta_step % self.outer.log_every == 0 or self.meta_step == self.outer.max_meta_steps:
             self._check_norms()
             row = {name: sum(values) / len(values) for name, values in self._numbers().items()}
+            self._check_loss(row.get("train/loss", 0.0))
             now = time.monotonic()
             self.log_row({**row, **self.end_window(), "train/seconds": now - self._window_started})
             self._window, self._window_started = {}, now
+
+    def _check_loss(self, loss: float | Tensor) -> None:
+        """Raise InputError for a training loss that is not finite, unless such steps are left out."""
+        if self.outer.on_nonfinite == "stop" and isinstance(loss, float) and not math.isfinite(loss):
+            raise InputError(
+                f"{type(self).__name__}: the training loss at meta-step {self.meta_step} is not finite; lower inner_lr "
+                "or outer_lr, set meta_grad_clip, or leave such steps out with on_nonfinite=skip"
+            )
 
     def _numbers(self) -> dict[str, list[float]]:
         """Return the window's scalars as numbers; waits for the device that has them, once."""
@@ -318,7 +338,8 @@ class EpisodicModule(pl.LightningModule, ABC):
 
     def log_row(self, metrics: dict[str, float]) -> None:
         """Write one row to every logger at the current ``meta_step``, our x axis; cheaper than ``self.log``."""
-        if self._trainer is not None:
+        # The check before training scores a few tasks only: no row of it is a validation's.
+        if self._trainer is not None and not self.trainer.sanity_checking:
             for logger in self.trainer.loggers:
                 logger.log_metrics({"meta_step": self.meta_step, **metrics}, step=self.meta_step)
 
@@ -354,6 +375,7 @@ class EpisodicModule(pl.LightningModule, ABC):
                     "bn_mode": mode,
                     "accuracy": float(accuracy(logits, task.query_y)),
                     "loss": float(F.cross_entropy(logits, task.query_y)),
+                    "finite": bool(logits.isfinite().all()),
                     **({"watched": dict(watched)} if watched and mode == self.outer.bn_mode else {}),
                 }
             )
@@ -380,11 +402,21 @@ class EpisodicModule(pl.LightningModule, ABC):
             metrics[f"val/accuracy_{mode}"] = mean_ci([row["accuracy"] for row in mode_rows]).mean
         for name in chosen[0].get("watched", ()):
             metrics[f"val/{name}"] = mean_ci([row["watched"][name] for row in chosen]).mean
+        diverged = sum(not row["finite"] for row in chosen)
+        if diverged:
+            metrics["val/non_finite"] = float(diverged)
+            if world()[0] == 0:
+                logger.warning(
+                    "%s, meta-step %d: the answers to %d of %d validation tasks are not finite: training has diverged, "
+                    "or the inner loop does on them",
+                    type(self).__name__, self.meta_step, diverged, len(chosen),
+                )  # fmt: skip
+        self.log("val/non_finite", float(diverged), logger=False)
         metrics.update(self._gap())
         self.log("val/accuracy", score.mean, logger=False, prog_bar=True)
         self.log("val/ci95", score.ci95, logger=False)
         self.log_row(metrics)
-        self._stop_if_no_better()
+        self._stop_if_no_better(-math.inf if diverged else self.val_accuracy)
 
     def _datamodule(self) -> Any:
         """Return the data module of a fit, and None elsewhere: without a Trainer, or in its check before training."""
@@ -424,10 +456,10 @@ class EpisodicModule(pl.LightningModule, ABC):
         """Whether training ended for want of a better validation, before ``max_meta_steps``."""
         return self.meta_step < self.outer.max_meta_steps and self._waiting.enough(self.outer.patience)
 
-    def _stop_if_no_better(self) -> None:
+    def _stop_if_no_better(self, accuracy: float) -> None:
         if self._datamodule() is None:
             return
-        self._waiting = self._waiting.after(self.val_accuracy)
+        self._waiting = self._waiting.after(accuracy)
         if self._waiting.enough(self.outer.patience):
             self.trainer.should_stop = True
             if world()[0] == 0:
@@ -492,6 +524,7 @@ class EpisodicModule(pl.LightningModule, ABC):
             "window": self._numbers(),
             "train_accuracy": [float(self._train_accuracy[0]), self._train_accuracy[1]],
             "waiting": list(self._waiting),
+            "skipped_steps": self.skipped_steps,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -506,4 +539,5 @@ class EpisodicModule(pl.LightningModule, ABC):
         # Checkpoints of versions without these begin to count where they are continued.
         self._train_accuracy = tuple(state.get("train_accuracy", (0.0, 0)))
         self._waiting = Waiting(*state.get("waiting", NOTHING_SEEN))
+        self.skipped_steps = state.get("skipped_steps", 0)
         checkpoint.pop("loops", None)

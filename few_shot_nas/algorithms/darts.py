@@ -92,9 +92,9 @@ class DARTS(AlphaSearch, RFS):
             value.grad = None if is_alpha(name) else value.grad
         sums = torch.stack([loss.detach().float(), accuracy(logits, fitted[1])])
         means = average_gradients(self._trained(), 1, sums)
-        self.clip_gradient()
-        self.apply_schedule(weights_step)
-        weights_step.step()
+        if self.clip_gradient():
+            self.apply_schedule(weights_step)
+            weights_step.step()
         average_buffers(self.net)
         return dict(zip(("train/loss", "train/accuracy"), means.tolist(), strict=True))
 

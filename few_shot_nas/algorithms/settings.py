@@ -116,6 +116,8 @@ class OuterLoop(Settings):
         log_inner_steps: let the validation of MAML and its relatives also score the queries before and after every
             inner step, and the support set. Each score costs a pass over the images.
         patience: validations without a better accuracy in bn_mode after which training stops; None never stops early.
+        on_nonfinite: what a meta-step with a loss or gradient that is not finite does: stop ends the run, skip leaves
+            out the update and counts it.
     """
 
     max_meta_steps: Count = 1000
@@ -132,6 +134,7 @@ class OuterLoop(Settings):
     log_grad_norm: Positive | None = None
     log_inner_steps: bool = True
     patience: Count | None = None
+    on_nonfinite: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,9 +3,11 @@
 Shapes: S support images, Q query images, D features, N ways.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
@@ -93,6 +95,9 @@ def logistic_regression(features: Tensor, labels: Tensor, *, c: float = 1.0) -> 
     """
     x = F.normalize(features.detach().double(), dim=1).cpu().numpy()
     n_way = int(labels.max()) + 1
+    if not np.isfinite(x).all():  # of a network that has diverged: so are its answers
+        nothing = torch.full((n_way, x.shape[1] + 1), math.nan, dtype=torch.float64, device=features.device)
+        return LinearHead(nothing[:, :-1], nothing[:, -1])
     # For two classes scikit-learn has one weight vector w = w_1 - w_0. The two of the multinomial model, -w/2 and w/2,
     # have half its penalty: so it is given half as much.
     strength = 2 * c if n_way == 2 else c

@@ -20,6 +20,7 @@ from few_shot_nas.report.tables import (
     duration,
     modes,
     names,
+    non_finite,
     percent,
     points,
     quantity,
@@ -136,6 +137,10 @@ def _cards(run: Run) -> list[tuple[str, str]]:
         (duration(results.get("test_seconds")), "test time"),
         (f"{results['meta_steps']:,}" if "meta_steps" in results else "–", "meta-steps"),
     ]
+    if non_finite(run):
+        values.append((f"{non_finite(run):,}", "test tasks with answers that are no numbers"))
+    if results.get("skipped_steps"):
+        values.append((f"{results['skipped_steps']:,}", "meta-steps left out"))
     if "reward_calls" in results["search"]:
         values.append((f"{results['search']['reward_calls']:,}", "reward calls"))
     return [(value, label) for value, label in values if value != "–"]

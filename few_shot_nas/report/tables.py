@@ -134,6 +134,8 @@ def tabulate(runs: Sequence[Run]) -> ResultsTable:
         columns[f"{mode} %"] = [percent(score(run, mode)) for run in runs]
     if len(set(episodes)) > 1:
         columns["episodes"] = episodes
+    if any(non_finite(run) for run in runs):
+        columns["not finite"] = [str(non_finite(run)) for run in runs]
     columns["params"] = [quantity(run.results.get("parameters")) for run in runs]
     columns["MACs"] = [quantity(run.results.get("macs")) for run in runs]
     columns["seconds"] = [_seconds(run, "wall_seconds") for run in runs]
@@ -143,6 +145,11 @@ def tabulate(runs: Sequence[Run]) -> ResultsTable:
         columns["reward calls"] = [str(run.results["search"].get("reward_calls", _DASH)) for run in runs]
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     return ResultsTable(", ".join(common), list(columns), rows, numeric)
+
+
+def non_finite(run: Run) -> int:
+    """Return on how many test tasks the answers of a run were no numbers, in the worst ``bn_mode``."""
+    return max((int(found.get("non_finite") or 0) for found in run.results["test"].values()), default=0)
 
 
 def _seconds(run: Run, key: str) -> str:

@@ -145,7 +145,9 @@ class MetaCheckpoint(Checkpoint):
         """Write ``best.ckpt`` if the validation accuracy is higher than ever before, and ``last.ckpt`` if it is due."""
         accuracy = trainer.callback_metrics.get("val/accuracy")
         # The check before training scores a few of the tasks: its accuracy is not that of a validation.
-        counts = trainer.state.fn == "fit" and not trainer.sanity_checking
+        # A network whose answers are not numbers has an accuracy too: that of always saying the first class.
+        finite = not float(trainer.callback_metrics.get("val/non_finite", 0.0))
+        counts = trainer.state.fn == "fit" and not trainer.sanity_checking and finite
         if counts and accuracy is not None and float(accuracy) > self.best_accuracy:
             self.best_accuracy = float(accuracy)
             self._write(trainer, self.best_path)

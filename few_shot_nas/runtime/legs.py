@@ -25,6 +25,14 @@ def legs_of(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(found)
 
 
+def fresh_optimizers(module: Any) -> list[Any]:
+    """Return the optimizers of a module as they start: none, one or several."""
+    made = module.configure_optimizers()
+    if made is None:
+        return []
+    return list(made) if isinstance(made, list | tuple) else [made]
+
+
 class Legs(Callback):
     """Counts the meta-steps and the seconds of training of this leg, and carries the earlier legs along.
 
@@ -53,9 +61,8 @@ class Legs(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Begin the leg."""
         self._module, self._first = pl_module, int(pl_module.meta_step)
-        for optimizer in trainer.optimizers:  # one, or none
-            fresh = pl_module.configure_optimizers().param_groups
-            for group, wanted in zip(optimizer.param_groups, fresh, strict=True):
+        for optimizer, fresh in zip(trainer.optimizers, fresh_optimizers(pl_module), strict=True):
+            for group, wanted in zip(optimizer.param_groups, fresh.param_groups, strict=True):
                 group.update({name: value for name, value in wanted.items() if name != "params"})
 
     def current(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Derive one architecture: candidates compete by their mean reward on the same episodes."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -51,6 +52,7 @@ def rank(
     """Score every candidate on every episode and sort, best first.
 
     Common episodes remove the difference between tasks from the comparison. Ties keep the order of ``candidates``.
+    A reward that is not a number comes last, whatever the others are.
 
     Args:
         candidates: architectures as decisions; equal ones are scored once.
@@ -74,7 +76,12 @@ def rank(
         for decisions in distinct[index::processes]
     ]
     order = {decisions: position for position, decisions in enumerate(distinct)}
-    return sorted(gather(scored), key=lambda ranked: (-ranked.reward.mean, order[ranked.decisions]))
+
+    def place_of(ranked: Ranked) -> tuple[bool, float, int]:
+        mean = ranked.reward.mean
+        return (not math.isfinite(mean), -mean if math.isfinite(mean) else 0.0, order[ranked.decisions])
+
+    return sorted(gather(scored), key=place_of)
 
 
 def derive(space: SearchSpace, ranking: Sequence[Ranked], *, spent: int) -> Found:
