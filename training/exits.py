@@ -33,6 +33,16 @@ def fail(line: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def _mendable(error: OSError) -> str | None:
+    """Return what to say of an error of the system that the user can mend; None for any other."""
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{error.filename}: the name is longer than this file system takes; give a shorter one"
+    if error.errno == errno.ENOSPC:
+        place = f" while writing {error.filename}" if error.filename else ""
+        return f"no space left on a disk{place}; free some in the run directory, the cache and the temporary folder"
+    return None
+
+
 def guarded(work: Callable[[], None]) -> int:
     """Call ``work`` and return 0.
 
@@ -53,10 +63,10 @@ def guarded(work: Callable[[], None]) -> int:
     except InputError as error:
         fail(str(error))
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        line = _mendable(error)
+        if line is None:
             raise
-        place = f" while writing {error.filename}" if error.filename else ""
-        fail(f"no space left on a disk{place}; free some in the run directory, the cache and the temporary folder")
+        fail(line)
     except MemoryError as error:
         fail(f"out of memory ({error or 'a single array was too large'}); use smaller images, networks or tasks")
     except RuntimeError as error:

@@ -50,6 +50,7 @@ class MisconfigurationException(Exception):
     ("problem", "line"),
     [
         (MisconfigurationException("limit\n is too small"), "error: Trainer: limit is too small\n"),
+        (OSError(errno.ENAMETOOLONG, "long", "a" * 5000), "error: aaaa"),
         (MemoryError("Unable to allocate 3 TiB"), "error: out of memory (Unable to allocate 3 TiB); use smaller"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "error: out of memory; use smaller"),
     ],
