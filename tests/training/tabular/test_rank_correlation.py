@@ -1,0 +1,65 @@
+"""Correlations of proxies on a tiny search, from the command line; the truth is the table and the pure functions."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from few_shot_nas.spaces import SPACES
+from few_shot_nas.stats.rank_correlation import correlation
+from few_shot_nas.tabular.reward_table import load_table
+from training.tabular import rank_correlation, stage0
+
+pytestmark = pytest.mark.usefixtures("tiny_search")
+FEW = ["--run_dir=s", "--proxy_tasks=1", "--bootstrap=20"]
+
+
+def error_of(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        rank_correlation.main(argv)
+    assert ended.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    return line
+
+
+def test_a_table_is_the_truth_and_size_is_always_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    assert stage0.main("--run_dir=s --tasks=3 --replicates=1".split()) == 0
+    assert rank_correlation.main([*FEW, "--table=s/stage0/table_val.npz", "--proxies=naswot,linear_regions"]) == 0
+    captured = capsys.readouterr()
+    assert "linear_regions: left out: linear_regions: space chain given" in captured.err
+    assert "naswot" in captured.out and "params" in captured.out
+    found = json.loads(Path("s/rank_correlation.json").read_text(encoding="utf-8"))
+    assert set(found["correlations"]) == {"params", "naswot"} and found["architectures"] == 25
+    table = load_table(Path("s/stage0/table_val.npz"))
+    truth = table.accuracy.mean((1, 2), dtype="float64")
+    assert found["accuracy"] == pytest.approx(truth.tolist())
+    tau = correlation(np.array(found["scores"]["naswot"]), truth, "kendall")
+    assert found["correlations"]["naswot"]["kendall"]["value"] == pytest.approx(tau)
+    assert found["correlations"]["params"]["kendall_given_size"]["value"] is None
+
+
+def test_runs_that_trained_one_architecture_each_are_the_truth() -> None:
+    space = SPACES["chain"](channels=3, cells=2)
+    for number, (decisions, accuracy) in enumerate([((0, 0), 0.9), ((1, 1), 0.8), ((3, 3), 0.2), ((2, 4), 0.4)]):
+        folder = Path(f"r{number}")
+        folder.mkdir()
+        space.decode(decisions).save(folder / "genotype.json")
+        content = {"test": {"transductive": {"accuracy": accuracy}}}
+        (folder / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    argv = [*FEW, "--proxies=params", "--output=out.json", "--trained", "r0", "r1", "r2", "r3"]
+    assert rank_correlation.main(argv) == 0
+    found = json.loads(Path("out.json").read_text(encoding="utf-8"))
+    assert found["accuracy"] == [0.9, 0.8, 0.2, 0.4] and len(found["scores"]["params"]) == 4
+
+
+def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--table=FILE or by --trained" in error_of(FEW, capsys)
+    unknown = error_of([*FEW, "--proxies=naswto", "--trained", "s"], capsys)
+    assert "--proxies=naswto: unknown. Did you mean naswot" in unknown
+    assert "1 architectures given, at least 4" in error_of([*FEW, "--trained", "s"], capsys)
+    shutil.copytree("s", "t")
+    Path("t/results.json").write_text("{}", encoding="utf-8")
+    assert "--trained=t: no accuracy in bn_mode=transductive" in error_of([*FEW, "--trained", "t"], capsys)

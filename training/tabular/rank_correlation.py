@@ -1,0 +1,197 @@
+"""Correlate every proxy with a truth: the accuracies of a reward table, or of architectures trained one by one.
+
+``python training/tabular/rank_correlation.py --run_dir=runs/S --table=runs/S/stage0/table_val.npz`` scores all
+architectures of a small space; ``--trained runs/A runs/B ...`` those of finished runs. Networks start afresh; tasks are
+training tasks of ``--run_dir``. Writes ``rank_correlation.json`` and prints a table: Kendall's tau-b and Spearman's rho
+with the truth, and given the logarithm of the number of parameters, with 95 % bootstrap intervals over architectures.
+Flags of run_experiment.py, such as --data_dir or --k_shot, replace those of the run.
+"""
+
+import json
+import math
+import shlex
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import Count
+from training.evaluate import build, checkpoint_file, flags_of_run
+from training.exits import OneLineParser, guarded
+
+if TYPE_CHECKING:
+    from few_shot_nas.episode import Episode
+    from few_shot_nas.spaces.genotype import Genotype
+
+#: Fewer architectures have no ranks to speak of.
+LEAST = 4
+
+
+def truth_of_table(path: Path) -> "tuple[list[Genotype], list[float]]":
+    """Return the architectures of a reward table and their mean accuracies, with shared weights."""
+    from few_shot_nas.spaces import SPACES
+    from few_shot_nas.tabular.reward_table import load_table
+
+    table = load_table(path)
+    sizes = {name: int(table.facts[name]) for name in ("channels", "cells", "nodes")}
+    space = SPACES[str(table.facts["space"])](**sizes)
+    accuracies = table.accuracy[:, : table.done].mean((1, 2), dtype="float64")
+    return [space.decode(tuple(map(int, choices))) for choices in table.decisions], accuracies.tolist()
+
+
+def truth_of_runs(folders: Sequence[Path], bn_mode: str) -> "tuple[list[Genotype], list[float]]":
+    """Return the architectures of finished runs and their test accuracies.
+
+    Raises:
+        InputError: if a folder has no genotype or no such accuracy.
+    """
+    from few_shot_nas.spaces.genotype import Genotype
+
+    genotypes, accuracies = [], []
+    for folder in folders:
+        genotypes.append(Genotype.load(folder / "genotype.json"))
+        try:
+            results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+            accuracies.append(float(results["test"][bn_mode]["accuracy"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"--trained={folder}: no accuracy in bn_mode={bn_mode} ({error!r})") from None
+    return genotypes, accuracies
+
+
+def training_tasks(own: Namespace, overrides: Sequence[str]) -> "list[Episode]":
+    """Return the first training tasks of the run."""
+    from few_shot_nas.episode import tasks
+    from few_shot_nas.runtime.progress import quiet_lightning
+
+    quiet_lightning()
+    flags = flags_of_run(own.run_dir, overrides)
+    data = build(own.run_dir, checkpoint_file(own.run_dir, "last"), flags).datamodule
+    return list(tasks(data.episode("train", range(own.proxy_tasks))))
+
+
+def scores_of(
+    names: Sequence[str], genotypes: "Sequence[Genotype]", tasks: "Sequence[Episode]", seed: int
+) -> dict[str, list[float]]:
+    """Return the score of every architecture by every proxy that is defined for all of them."""
+    from few_shot_nas.proxies.untrained import untrained_score
+    from few_shot_nas.runtime.count_progress import CountProgress
+
+    found: dict[str, list[float]] = {}
+    with CountProgress("scores", len(names) * len(genotypes)) as progress:
+        for number, name in enumerate(names):
+            try:
+                scores = []
+                for place, genotype in enumerate(genotypes, start=1):
+                    scores.append(untrained_score(name, genotype, tasks, seed))
+                    progress.update(number * len(genotypes) + place)
+                found[name] = scores
+            except InputError as error:
+                print(f"{name}: left out: {error}", file=sys.stderr)
+    return found
+
+
+def rows_of(scores: dict[str, list[float]], truth: Sequence[float], bootstrap: int) -> dict[str, dict[str, Any]]:
+    """Return the correlations of every proxy, plain and given the logarithm of the number of parameters."""
+    from few_shot_nas.stats.rank_correlation import KINDS, correlation, partial_correlation, with_interval
+
+    size = [math.log(count) for count in scores["params"]]
+    return {
+        name: {
+            **{kind: with_interval(partial(correlation, kind=kind), own, truth, bootstrap=bootstrap) for kind in KINDS},
+            **{
+                f"{kind}_given_size": with_interval(
+                    partial(partial_correlation, kind=kind), own, truth, size, bootstrap=bootstrap
+                )
+                for kind in KINDS
+            },
+        }
+        for name, own in scores.items()
+    }
+
+
+def as_json(found: Any) -> dict[str, float | None]:
+    """Return a correlation by name; JSON knows no nan."""
+    return {field: None if math.isnan(value) else value for field, value in found._asdict().items()}
+
+
+def show(rows: dict[str, dict[str, Any]], title: str) -> None:
+    """Print one line for each proxy, the best Kendall tau first."""
+    from rich.table import Table
+
+    from training.results import console
+
+    columns = ("kendall", "spearman", "kendall_given_size", "spearman_given_size")
+    table = Table("proxy", *(column.replace("_", " ") for column in columns), title=title)
+    for name in sorted(rows, key=lambda name: (math.isnan(rows[name]["kendall"].value), -rows[name]["kendall"].value)):
+        own = [rows[name][column] for column in columns]
+        table.add_row(name, *(f"{found.value:+.2f} ({found.low:+.2f} .. {found.high:+.2f})" for found in own))
+    console().print(table)
+
+
+def correlate(own: Namespace, overrides: Sequence[str], command: str) -> None:
+    """Score, correlate, write and print.
+
+    Raises:
+        InputError: if a flag, the run or the truth does not fit.
+    """
+    from few_shot_nas.proxies import PROXIES
+    from few_shot_nas.registry import lookup
+    from training import results
+
+    if (own.table is None) == (not own.trained):
+        raise InputError("rank_correlation.py: give the truth by --table=FILE or by --trained RUN RUN ..")
+    names = list(PROXIES) if own.proxies is None else own.proxies.split(",")
+    for name in names:
+        lookup(PROXIES, name, "--proxies")
+    genotypes, truth = truth_of_table(own.table) if own.table else truth_of_runs(own.trained, own.bn_mode)
+    if len(genotypes) < LEAST:
+        raise InputError(f"rank_correlation.py: {len(genotypes)} architectures given, at least {LEAST} are needed")
+    started = time.monotonic()
+    names = list(dict.fromkeys(["params", *names]))
+    scores = scores_of(names, genotypes, training_tasks(own, overrides), own.proxy_seed)
+    rows = rows_of(scores, truth, own.bootstrap)
+    content = {
+        "truth": str(own.table or [str(folder) for folder in own.trained]),
+        "architectures": len(genotypes),
+        "proxy_tasks": own.proxy_tasks,
+        "proxy_seed": own.proxy_seed,
+        "accuracy": list(truth),
+        "scores": scores,
+        "correlations": {
+            name: {column: as_json(found) for column, found in row.items()} for name, row in rows.items()
+        },
+        "wall_seconds": time.monotonic() - started,
+        "versions": results.versions(),
+        "command": command,
+    }
+    path = own.output or own.run_dir / "rank_correlation.json"
+    results.write_json(path, content)
+    show(rows, f"Rank correlation with the accuracy of {len(genotypes)} architectures")
+    print(f"scores and correlations: {path}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; 0, or SystemExit with code 2 after one line for a mistake of the user."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = OneLineParser(prog="rank_correlation.py", description=__doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add("--run_dir", type=Path, required=True, help="a finished run; says the data and the shape of the tasks")
+    add("--table", type=Path, help="truth: a reward table, mean accuracy with shared weights")
+    add("--trained", type=Path, nargs="+", default=[], help="truth: runs that trained one architecture each")
+    add("--bn_mode", default="transductive", help="whose accuracy of the trained runs is the truth")
+    add("--proxies", help="comma-separated names; default all")
+    add("--proxy_tasks", type=Count, default=5, help="training tasks over which a score is averaged")
+    add("--proxy_seed", type=int, default=0, help="of the fresh weights")
+    add("--bootstrap", type=Count, default=1000, help="resamples of the architectures")
+    add("--output", type=Path, help="file of the result; default RUN_DIR/rank_correlation.json")
+    own, rest = parser.parse_known_args(words)
+    command = shlex.join(["python", "training/tabular/rank_correlation.py", *words])
+    return guarded(lambda: correlate(own, rest, command))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
