@@ -1,6 +1,7 @@
 """The switches of MAMLENAS: weights in place, phases, shared architectures, task embedding, ProMP, meta-test."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.controller_search import MARGINAL_PATHS
 from few_shot_nas.algorithms.maml_enas import MAMLENAS
 from few_shot_nas.algorithms.maml_enas_settings import (
     ControllerLoop,
@@ -19,7 +21,9 @@ from few_shot_nas.episode import SupportSet
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.control_variates import MovingAverage
 from few_shot_nas.meta.skip_prior import skip_prior_kl
+from few_shot_nas.runtime.choices_csv import ChoicesCSV
 from few_shot_nas.search.two_draws import two_draws
+from few_shot_nas.seeding import generator
 from few_shot_nas.spaces.supernet import Supernet
 from tests.three_way import make_task
 
@@ -208,6 +212,18 @@ def test_a_task_embedding_conditions_the_policy_on_the_support_set_alone(space):
     assert float(search.controller.task.weight.grad.abs().max()) > 0
     search._average_embeddings()
     torch.testing.assert_close(search.mean_embedding, context)
+
+
+def test_choices_of_a_policy_that_knows_the_task_are_recorded_at_the_mean_embedding(tmp_path):
+    search = make_search(task_embedding=True)
+    search.mean_embedding.fill_(0.3)
+    search._trainer, search.meta_step = SimpleNamespace(loggers=[ChoicesCSV(tmp_path / "choices.csv")]), 3
+    assert search.end_window() == {}
+    row = (tmp_path / "choices.csv").read_text().splitlines()[1].split(",")
+    expected = search.controller.marginals(generator(5, "choices"), MARGINAL_PATHS, search.mean_embedding)
+    assert [float(cell) for cell in row] == pytest.approx([3.0, *torch.cat(expected).tolist()], abs=1e-6)
+    with pytest.raises(ValueError, match="got context None"):
+        search.controller.marginals(generator(5, "choices"), MARGINAL_PATHS)
 
 
 def test_the_skip_prior_of_the_clone_joins_the_loss(monkeypatch):
