@@ -227,6 +227,15 @@ def checkpoint_file(folder: Path, wanted: str | None) -> Path | None:
         tested = read_results(results).get("checkpoint") if results.is_file() else "last"
         path = folder / "checkpoints" / f"{tested}.ckpt"
         return path if path.is_file() or not (folder / WEIGHTS).is_file() else None
+    return named_checkpoint(folder, wanted)
+
+
+def named_checkpoint(folder: Path, wanted: str) -> Path:
+    """Return the checkpoint of a run that best, last or a path names.
+
+    Raises:
+        InputError: if it does not exist.
+    """
     path = folder / "checkpoints" / f"{wanted}.ckpt" if wanted in ("best", "last") else Path(wanted)
     if not path.is_file():
         raise InputError(f"--checkpoint={wanted}: {path} does not exist; give best, last or the path of a checkpoint")

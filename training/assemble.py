@@ -21,7 +21,9 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
 
 from few_shot_nas.constructor import FROM_SOURCE, arguments
+from few_shot_nas.data.input_spec import InputSpec
 from few_shot_nas.errors import InputError
+from few_shot_nas.loading import read_weights
 from few_shot_nas.models import GenotypeNetwork
 from few_shot_nas.runtime.checkpoint import MetaCheckpoint, load_checkpoint
 from few_shot_nas.runtime.choices_csv import CHOICES, ChoicesCSV
@@ -36,6 +38,7 @@ from training.class_tables import Tables
 from training.cli import plain
 from training.flags import flags_of
 from training.run_directory import is_first_rank
+from training.targets import check_channels
 from training.trainer_flags import TRAINER_FLAGS
 
 Values = Mapping[str, Any]
@@ -51,24 +54,64 @@ class Parts(NamedTuple):
 
 
 def build_parts(tables: Tables | None, values: Values) -> Parts:
-    """Prepare the data and build network, algorithm and DataModule, in that order.
+    """Prepare the data and build network, algorithm and DataModule for a run, in that order.
 
     Raises:
         InputError: from any of them, before anything of the run is written.
     """
+    parts = _build(tables, values, values["n_way"], None)
+    parts.datamodule.setup()
+    return parts
+
+
+def build_test(tables: Tables | None, values: Values, inputs: InputSpec | None, n_way: Any) -> Parts:
+    """Build the parts for a test; the data needs no split but the tested one.
+
+    Args:
+        tables: the imported classes.
+        values: the flags.
+        inputs: how the images were normalised in training, which holds for any data; None leaves it to the source.
+        n_way: classes per task in training, of which the network's head has its size; None takes the flags'.
+
+    Raises:
+        InputError: from any part, or if the network cannot take the source's images.
+    """
+    parts = _build(tables, values, values["n_way"] if n_way is None else n_way, inputs)
+    parts.datamodule.setup("test")
+    return parts
+
+
+def _build(tables: Tables | None, values: Values, net_way: int, inputs: InputSpec | None) -> Parts:
     if tables is None:
         raise ValueError("build_parts() needs the imported classes")
     algorithm = tables.algorithms[values["algorithm"]]
     source_class = tables.sources[values["data_class"]]
     source = source_class(**arguments(source_class, values))
+    if inputs is not None:
+        normalise_as(source, inputs)
     source.prepare()
-    net, module = build_module(tables, values, source)
+    net, module = build_module(tables, values, source, net_way)
     # No test at all is the shell's business; the DataModule knows only tests of at least one episode.
     episodes = {**values, "test_episodes": values["test_episodes"] or 1}
     data_class = tables.datamodules[algorithm.data_kind]
     datamodule = data_class(source, **arguments(data_class, episodes, skip=("source",)))
-    datamodule.setup()
     return Parts(source, net, module, datamodule)
+
+
+def normalise_as(source: Any, inputs: InputSpec) -> None:
+    """Let a source normalise its images as another did in training, and say so where that is a difference.
+
+    Raises:
+        InputError: if its images have other channels.
+    """
+    check_channels(source, inputs.channels)
+    own = (tuple(source.mean), tuple(source.std))
+    if own != (inputs.mean, inputs.std):
+        source.mean, source.std = inputs.mean, inputs.std
+        say(
+            f"note: images of {source.name} are normalised as in training, by mean {list(inputs.mean)} and deviation "
+            f"{list(inputs.std)} of the image in [0, 1]"
+        )
 
 
 def check_normalisation(net: nn.Module) -> None:
@@ -85,20 +128,24 @@ def check_normalisation(net: nn.Module) -> None:
         )
 
 
-def build_module(tables: Tables, values: Values, source: Any) -> tuple[nn.Module, Any]:
+def build_module(
+    tables: Tables, values: Values, source: Any, net_way: int | None = None
+) -> tuple[nn.Module, Any]:
     """Return network and algorithm of a run with the weights that it starts from, the same ones at every call.
 
-    A run that continues takes its weights from the checkpoint: ``init_from`` is not read then.
+    A run that continues takes its weights from the checkpoint: ``init_from`` is not read then. The network's head has
+    ``net_way`` outputs, by default those of the flags.
     """
     model, algorithm = tables.models[values["model_class"]], tables.algorithms[values["algorithm"]]
     pl.seed_everything(values["seed"], workers=True, verbose=False)
-    net = model(
-        in_channels=source.in_channels, image_size=source.image_size, **arguments(model, values, skip=FROM_SOURCE)
-    )
+    of_net = arguments(model, {**values, "n_way": net_way or values["n_way"]}, skip=FROM_SOURCE)
+    net = model(in_channels=source.in_channels, image_size=source.image_size, **of_net)
     check_normalisation(net)
     if values["init_from"] and not values["ckpt_path"]:
         load_weights(net, values["init_from"])
     module = algorithm(net, **arguments(algorithm, values, skip=("net",)))
+    if values["init_from"] and not values["ckpt_path"]:
+        load_learner(module, values["init_from"])
     module.run_identity = identity(tables, values, net)
     return net, module
 
@@ -118,28 +165,36 @@ def identity(tables: Tables, values: Values, net: nn.Module) -> dict[str, str | 
     return found
 
 
+def saved_tensors(path: str) -> dict[str, torch.Tensor]:
+    """Return what a checkpoint or a model.safetensors holds, by the names of the learner: ``net.`` and others.
+
+    Raises:
+        InputError: if the file is not there or unreadable.
+    """
+    if path.endswith(".safetensors"):
+        try:
+            return read_weights(Path(path))[0]
+        except InputError as error:
+            raise InputError(f"--init_from={error}") from error
+    return dict(load_checkpoint(path)["state_dict"])
+
+
 def load_weights(net: nn.Module, path: str) -> None:
     """Start ``net`` from a checkpoint of a run or a model.safetensors; tensors it does not have are left out.
 
     So a derived architecture can inherit the weights of its supernet. Where the head alone does not fit, as that of a
-    flat learner for all training classes, it stays at its own start and a line says so.
+    flat learner for all training classes, it stays at its own start and a line says so. Of a scale that was kept per
+    inner step, that of the first step is taken.
 
     Raises:
         InputError: if the file is not there or unreadable, or lacks a tensor outside the head, or has it in another
             shape.
     """
-    if path.endswith(".safetensors"):
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            saved = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"--init_from={path}: cannot be read: {error}") from error
-    else:
-        state = load_checkpoint(path)["state_dict"]
-        saved = {name.removeprefix("net."): tensor for name, tensor in state.items() if name.startswith("net.")}
+    saved = {n.removeprefix("net."): tensor for n, tensor in saved_tensors(path).items() if n.startswith("net.")}
     own = net.state_dict()
+    for name in own.keys() & saved.keys():
+        if saved[name].shape[1:] == own[name].shape and saved[name].ndim == own[name].ndim + 1:
+            saved[name] = saved[name][0]
     wrong = [name for name in own if name not in saved or saved[name].shape != own[name].shape]
     found = list(saved[wrong[0]].shape) if wrong and wrong[0] in saved else "nothing"
     left = [name for name in own if wrong and name.startswith("head.")]
@@ -154,6 +209,31 @@ def load_weights(net: nn.Module, path: str) -> None:
             f"{list(own[wrong[0]].shape)} and the file has {found}"
         )
     net.load_state_dict({name: own[name] if name in left else saved[name] for name in own})
+
+
+def load_learner(module: Any, path: str) -> None:
+    """Start what a learner learns beside the plain network from the same file, and say what was left out.
+
+    That is what the algorithm added to the network, such as scales and statistics per inner step, and its own tensors,
+    such as inner rates. An inherited head takes the place of one that ``zero_head`` has set to 0, if all of it fits.
+    """
+    saved = saved_tensors(path)
+    own = module.state_dict()
+    head = {name for name in own if name.startswith("net.head.")}
+    plain = set() if all(n in saved and saved[n].shape == own[n].shape for n in head) else head
+    fits = {n: t for n, t in own.items() if n in saved and n not in plain and saved[n].shape == t.shape}
+    module.load_state_dict({**own, **{name: saved[name] for name in fits}})
+    # A learner may know its network under a second name.
+    others = [n for n in saved if not n.startswith("net.") and f"net.{n.partition('.')[2]}" not in saved]
+    left = sorted({n.partition(".")[0] for n in others if n not in fits})
+    per_step = [n for n in saved if n.startswith("net.") and n not in fits and n not in plain and n in own]
+    statistics = [n for n in saved if n.startswith("net.") and n not in own and "running_" in n]
+    if per_step and any(saved[name].ndim == own[name].ndim + 1 for name in per_step):
+        left.append("scales and statistics per inner step")
+    elif statistics:
+        left.append("running statistics")
+    if left:
+        say(f"--init_from={path}: left out, for {type(module).__name__} has no such: {', '.join(left)}")
 
 
 #: Processes that any machine can run, if slowly.

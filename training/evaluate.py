@@ -1,7 +1,9 @@
 """Test a finished run again: on more episodes, on another checkpoint or on other classes, without changing the run.
 
 ``python training/evaluate.py --run_dir=runs/A --episodes=2000 --checkpoint=best --test_split=val``. Flags of
-run_experiment.py, such as --data_dir or --k_shot, replace those of the run's config.yaml.
+run_experiment.py, such as --data_dir or --k_shot, replace those of the run's config.yaml. Inputs are normalised as in
+training, whatever the data; a learner without a head is tested in any number of ways. Several data sets at once:
+``--target=MiniImagenet:data --target=ImageFolder:photos/birds``.
 """
 
 import shlex
@@ -10,29 +12,38 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count
 from few_shot_nas.runtime.stop_signals import STOP
 from few_shot_nas.whole_file import write_text
-from training.cli import CommandLine, dump, parse, read_config
+from training.cli import CommandLine, dump, parse
 from training.exits import OneLineParser, guarded, output_folder
+from training.run_directory import is_first_rank
+from training.targets import Target, target_of, words_of_run
 
 
-def checkpoint_file(run_dir: Path, wanted: str) -> Path:
-    """Return the checkpoint that best, last or a path names.
+class Tested(NamedTuple):
+    """What one test leaves: the content of results.json, and its rows for episodes.csv."""
 
-    Raises:
-        InputError: if it does not exist.
-    """
-    path = run_dir / "checkpoints" / f"{wanted}.ckpt" if wanted in ("best", "last") else Path(wanted)
+    content: dict[str, Any]
+    parts: Any
+    flags: CommandLine
+
+
+def inputs_of(run_dir: Path) -> Any:
+    """Return how the inputs of a run are read, or None for a run of a version that did not write it."""
+    from few_shot_nas.data.input_spec import InputSpec
+    from few_shot_nas.loading import CARD, ModelCard
+
+    path = run_dir / CARD
     if not path.is_file():
-        raise InputError(f"--checkpoint={wanted}: {path} does not exist; give best, last or the path of a checkpoint")
-    return path
+        return None
+    return InputSpec.from_dict(ModelCard.from_json(path.read_text(encoding="utf-8"), str(path)).inputs)
 
 
-def flags_of_run(run_dir: Path, overrides: Sequence[str]) -> CommandLine:
+def flags_of_run(run_dir: Path, overrides: Sequence[str], channels: int | None = None) -> CommandLine:
     """Return the flags of a run with some of them replaced.
 
     Raises:
@@ -43,63 +54,66 @@ def flags_of_run(run_dir: Path, overrides: Sequence[str]) -> CommandLine:
     config = run_dir / "config.yaml"
     if not config.is_file():
         raise InputError(f"--run_dir={run_dir}: has no config.yaml; give the folder of a run")
+    words, notes = words_of_run(config, overrides, channels)
     fixed = ["--ckpt_path=null", "--init_from=null"]
-    if any(word.name == "genotype" for word in read_config(str(config))):
+    if any(word.startswith("--genotype=") for word in words):
         fixed.append(f"--genotype={run_dir / 'genotype.json'}")  # the run's own copy; the original may have moved
-    return parse([f"--config={config}", *fixed, *overrides])
+    flags = parse([*words, *fixed, *overrides])
+    return flags._replace(notes=[*notes, *flags.notes])
 
 
-def build(run_dir: Path, checkpoint: Path, flags: CommandLine) -> Any:
+def build(run_dir: Path, checkpoint: Path, flags: CommandLine, inputs: Any = None) -> Any:
     """Build the parts of a run and check that a checkpoint fits them.
 
     Raises:
-        InputError: if the checkpoint is of another network or algorithm.
+        InputError: if the checkpoint is of another network or algorithm, or a head has another number of ways.
     """
-    from few_shot_nas.runtime.checkpoint import check_identity
+    from few_shot_nas.runtime.checkpoint import check_identity, read_identity
     from few_shot_nas.spaces.genotype import Genotype
     from training import assemble
 
-    parts = assemble.build_parts(flags.tables, flags.values)
+    trained = read_identity(checkpoint)
+    parts = assemble.build_test(flags.tables, flags.values, inputs, n_way=trained.get("n_way"))
     # Another number of shots or other classes is a question one may ask; another network is not an answer.
     free = {"data_class", "k_shot", "n_query", "meta_batch_size", "seed"}
+    if not parts.module.uses_head:
+        free.add("n_way")
+    elif trained.get("n_way", flags.values["n_way"]) != flags.values["n_way"]:
+        raise InputError(
+            f"--n_way={flags.values['n_way']}: the head of {flags.values['algorithm']} was trained for "
+            f"{trained['n_way']} ways; leave n_way out, or test a learner without a head, such as ProtoNet"
+        )
     check_identity(checkpoint, {k: v for k, v in parts.module.run_identity.items() if k not in free})
     if (run_dir / "genotype.json").is_file() and type(parts.module).searches:
         parts.module.genotype = Genotype.load(run_dir / "genotype.json")
     return parts
 
 
-def evaluate(run_dir: Path, wanted: str | None, output: Path | None, overrides: Sequence[str], command: str) -> None:
-    """Test one checkpoint and print the table.
+def test_once(run_dir: Path, path: Path, earlier: dict[str, Any], overrides: Sequence[str], command: str) -> Tested:
+    """Test one checkpoint on one data set.
 
     Args:
         run_dir: a run directory.
-        wanted: best, last, the path of a checkpoint, or None for the one that the run itself tested.
-        output: folder for results.json, episodes.csv and config.yaml, as reports read them; None writes nothing.
+        path: the checkpoint.
+        earlier: the run's own results.
         overrides: flags of run_experiment.py that replace the run's own.
         command: kept in results.json.
 
     Raises:
-        InputError: if the run, the checkpoint or a flag does not fit.
+        InputError: if the checkpoint or a flag does not fit.
     """
-    if output is not None:
-        output_folder(output)
-    flags = flags_of_run(run_dir, overrides)
-
-    from few_shot_nas.report.results_file import read_results
-
-    finished = run_dir / "results.json"
-    earlier = read_results(finished) if finished.is_file() else {}
-    path = checkpoint_file(run_dir, wanted or earlier.get("checkpoint", "last"))
-
     from few_shot_nas.runtime.checkpoint import KEY, load_checkpoint
-    from few_shot_nas.runtime.progress import quiet_lightning
     from training import assemble, outcome, results, resume
 
-    quiet_lightning()
-    parts = build(run_dir, path, flags)
+    inputs = inputs_of(run_dir)
+    flags = flags_of_run(run_dir, overrides, None if inputs is None else inputs.channels)
+    for note in flags.notes:
+        assemble.say(note)
+    parts = build(run_dir, path, flags, inputs)
     content = load_checkpoint(path)
     if flags.tables is not None:
-        resume.fits(path, content, assemble.build_module(flags.tables, flags.values, parts.source)[1])
+        trained = content[KEY]["identity"].get("n_way")
+        resume.fits(path, content, assemble.build_module(flags.tables, flags.values, parts.source, trained)[1])
     trainer = assemble.build_trainer(flags.values, run_dir)
     # What a search spent and where the weights came from, only the run itself knows; the test adds what it spends.
     parts.module.search_summary = dict(earlier.get("search", {}))
@@ -119,14 +133,58 @@ def evaluate(run_dir: Path, wanted: str | None, output: Path | None, overrides: 
     summary["regime"] = earlier.get("regime", summary["regime"])
     # --seed draws other tasks; the seed that the network was trained with stays what it was.
     summary["seed"] = content[KEY]["identity"].get("seed", summary["seed"])
-    if trainer.is_global_zero:
-        if output is not None:
-            classes = partial(parts.datamodule.classes, facts["split"])
-            with STOP.held():
-                results.write_episodes(output / "episodes.csv", parts.module.test_rows, classes)
-                results.write_json(output / "results.json", summary)
-                write_text(output / "config.yaml", dump({k: v for k, v in flags.values.items() if k != "run_dir"}))
-        results.show(summary, run_dir)
+    return Tested(summary, parts, flags)
+
+
+def evaluate(own: Any, overrides: Sequence[str], command: str) -> None:
+    """Test one checkpoint, on the run's data or on every target, and print one table.
+
+    Args:
+        own: run_dir; checkpoint, where None takes the one that the run itself tested; output, a folder for
+            results.json, episodes.csv and config.yaml, as reports read them, of one folder per target; target.
+        overrides: flags of run_experiment.py that replace the run's own.
+        command: kept in results.json.
+
+    Raises:
+        InputError: if the run, the checkpoint or a flag does not fit.
+    """
+    targets = [target_of(text) for text in own.target]
+    if len({target.name for target in targets}) < len(targets):
+        raise InputError(f"--target: two have the name {targets[-1].name}; give folders of different names")
+    if not (own.run_dir / "config.yaml").is_file():
+        raise InputError(f"--run_dir={own.run_dir}: has no config.yaml; give the folder of a run")
+    folders = [] if own.output is None else [own.output / target.name for target in targets] or [own.output]
+    for folder in folders:
+        output_folder(folder)
+
+    from few_shot_nas.loading import named_checkpoint
+    from few_shot_nas.report.results_file import read_results
+    from few_shot_nas.runtime.progress import quiet_lightning
+    from training import results
+
+    finished = own.run_dir / "results.json"
+    earlier = read_results(finished) if finished.is_file() else {}
+    path = named_checkpoint(own.run_dir, own.checkpoint or earlier.get("checkpoint", "last"))
+    quiet_lightning()
+    rows = []
+    for place, target in enumerate(targets or [Target("", ())]):
+        tested = test_once(own.run_dir, path, earlier, [*overrides, *target.words], command)
+        if is_first_rank() and folders:
+            write_test(folders[place], tested)
+        rows.append((tested.content, own.run_dir / target.name))
+    if is_first_rank():
+        results.show(rows)
+
+
+def write_test(output: Path, tested: Tested) -> None:
+    """Write the files of one test as reports read them."""
+    from training import results
+
+    classes = partial(tested.parts.datamodule.classes, tested.content["split"])
+    with STOP.held():
+        results.write_episodes(output / "episodes.csv", tested.parts.module.test_rows, classes)
+        results.write_json(output / "results.json", tested.content)
+        write_text(output / "config.yaml", dump({k: v for k, v in tested.flags.values.items() if k != "run_dir"}))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -138,12 +196,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--episodes", type=Count, help="number of test episodes; default that of the run")
     text = "folder for results.json, episodes.csv and config.yaml, which report.py and compare.py read; default none"
     parser.add_argument("--output", type=Path, help=text)
+    text = "data to test on instead, CLASS or CLASS:FOLDER; repeatable, each is a row of the table"
+    parser.add_argument("--target", action="append", default=[], help=text)
     own, rest = parser.parse_known_args(words)
     episodes = [f"--test_episodes={own.episodes}"] if own.episodes is not None else []
     command = shlex.join(["python", "training/evaluate.py", *words])
 
     def work() -> None:
-        evaluate(own.run_dir, own.checkpoint, own.output, [*rest, *episodes], command)
+        evaluate(own, [*rest, *episodes], command)
 
     return guarded(work)
 

@@ -119,7 +119,7 @@ def write_outcome(run_dir: Path, trainer: pl.Trainer, parts: Parts, values: Valu
 
     report = write_report(run_dir)
     log_test(trainer, content, run_dir, artifacts=values["wandb_artifacts"])
-    results.show(content, run_dir)
+    results.show([(content, run_dir)])
     print(f"report: {report}", flush=True)
 
 

@@ -84,8 +84,10 @@ def console() -> Console:
     return terminal if terminal.is_terminal or "COLUMNS" in os.environ else Console(width=150)
 
 
-def show(content: Mapping[str, Any], run_dir: Path) -> None:
-    """Print the content of one results.json as the table that reports use."""
-    filled = {"search": {}, **content}
-    run = Run(path=run_dir, results=filled, config={}, config_text="", metrics={}, episodes={}, genotype=None)
-    console().print(results_table([run]))
+def show(contents: Sequence[tuple[Mapping[str, Any], Path]]) -> None:
+    """Print the contents of results.json, each with the folder that names its row, as the table that reports use."""
+    runs = [
+        Run(path, {"search": {}, **content}, config={}, config_text="", metrics={}, episodes={}, genotype=None)
+        for content, path in contents
+    ]
+    console().print(results_table(runs))

@@ -96,7 +96,7 @@ class OuterLoop(Settings):
     """How the meta-parameters are updated and watched.
 
     Attributes:
-        max_meta_steps: outer updates in the whole run.
+        max_meta_steps: outer updates in the whole run; 0 tests what init_from gives, without training.
         outer_lr: learning rate of Adam on the meta-parameters.
         outer_schedule: constant, or cosine or linear from outer_lr to outer_lr_min over max_meta_steps, or sgdr:
             cosines from outer_lr to outer_lr_min that start again, on the network alone (a controller's rate stays).
@@ -120,7 +120,7 @@ class OuterLoop(Settings):
             out the update and counts it.
     """
 
-    max_meta_steps: Count = 1000
+    max_meta_steps: Number = 1000
     outer_lr: Positive = 2e-3
     outer_schedule: Literal["constant", "cosine", "linear", "sgdr"] = "constant"
     outer_lr_min: NonNegative = 0.0

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count
-from training.evaluate import build, checkpoint_file, flags_of_run
+from training.evaluate import build, flags_of_run
 from training.exits import OneLineParser, guarded
 
 if TYPE_CHECKING:
@@ -65,11 +65,12 @@ def truth_of_runs(folders: Sequence[Path], bn_mode: str) -> "tuple[list[Genotype
 def training_tasks(own: Namespace, overrides: Sequence[str]) -> "list[Episode]":
     """Return the first training tasks of the run."""
     from few_shot_nas.episode import tasks
+    from few_shot_nas.loading import named_checkpoint
     from few_shot_nas.runtime.progress import quiet_lightning
 
     quiet_lightning()
     flags = flags_of_run(own.run_dir, overrides)
-    data = build(own.run_dir, checkpoint_file(own.run_dir, "last"), flags).datamodule
+    data = build(own.run_dir, named_checkpoint(own.run_dir, "last"), flags).datamodule
     return list(tasks(data.episode("train", range(own.proxy_tasks))))
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count, Size
-from training.evaluate import build, checkpoint_file, flags_of_run
+from training.evaluate import build, flags_of_run
 from training.exits import OneLineParser, guarded, output_folder
 
 if TYPE_CHECKING:
@@ -239,18 +239,20 @@ def opened(own: Namespace, overrides: Sequence[str]) -> tuple[Filler, dict[str, 
         InputError: if the run, the space, the split or a flag does not fit.
     """
     flags = flags_of_run(own.run_dir, overrides)
-    checkpoint = checkpoint_file(own.run_dir, own.checkpoint)
 
     import torch
 
+    from few_shot_nas.loading import named_checkpoint
     from few_shot_nas.runtime.progress import quiet_lightning
     from training import assemble
 
+    checkpoint = named_checkpoint(own.run_dir, own.checkpoint)
     quiet_lightning()
     if own.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device=cuda: this machine has no GPU that torch can use; give auto or cpu")
     own.device = ("cuda" if torch.cuda.is_available() else "cpu") if own.device == "auto" else own.device
     parts = build(own.run_dir, checkpoint, flags)
+    parts.datamodule.setup()  # a table may be of any split
     assemble.load_weights(checked_supernet(parts.net), str(checkpoint))
     check_head(own, parts.module)
     filler = Filler(own, parts)

@@ -23,7 +23,7 @@ class ImageFolder(Source):
     """Any images, sorted into one folder per class, in one of two ways:
 
     - ``data_dir/{train,val,test}/<class>/*``: the class split is yours; test may be absent, val may be called valid or
-      validation. No class may be in two of them;
+      validation. No class may be in two of them. For a test of a finished run ``test`` alone is enough;
     - ``data_dir/<class>/*``: the classes are shuffled by ``class_split_seed`` and divided by the two fractions. The
       split depends on the names of all classes, so it changes when classes come or go.
 
@@ -138,7 +138,7 @@ class ImageFolder(Source):
                 # A class may be called train (CIFAR-100 has one); its folder holds images, not classes.
                 if split not in folders and place.is_dir() and folders_in(place):
                     folders[split] = place
-        if not folders or ("train" in folders and "val" in folders):
+        if not folders or ("train" in folders and "val" in folders) or set(folders) == {"test"}:
             return folders
         raise InputError(
             f"{self.name}: data_dir={self.data_dir} has {', '.join(folders)} with folders in it, but train and val are "
