@@ -1,7 +1,9 @@
 """What learners that differentiate through an inner loop have in common; MAML's relatives differ in a hook each."""
 
 import dataclasses
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +19,7 @@ from few_shot_nas.meta.functional import Params, call, takes_tasks, trainable
 from few_shot_nas.meta.inner_loop import adapt, tape_gradient
 from few_shot_nas.meta.outer_loss import cross_entropy, query_logits, support_loss
 from few_shot_nas.meta.problem import Plan, Problem
+from few_shot_nas.runtime.engine_choice import fastest
 from few_shot_nas.stats.statistics import accuracy
 
 
@@ -40,11 +43,13 @@ class GradientLearner(EpisodicModule):
     def __init__(self, net: nn.Module, *, inner: InnerLoop, outer: OuterLoop, seed: int) -> None:
         super().__init__(net, outer=outer, seed=seed)
         self.inner = inner
-        if not ENGINES[inner.engine].serves(net):
+        if inner.engine != "auto" and not ENGINES[inner.engine].serves(net):
             raise InputError(
                 f"{type(self).__name__}: engine={inner.engine} cannot run a {type(net).__name__}, some layers of which "
                 "do not take many tasks at once; choose unroll, sweep or vmap"
             )
+        #: The engine in use; None until ``auto`` has chosen.
+        self.engine: str | None = None if inner.engine == "auto" else inner.engine
         self._run: Run | None = None
         start_head(net, inner, type(self).__name__)
         self.rates = nn.ParameterDict()
@@ -124,8 +129,37 @@ class GradientLearner(EpisodicModule):
 
     def parts(self, batch: Any) -> tuple[Iterable[Any], int]:
         """The tasks one by one, or the meta-batch as a whole for an engine that takes it so."""
+        if self.engine is None:
+            self.engine = self._fastest(batch)
         one_by_one, count = super().parts(batch)
-        return ([batch] if ENGINES[self.inner.engine].whole_batch else one_by_one), count
+        return ([batch] if ENGINES[self.engine].whole_batch else one_by_one), count
+
+    def _fastest(self, batch: Episode) -> str:
+        """Time the engines that can run here on this meta-batch; see :mod:`few_shot_nas.runtime.engine_choice`.
+
+        The sweep saves memory and vmap is for other networks: neither is among them.
+        """
+        device = batch.support_x.device
+        whole = ["folded", "graph"] if device.type == "cuda" else ["folded"]
+        names = ["unroll", *(whole if takes_tasks(self.net) else [])]
+        runs = {name: ENGINES[name].start(self._trained()) for name in names}
+
+        def step(name: str) -> None:
+            parts = [batch] if ENGINES[name].whole_batch else tasks(batch)
+            for part in parts:
+                runs[name](self.problem, part, self.plan()).loss.backward()
+            self.zero_grad(set_to_none=True)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+
+        where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+        shapes = [list(value.shape) for value in (batch.support_x, batch.query_x, *self.net.parameters())]
+        how = [type(self).__name__, self.inner.inner_steps, self.second_order(), self.inner.inner_optimizer]
+        key = json.dumps([where, torch.__version__, names, type(self.net).__name__, how, shapes])
+        data = getattr(self._trainer, "datamodule", None)
+        folder = getattr(getattr(data, "source", None), "cache_dir", None)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            return fastest({name: partial(step, name) for name in names}, key, folder)
 
     def plan(self) -> Plan:
         """Return how this meta-step adapts to its tasks."""
@@ -138,7 +172,7 @@ class GradientLearner(EpisodicModule):
         Of a meta-batch, sums over the tasks.
         """
         if self._run is None:
-            self._run = ENGINES[self.inner.engine].start(self._trained())
+            self._run = ENGINES[self.engine or "unroll"].start(self._trained())
         loss, logits, trajectory = self._run(self.problem, task, self.plan())
         if logits.ndim == 2:
             self.after_task(task, trajectory)
@@ -196,7 +230,7 @@ class GradientLearner(EpisodicModule):
 
     def scores_whole_batches(self) -> bool:
         """Whether :meth:`adapted_logits` and :meth:`support_logits` are to be asked for many tasks at once."""
-        return ENGINES[self.inner.engine].whole_batch and takes_tasks(self.net)
+        return (self.engine is None or ENGINES[self.engine].whole_batch) and takes_tasks(self.net)
 
     def _logits(
         self, task: Episode, problem: Problem, watched: bool

@@ -28,8 +28,8 @@ class InnerLoop(Settings):
         engine: how the meta-gradient is computed; all give the same up to rounding. unroll takes a task at a time and
             keeps the activations of every inner step; sweep keeps one step's at a time and takes somewhat longer;
             folded takes all tasks of the meta-batch at once (networks such as Conv4); graph captures that on a GPU
-            once and replays it; vmap maps over the tasks of any network. docs/performance.md says which is the fastest
-            where.
+            once and replays it; vmap maps over the tasks of any network; auto times those that can run on the first
+            meta-batch, and keeps the choice in the cache folder. docs/performance.md says which is the fastest where.
         inner_optimizer: sgd, or adam: bias-corrected, differentiable, started afresh for every task.
         zero_head: start meta-training with the linear head's weights at 0 instead of at random. No class is favoured
             then, the first inner step makes a head of the support features alone, and training is far faster.
@@ -39,7 +39,7 @@ class InnerLoop(Settings):
     inner_steps: Count = 1
     eval_inner_steps: Number | None = None
     first_order: bool = False
-    engine: Literal["unroll", "sweep", "folded", "vmap", "graph"] = "unroll"
+    engine: Literal["unroll", "sweep", "folded", "vmap", "graph", "auto"] = "unroll"
     inner_optimizer: Literal["sgd", "adam"] = "sgd"
     zero_head: bool = False
 

@@ -132,6 +132,25 @@ def test_a_captured_step_follows_the_parameters_and_the_episodes():
     close(meta_gradient(module, second)[0], meta_gradient(reference, second)[0], 1e-9)
 
 
+def test_auto_takes_one_of_the_engines_that_can_run_and_changes_nothing_else():
+    batch = make_batch("pool")
+    module = make("MAMLPlusPlus", "pool", engine="auto")
+    state, seen = torch.get_rng_state(), dict(module._seen)
+    module.parts(batch)
+    assert module.engine in ("unroll", "folded")
+    assert torch.equal(torch.get_rng_state(), state) and module._seen == seen
+    assert all(parameter.grad is None for parameter in module.parameters())
+    close(meta_gradient(module, batch)[0], meta_gradient(make("MAMLPlusPlus", "pool"), batch)[0], 1e-9)
+
+
+def test_auto_unrolls_networks_that_take_one_task():
+    net = Conv4(3, **NETWORKS["pool"])
+    net.body[0] = nn.Conv2d(3, 3, 3, padding=1)
+    module = MAML(net, inner=InnerLoop(engine="auto")).double()
+    module.parts(make_batch("pool"))
+    assert module.engine == "unroll"
+
+
 @pytest.mark.parametrize("engine", ["folded", "graph"])
 def test_networks_whose_layers_take_one_task_are_refused(engine):
     with pytest.raises(InputError, match=f"engine={engine} cannot run a ResNet12"):

@@ -25,6 +25,7 @@ spec.loader.exec_module(fixtures)
 
 INNER = {
     "second": {"inner": InnerLoop()},
+    "folded": {"inner": InnerLoop(inner_lr=0.1, inner_steps=2, engine="folded")},
     "first": {"inner": InnerLoop(first_order=True)},
     "steps": {"inner": InnerLoop(inner_lr=0.1, inner_steps=2)},
     "sgd": {"inner": InnerLoop(inner_lr=0.1, inner_steps=2, eval_inner_steps=3, first_order=True)},

@@ -19,7 +19,8 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 #: The tasks are independent of each other, so that the ranks together do what one process does.
 CASES = [
-    "MAML:second", "MAML:first", "MAMLENAS:second", "RandomSearch:first", "MAMLPlusPlus:steps", "Reptile:sgd",
+    "MAML:second", "MAML:folded", "MAML:first",
+    "MAMLENAS:second", "RandomSearch:first", "MAMLPlusPlus:steps", "Reptile:sgd",
     "TNAS:first",
 ]  # fmt: skip
 #: Every rank normalises by its own part of the batch.
