@@ -355,61 +355,28 @@ class _PoolMomentsBackward(_OverTasks):
 
 
 # ---- 2x2 windows of [G, B, H, W, C] ----------------------------------------------------------------------------------
-# On CPUs a few passes over a quarter of the pixels each; elsewhere the library's kernels, of which one is enough.
 
 
-def largest(x: Tensor, by_library: bool | None = None) -> tuple[Tensor, Tensor]:
-    """Return the largest pixel of every window, ``[G, B, H // 2, W // 2, C]``, and which it is; the first of equals.
+def largest(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest pixel of every window of ``[G, B, H, W, C]``, and its place in the image; the first of equals.
 
-    Args:
-        x: ``[G, B, H, W, C]``.
-        by_library: whether torch's max-pool is taken; None takes it except on CPUs. Which pixel it is, is then told
-            by its place in the image (int64) instead of in the window (uint8).
+    Returns:
+        ``[G, B, H // 2, W // 2, C]`` each; a place is the row times W plus the column, int64.
     """
-    if x.device.type != "cpu" if by_library is None else by_library:
-        pooled, place = F.max_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), 2, return_indices=True)
-        return _windows(pooled, x), _windows(place, x)
-    corners = _corners(x)
-    pooled = torch.maximum(torch.maximum(corners[0], corners[1]), torch.maximum(corners[2], corners[3]))
-    which = torch.full_like(pooled, 3, dtype=torch.uint8)
-    for corner in (2, 1, 0):
-        which.masked_fill_(corners[corner] == pooled, corner)
-    return pooled, which
+    pooled, place = F.max_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), 2, return_indices=True)
+    shape = (*x.shape[:2], *pooled.shape[2:], x.shape[4])
+    return pooled.permute(0, 2, 3, 1).reshape(shape), place.permute(0, 2, 3, 1).reshape(shape)
 
 
-def spread(x: Tensor, pooled: Tensor, which: Tensor) -> Tensor:
-    """Add ``pooled`` to the pixels of ``x`` that ``which`` names, in place."""
-    if which.dtype == torch.uint8:
-        for corner, pixels in enumerate(_corners(x)):
-            pixels.add_(pooled * (which == corner))
-        return x
-    g, place, image = (value.flatten(0, 1).permute(0, 3, 1, 2) for value in (pooled, which, x))
-    return x.add_(_windows(_unpool(g, image, [2, 2], [2, 2], [0, 0], [1, 1], False, place), x))
+def spread(x: Tensor, pooled: Tensor, place: Tensor) -> Tensor:
+    """Add ``pooled`` to the pixels of ``x`` at these places, in place. No two windows share a pixel."""
+    x.flatten(2, 3).scatter_add_(2, place.flatten(2, 3), pooled.flatten(2, 3))
+    return x
 
 
-def picked(x: Tensor, which: Tensor) -> Tensor:
-    """Return the pixels of ``x`` that ``which`` names: the transpose of :func:`spread`."""
-    if which.dtype == torch.uint8:
-        corners = _corners(x)
-        pooled = corners[3]
-        for corner in (2, 1, 0):
-            pooled = torch.where(which == corner, corners[corner], pooled)
-        return pooled
-    return x.flatten(2, 3).gather(2, which.flatten(2, 3)).view(which.shape)
-
-
-_unpool = torch.ops.aten.max_pool2d_with_indices_backward
-
-
-def _windows(images: Tensor, x: Tensor) -> Tensor:
-    """Return images ``[G*B, C, h, w]`` as ``[G, B, h, w, C]``, for G and B of ``x``."""
-    return images.permute(0, 2, 3, 1).contiguous().unflatten(0, x.shape[:2])
-
-
-def _corners(x: Tensor) -> list[Tensor]:
-    """Return the four pixels of every 2x2 window of ``[G, B, H, W, C]``, as views ``[G, B, H // 2, W // 2, C]``."""
-    height, width = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
-    return [x[:, :, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
+def picked(x: Tensor, place: Tensor) -> Tensor:
+    """Return the pixels of ``x`` at these places: the transpose of :func:`spread`."""
+    return x.flatten(2, 3).gather(2, place.flatten(2, 3)).view(place.shape)
 
 
 def _plane(shift: Tensor, x: Tensor, slope: Tensor) -> Tensor:
