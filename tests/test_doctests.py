@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = sorted((ROOT / "few_shot_nas").rglob("*.py"))
+FILES = sorted(path for folder in ("few_shot_nas", "training") for path in (ROOT / folder).rglob("*.py"))
 WITH_EXAMPLES = [path for path in FILES if ">>>" in path.read_text(encoding="utf-8")]
 #: Folders whose public functions all have an example.
 PURE = ("meta",)

@@ -1,10 +1,8 @@
 """One flat parser in two phases: the class names are peeked at, then their constructors say which flags there are."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-import jsonargparse
 import yaml
 
 from few_shot_nas.constructor import FROM_SOURCE, REQUIRED
@@ -16,6 +14,7 @@ from training.class_tables import Tables
 from training.config_file import ACTIONS, as_text, read_config
 from training.flag_values import from_text, members
 from training.flags import Flag, describe, flags_of, made_flag
+from training.help_text import full_help, not_a_flag, readable, short_help
 from training.legacy import Word
 from training.trainer_flags import TRAINER_FLAGS
 
@@ -132,7 +131,7 @@ def list_text() -> str:
     lines = []
     for kind in class_tables.TABLES:
         lines.append(f"--{kind}")
-        lines.extend(f"  {name:18} {text}" for name, text in class_tables.listing(kind).items())
+        lines.extend(f"  {name:18} {readable(text)}" for name, text in class_tables.listing(kind).items())
     return "\n".join(lines) + "\n"
 
 
@@ -185,50 +184,10 @@ def build_flags(tables: Tables, algorithm: str, model: str, source: str) -> dict
     )
 
 
-def _parser(flags: Iterable[Flag]) -> jsonargparse.ArgumentParser:
-    parser = jsonargparse.ArgumentParser(
-        prog="run_experiment.py",
-        usage="run_experiment.py [--flag=value ...]",
-        exit_on_error=False,
-        allow_abbrev=False,
-        add_help=False,
-    )
-    groups: dict[str, Any] = {}
-    for flag in flags:
-        if flag.group not in groups:
-            groups[flag.group] = parser.add_argument_group(flag.group)
-        default = None if flag.default is REQUIRED else flag.default
-        text = (flag.help + " (required)" if flag.default is REQUIRED else flag.help) or flag.name.replace("_", " ")
-        text = "; ".join([text, *(wanted.words() for wanted in flag.ranges)])
-        groups[flag.group].add_argument(f"--{flag.name}", type=flag.type, default=default, help=text.replace("%", "%%"))
-    return parser
-
-
-def _help(flags: Iterable[Flag], complete: bool) -> str:
-    actions = (
-        "\nAnswers instead of a run:\n"
-        "  --help --list --print_config\n"
-        "\nConfiguration files:\n"
-        "  --config=FILE.yaml    flat keys as the flags; repeatable, later files and the command line win\n"
-    )
-    hint = (
-        ""
-        if complete
-        else "\nThe flags of an algorithm, a network and a data set are shown when one is named, for example\n"
-        "  --help --algorithm=MAML --model_class=Conv4 --data_class=Omniglot\n\n" + list_text()
-    )
-    return _parser(flags).format_help() + actions + hint
-
-
-def _complain_unknown(words: Iterable[Word], flags: Mapping[str, Flag], where: str) -> None:
+def _complain_unknown(words: Iterable[Word], flags: Mapping[str, Flag], tables: Tables, where: str) -> None:
     for word in words:
-        if word.name in flags or word.name in ACTIONS:
-            continue
-        spelled = {**{name: name for name in (*flags, *ACTIONS, "config")}, **legacy.RENAMED}
-        close = difflib.get_close_matches(word.name, spelled, n=1, cutoff=0.6)
-        hint = f" Did you mean --{spelled[close[0]]}?" if close else ""
-        origin = f" (in {word.origin})" if word.origin else ""
-        raise InputError(f"--{word.name}{origin}: not a flag of {where}.{hint} --help lists them")
+        if word.name not in flags and word.name not in ACTIONS:
+            raise InputError(not_a_flag(word, flags, tables, where))
 
 
 def _typed(flag: Flag, word: Word) -> Any:
@@ -272,7 +231,7 @@ def parse(argv: Sequence[str], tables: Tables | None = None) -> CommandLine:
     if action == "list":
         return CommandLine(action, {}, notes, list_text())
     if action == "help" and not any(chosen.values()):
-        return CommandLine(action, {}, notes, _help((*EXPERIMENT_FLAGS, *TRAINER_FLAGS), complete=False))
+        return CommandLine(action, {}, notes, short_help(EXPERIMENT_FLAGS, TRAINER_FLAGS, list_text()))
     tables = tables or class_tables.load_tables()
     algorithm, source = chosen["algorithm"] or "MAML", chosen["data_class"] or "Glyphs"
     model = chosen["model_class"] or str(tables.algorithms[algorithm].default_model)
@@ -280,8 +239,8 @@ def parse(argv: Sequence[str], tables: Tables | None = None) -> CommandLine:
         tables = tables._replace(models={**tables.models, model: class_tables.user_class(model)})
     flags = build_flags(tables, algorithm, model, source)
     if action == "help":
-        return CommandLine(action, {}, notes, _help(flags.values(), complete=True))
-    _complain_unknown(words, flags, f"{algorithm} with {model} on {source}")
+        return CommandLine(action, {}, notes, full_help(flags.values(), tables, algorithm, model, source))
+    _complain_unknown(words, flags, tables, f"{algorithm} with {model} on {source}")
     values = {name: flag.default for name, flag in flags.items()}
     for word in words:
         if word.name not in ACTIONS and not (word.name in CLASS_FLAGS and word.value in ("null", "None")):

@@ -18,7 +18,7 @@ class Flag(NamedTuple):
 
     Attributes:
         name: without dashes, as the constructor spells it.
-        type: a type that jsonargparse can check.
+        type: a type that :func:`training.flag_values.from_text` reads.
         default: value when nothing is given; ``REQUIRED`` where the constructor has none.
         help: one sentence.
         group: heading in ``--help``.

@@ -20,7 +20,9 @@ Classes = dict[str, list[ImageFile]]
 
 
 class ImageFolder(Source):
-    """Any images, sorted into one folder per class, in one of two ways:
+    """Your own images, one folder per class; the classes sorted into splits by you or by a seed.
+
+    The folder ``data_dir`` is laid out in one of two ways:
 
     - ``data_dir/{train,val,test}/<class>/*``: the class split is yours; test may be absent, val may be called valid or
       validation. No class may be in two of them. For a test of a finished run ``test`` alone is enough;
