@@ -12,13 +12,15 @@ from few_shot_nas.nn.init import kaiming_init
 from few_shot_nas.proxies.proxy import Proxy, Task
 from few_shot_nas.seeding import generator
 from few_shot_nas.spaces import SPACES
+from few_shot_nas.spaces.cell_space import CellSpace
 from few_shot_nas.spaces.genotype import Genotype
+from few_shot_nas.spaces.nb201 import Nb201
 from few_shot_nas.spaces.space import Body, Menu, SearchSpace
 
 #: Inputs of a pool.
 CROPS = 1000
 #: Spaces whose networks run on three pixels: their cells keep or halve the size and do not pool it away.
-SPACES_OF_CELLS = ("darts", "darts_fewshot", "nb201")
+SPACES_OF_CELLS = tuple(name for name, space in SPACES.items() if issubclass(space, (CellSpace, Nb201)))
 #: The least image size that bodies are built for; their layers then take smaller images too.
 LEAST_SIZE = 8
 

@@ -207,7 +207,7 @@ def test_without_queries_half_of_each_class_takes_their_part():
         halves(SupportSet(task.support_x[:3], task.support_y[:3]))
 
 
-@pytest.mark.parametrize("space", ["darts", "darts_fewshot", "nb201"])
+@pytest.mark.parametrize("space", ["darts", "darts_fewshot", "metantk", "metanas", "nb201"])
 def test_linear_regions_are_the_different_codes_of_the_thin_network(space):
     chosen = SPACES[space](channels=4, cells=3)
     genotype = chosen.decode(chosen.sample(torch.Generator().manual_seed(5)))
@@ -225,7 +225,7 @@ def test_linear_regions_are_the_different_codes_of_the_thin_network(space):
 
 def test_linear_regions_need_an_architecture_of_cells():
     task, chain = make_task(), SPACES["chain"](channels=4, cells=1)
-    with pytest.raises(InputError, match="space chain given.*darts, darts_fewshot, nb201"):
+    with pytest.raises(InputError, match="space chain given.*darts_fewshot, darts, .*nb201"):
         score("linear_regions", DerivedNetwork(3, 1, 8, chain.decode((0,))), task)
     with pytest.raises(InputError, match="Conv4 has no genotype"):
         score("linear_regions", Conv4(3, 1, 16), task)

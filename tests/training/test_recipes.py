@@ -58,6 +58,9 @@ def test_a_recipe_is_named_after_algorithm_data_and_task_and_says_which_number_i
     task = f"{written['n_way']}w{written['k_shot']}s"
     if recipe.stem == "mamlenas_original":
         return  # the setting of an experiment that published no number
+    if recipe.stem == "meta_ntknas_mini_imagenet_5w1s":
+        assert recipe.stem == f"{name}_{task}" and "not at hand" in text
+        return
     quick = recipe.stem.endswith("_quick")
     assert recipe.stem == f"{name}_{task}" + "_quick" * quick
     comment = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
