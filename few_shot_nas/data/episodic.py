@@ -273,8 +273,12 @@ class EpisodicDataModule(pl.LightningDataModule):
 
     def test_dataloader(self) -> _EvalBatches:
         """Return a sized iterable over the test tasks of this rank."""
-        split = self.resolved_test_split
-        return _EvalBatches(self, split, self.test_episodes, first=OWN_TASKS if split == "val" else 0)
+        return _EvalBatches(self, self.resolved_test_split, self.test_episodes, first=self.first_test_task)
+
+    @property
+    def first_test_task(self) -> int:
+        """The id of the first test task; none of them is a task that selected the model."""
+        return OWN_TASKS if self.resolved_test_split == "val" else 0
 
     def predict_dataloader(self) -> _EvalBatches:
         """Return the test tasks: what ``trainer.predict`` gives class probabilities of."""
