@@ -19,7 +19,7 @@ from typing import Any
 from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count
 from few_shot_nas.whole_file import write_text
-from training.evaluate import build, checkpoint_file, flags_of_run
+from training.evaluate import build, flags_of_run
 from training.exits import OneLineParser, guarded, output_folder
 
 #: Flags that a training of a genotype takes from the run, so that its test tasks are those that were decoded.
@@ -59,13 +59,14 @@ def opened(own: Namespace, overrides: Sequence[str]) -> tuple[Any, dict[str, Any
         InputError: if the run searched no alphas, or a flag does not fit.
     """
     flags = flags_of_run(own.run_dir, overrides)
-    checkpoint = checkpoint_file(own.run_dir, own.checkpoint)
 
     from few_shot_nas.algorithms.alpha_search import AlphaSearch
+    from few_shot_nas.loading import named_checkpoint
     from few_shot_nas.runtime.checkpoint import load_checkpoint
     from few_shot_nas.runtime.progress import quiet_lightning
 
     quiet_lightning()
+    checkpoint = named_checkpoint(own.run_dir, own.checkpoint)
     parts = build(own.run_dir, checkpoint, flags)
     if not isinstance(parts.module, AlphaSearch):
         raise InputError(
