@@ -103,7 +103,7 @@ def measure(
     return row
 
 
-def roofline(device: torch.device, repeats: int = 5) -> dict[str, float]:
+def roofline(device: torch.device, clock: str, repeats: int = 5) -> dict[str, float]:
     """GFLOP/s of a matrix product and of a 3x3 convolution of 32 channels, and GB/s of a copy, on this device."""
     a = torch.randn(2048, 2048, device=device)
     x = torch.randn(80, 32, 42, 42, device=device).to(memory_format=torch.channels_last)
@@ -115,7 +115,7 @@ def roofline(device: torch.device, repeats: int = 5) -> dict[str, float]:
         ("copy_gbytes", lambda: big.clone(), 2 * 4 * 2**25),
     ):
         call()
-        found[name] = amount / min(timed(call, device) for _ in range(repeats)) / 1e9
+        found[name] = amount / min(timed(call, device, clock) for _ in range(repeats)) / 1e9
     return found
 
 
@@ -152,8 +152,10 @@ def main() -> int:
     if options.rows is not None:
         rows = {name: work for name, work in rows.items() if any(part in name for part in options.rows.split(","))}
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    results: dict[str, Any] = {"device": where, "torch": torch.__version__, "roofline": roofline(device), "rows": {}}
-    print(f"{where}, torch {torch.__version__}; " + ", ".join(f"{k} {v:.0f}" for k, v in results["roofline"].items()))
+    limits = roofline(device, options.clock)
+    results: dict[str, Any] = {"device": where, "torch": torch.__version__, "clock": options.clock}
+    results.update({"roofline": limits, "rows": {}})
+    print(f"{where}, torch {torch.__version__}; " + ", ".join(f"{k} {v:.0f}" for k, v in limits.items()))
     for name, work in rows.items():
         results["rows"][name] = measure(work, device, engines, libraries, options.repeats, options.clock)
         show(name, results["rows"][name])

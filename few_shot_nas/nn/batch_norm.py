@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _functorch as functorch
 from torch.nn import functional as F
 
 
@@ -108,18 +109,19 @@ def _sums(rows: Tensor) -> Tensor:
     return rows.sum(1, keepdim=True)
 
 
-def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance over the pixels, ``[G, 1, C]`` each.
 
     ``torch.var_mean`` is sixty times slower on CPUs than the kernel of batch normalisation, which has no rule under
     transformations and no derivative: outside of them alone.
     """
-    if rows.device.type == "cpu" and not torch.is_grad_enabled() and rows.dtype in (torch.float32, torch.float64):
+    plain = not torch.is_grad_enabled() and functorch.get_interpreter_stack() is None
+    if plain and rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.float64):
         images = rows.unsqueeze(1).permute(0, 3, 1, 2).split(1)
         found = [torch.batch_norm_update_stats(task, None, None, 0.0) for task in images]
         mean, variance = (torch.stack(parts).unsqueeze(1) for parts in zip(*found, strict=True))
         return mean, variance
-    if torch.is_grad_enabled():
+    if not plain:
         variance, mean = torch.var_mean(rows, dim=1, correction=0, keepdim=True)
         return mean, variance
     return moments_in_passes(rows)
@@ -162,7 +164,7 @@ class _Normalise(_OverTasks):
 
     @staticmethod
     def forward(x: Tensor, w: Tensor, b: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        mean, variance = _moments(x)
+        mean, variance = moments(x)
         r = (variance + eps).rsqrt()
         scale = w * r
         return torch.addcmul(b - mean * scale, x, scale), mean, r
@@ -208,7 +210,7 @@ class _NormaliseBackward(_OverTasks):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         g, x, w, mean, r, gw, gb = ctx.saved_tensors
         if torch.is_grad_enabled():  # someone wants a third derivative: these too are functions of x
-            mean, variance = _moments(x)
+            mean, variance = moments(x)
             r = (variance + ctx.eps).rsqrt()
             gb = _sums(g)
             gw = (_sums(g * x) - mean * gb) * r
@@ -296,7 +298,7 @@ class _PoolMoments(_OverTasks):
         turned = x.device.type != "cpu" or bool((w < 0).any())
         sign = torch.where(w < 0, -1.0, 1.0).to(x.dtype).view(len(x), 1, 1, 1, -1)
         pooled, which = largest(x * sign if turned else x)
-        return (pooled * sign if turned else pooled, *_moments(x.flatten(1, 3)), which)
+        return (pooled * sign if turned else pooled, *moments(x.flatten(1, 3)), which)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, ...]) -> None:

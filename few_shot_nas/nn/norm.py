@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from few_shot_nas import forward_context
 from few_shot_nas.errors import InputError
-from few_shot_nas.nn.batch_norm import batch_norm, pooled_batch_norm
+from few_shot_nas.nn.batch_norm import as_rows, batch_norm, moments, pooled_batch_norm
 
 #: Numbers in a batch from which derivatives written by hand gain more on a CPU than their calls cost.
 _MANY = 2**18
@@ -83,7 +83,7 @@ class BatchNorm2d(nn.Module):
             raise ValueError(f"stat_rows={rows} does not fit a batch of {batch} rows; it must be in 1..rows")
         by_task = x.unflatten(0, (tasks, batch))
         first, rest = by_task[:, :rows], by_task[:, rows:]
-        variance, mean = torch.var_mean(first, dim=(1, 3, 4), correction=0, keepdim=True)
+        mean, variance = (value.view(tasks, 1, -1, 1, 1) for value in moments(as_rows(first.flatten(0, 1), tasks)))
         scale = (variance + self.eps).rsqrt()
         if weight is not None:
             scale = scale * weight.view(-1, 1, self.num_features, 1, 1)
