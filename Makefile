@@ -1,6 +1,6 @@
 # Targets only call the scripts in tasks/, so that continuous integration and people run the same thing.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all lint smoke evidence pip-tools
+.PHONY: help env demo test test-all lint smoke evidence docs pip-tools
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ lint: env  ## Run flake8, mypy and the shell checks
 smoke: env  ## Run one tiny search through the command line
 	@tasks/smoke.sh
 
+docs:  ## Build the pages of docs/ into site/, in an environment of their own
+	@tasks/docs.sh
+
 # Hashes of every file, also of setuptools, with which this project is installed; and no word of this machine's index.
 PIP_COMPILE := .venv/bin/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
@@ -31,4 +34,5 @@ PIP_COMPILE := .venv/bin/pip-compile --quiet --strip-extras --generate-hashes --
 pip-tools: env  ## Compile requirements/*.in to the locks, then install them
 	$(PIP_COMPILE) requirements/prod.in --output-file requirements/prod.txt
 	$(PIP_COMPILE) requirements/dev.in --output-file requirements/dev.txt
+	$(PIP_COMPILE) requirements/docs.in --output-file requirements/docs.txt
 	@tasks/setup.sh

@@ -15,7 +15,7 @@ check() {
 
 check flake8 "$python" -m flake8 few_shot_nas training tests
 check mypy "$python" -m mypy few_shot_nas training
-scripts=(tasks/*.sh .ci/run)
+scripts=(tasks/*.sh training/clusters/* .ci/run)
 for script in "${scripts[@]}"; do
   check "bash -n $script" bash -n "$script"
 done

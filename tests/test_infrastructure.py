@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / "requirements"
 PYTHON_FILES = sorted(file for name in ("few_shot_nas", "training", "tests") for file in (ROOT / name).rglob("*.py"))
 SWEEPS = sorted((ROOT / "training" / "sweeps").glob("*.yaml"))
-SCRIPTS = sorted((ROOT / "tasks").glob("*.sh"))
+SCRIPTS = sorted([*(ROOT / "tasks").glob("*.sh"), *(ROOT / "training" / "clusters").iterdir()])
 
 
 def relative(path: Path) -> str:
@@ -51,7 +51,7 @@ def commands(steps: list[Any]) -> Iterator[str]:
 def test_circleci_has_its_jobs_and_runs_them() -> None:
     config = circleci()
     assert config["version"] == 2.1
-    assert set(config["jobs"]) == {"lint", "test", "ddp-cpu", "package"}
+    assert set(config["jobs"]) == {"lint", "test", "ddp-cpu", "docs", "package"}
     run = config["workflows"]["checks"]["jobs"]
     assert {job if isinstance(job, str) else next(iter(job)) for job in run} == set(config["jobs"])
     assert config["executors"]["python"]["docker"][0]["image"].startswith("cimg/python:3.11")
@@ -165,17 +165,17 @@ def test_the_security_page_names_every_pre_release_of_the_locks() -> None:
     assert "wandb " + dict(pin.split("==") for pin in pins)["wandb"] in text
 
 
-@pytest.mark.parametrize("name", ["prod", "dev"])
+@pytest.mark.parametrize("name", ["prod", "dev", "docs"])
 def test_every_direct_requirement_is_in_its_lock(name: str) -> None:
     locked = {normalised(pin) for pin in entries(REQUIREMENTS / f"{name}.txt")}
     assert {normalised(entry) for entry in entries(REQUIREMENTS / f"{name}.in")} <= locked
 
 
-def test_the_locks_agree_on_common_packages() -> None:
-    prod, dev = (dict(pin.split("==") for pin in entries(REQUIREMENTS / f"{name}.txt")) for name in ("prod", "dev"))
-    assert {name: dev[name] for name in prod.keys() & dev.keys()} == {
-        name: prod[name] for name in prod.keys() & dev.keys()
-    }
+@pytest.mark.parametrize("name", ["dev", "docs"])
+def test_the_locks_agree_on_common_packages(name: str) -> None:
+    prod, other = (dict(pin.split("==") for pin in entries(REQUIREMENTS / f"{file}.txt")) for file in ("prod", name))
+    common = prod.keys() & other.keys()
+    assert common and {key: other[key] for key in common} == {key: prod[key] for key in common}
 
 
 @pytest.mark.parametrize(
