@@ -163,5 +163,10 @@ def descend(
 
 
 def _moved(value: Tensor, rate: float | Tensor, direction: Tensor) -> Tensor:
-    """Return ``value - rate * direction``, by one operation where the rate is a number."""
-    return value - rate * direction if isinstance(rate, Tensor) else torch.sub(value, direction, alpha=rate)
+    """Return ``value - rate * direction``, by one operation where the rate is a number and launches are what costs.
+
+    On the CPU a rate gives the same bits as a number and as a tensor.
+    """
+    if isinstance(rate, Tensor) or value.device.type == "cpu":
+        return value - rate * direction
+    return torch.sub(value, direction, alpha=rate)

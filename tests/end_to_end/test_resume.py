@@ -54,11 +54,11 @@ def test_kill_and_continue_equals_an_uninterrupted_run(algorithm, num_workers, f
         assert (whole / "choices.csv").read_text().count("\n") == 1 + steps
 
 
-@pytest.mark.parametrize("algorithm", ["MAML", "MAMLENAS"])
-def test_a_finished_run_of_6_continued_in_a_new_folder_to_12_equals_a_run_of_12(algorithm, flags, tmp_path):
-    main(flags(algorithm, tmp_path / "six", 6))
-    main([*flags(algorithm, tmp_path / "on", 12), f"--ckpt_path={tmp_path}/six/checkpoints/last.ckpt"])
-    main(flags(algorithm, tmp_path / "twelve", 12))
+@pytest.mark.parametrize(("algorithm", "more"), [("MAML", {}), ("MAML", {"engine": "folded"}), ("MAMLENAS", {})])
+def test_a_finished_run_of_6_continued_in_a_new_folder_to_12_equals_a_run_of_12(algorithm, more, flags, tmp_path):
+    main(flags(algorithm, tmp_path / "six", 6, **more))
+    main([*flags(algorithm, tmp_path / "on", 12, **more), f"--ckpt_path={tmp_path}/six/checkpoints/last.ckpt"])
+    main(flags(algorithm, tmp_path / "twelve", 12, **more))
     one, other = (load_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("on", "twelve"))
     assert one["few_shot_nas"]["meta_step"] == 12
     assert all(torch.equal(value, other["state_dict"][key]) for key, value in one["state_dict"].items())
