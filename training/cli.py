@@ -45,6 +45,13 @@ EXPERIMENT_FLAGS = (
     ),
     _flag("init_from", str | None, None, "checkpoint or model.safetensors whose weights to start from, at meta-step 0"),
     _flag(
+        "train_after_search",
+        str | None,
+        None,
+        "recipe (a YAML file of flags) by which the architecture that a search found is trained afterwards, on the "
+        "same data_dir, in the folder trained of the run",
+    ),
+    _flag(
         "test_checkpoint",
         Literal["auto", "best", "last"],
         "auto",

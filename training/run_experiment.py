@@ -8,8 +8,10 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from few_shot_nas.errors import InputError
 from few_shot_nas.runtime.stop_signals import STOP, Stopped
 from few_shot_nas.whole_file import write_text
 from training import legacy, slurm
@@ -20,8 +22,12 @@ from training.run_directory import RunDirectory, adopt_best, is_first_rank, last
 SCRIPT = "training/run_experiment.py"
 
 
-def run(command: CommandLine, argv: Sequence[str]) -> None:
-    """Build, check, train, test and write, in this order; nothing is written before everything has been checked."""
+def run(command: CommandLine, argv: Sequence[str]) -> Path:
+    """Build, check, train, test and write, in this order; nothing is written before everything has been checked.
+
+    Returns:
+        The run directory.
+    """
     # Lightning takes seconds to import: answers and mistyped class names come without it.
     from few_shot_nas.runtime.progress import quiet_lightning
     from training import assemble, outcome, resume
@@ -57,6 +63,31 @@ def run(command: CommandLine, argv: Sequence[str]) -> None:
         raise
     finally:
         directory.release()
+    return directory.path
+
+
+def after_search(command: CommandLine) -> str | None:
+    """Return the recipe by which what a search finds is trained afterwards; None if it is not.
+
+    Raises:
+        InputError: if the algorithm searches nothing, or the recipe is not one. Before the search, not after it.
+    """
+    recipe, tables = command.values["train_after_search"], command.tables
+    if recipe is None or tables is None:
+        return None
+    if not tables.algorithms[command.values["algorithm"]].searches:
+        raise InputError(
+            f"--train_after_search={recipe}: {command.values['algorithm']} searches no architecture; leave the flag out"
+        )
+    parse(training_words(command, recipe, Path("found")))
+    return str(recipe)
+
+
+def training_words(command: CommandLine, recipe: str, run_dir: Path) -> list[str]:
+    """Return the command line that trains what the search in ``run_dir`` found."""
+    same = [f"--{name}={command.values[name]}" for name in ("data_dir", "cache_dir") if command.values.get(name)]
+    network = ["--model_class=GenotypeNetwork", f"--genotype={run_dir / 'genotype.json'}"]
+    return [f"--config={recipe}", *same, *network, f"--run_dir={run_dir / 'trained'}"]
 
 
 def record_start(directory: RunDirectory, parts: Any, values: dict[str, Any], first_step: int) -> None:
@@ -111,7 +142,6 @@ def finish(directory: RunDirectory, trainer: Any, parts: Any, values: dict[str, 
 
 def farewell(directory: RunDirectory, signum: int, argv: Sequence[str]) -> str:
     """Say how a run that was stopped goes on, after requeueing it where a cluster asked for that."""
-    from few_shot_nas.errors import InputError
     from few_shot_nas.runtime.checkpoint import KEY, load_checkpoint
 
     if directory.finished:
@@ -153,7 +183,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_first_rank():
             print("".join(f"{note}\n" for note in command.notes), end="", file=sys.stderr, flush=True)
         if command.action == "run":
-            run(command, words)
+            recipe = after_search(command)
+            found = run(command, words)
+            if recipe is not None:
+                trained = training_words(command, recipe, found)
+                run(parse(trained), trained)
         else:
             print(command.text, end="")
 

@@ -10,7 +10,7 @@ TABLES = load_tables()
 
 SHELL = (
     "algorithm model_class data_class run_dir seed wandb wandb_project wandb_group wandb_tags wandb_artifacts "
-    "ckpt_path init_from test_checkpoint save_every save_minutes rank_timeout "
+    "ckpt_path init_from train_after_search test_checkpoint save_every save_minutes rank_timeout "
     "n_way k_shot n_query"
 ).split()
 DATA = (
@@ -36,8 +36,12 @@ CONTROLLER = (
     "test_reward oracle_adaptation"
 ).split()
 
+PRUNING = "prune_number repeats regions_crops init compat".split()
+
 FLAGS = {
     "MAML": INNER + OUTER,
+    "MetaNTKNAS": OUTER + PRUNING + "kernel inner_lr_time reg norm_groups".split() + SPACE,
+    "TENAS": OUTER + PRUNING + ["kernel_batch"] + SPACE,
     "MAMLENAS": INNER + OUTER + SCORING + DERIVE + CONTROLLER + SPACE,
     "RandomSearch": INNER + OUTER + SCORING + DERIVE + ["random_archs", "rewards_per_task"] + SPACE,
 }
@@ -78,7 +82,7 @@ def test_every_flag_says_what_it_does(algorithm: str) -> None:
 
 
 def test_old_spellings_lead_to_flags_that_exist() -> None:
-    flags = build_flags(TABLES, "MAML", "Conv4", "Glyphs")
+    flags = [*build_flags(TABLES, "MAML", "Conv4", "Glyphs"), *build_flags(TABLES, "MetaNTKNAS", "Supernet", "Glyphs")]
     targets = {*RENAMED.values(), "accelerator", "devices", "strategy", "precision", "log_grad_norm", "val_every"}
     assert targets <= set(flags)
 

@@ -97,5 +97,5 @@ def test_every_rung_of_the_ladder_is_a_legal_search() -> None:
         flags += rung.split()
         values = parse(flags).values
         made = arguments(MAMLENAS, values, skip=("net", "seed"))
-        check_together(made["policy"], made["shared"], made["scoring"], made["test"])
-    assert made["test"].test_reward == "support_views" and made["policy"].task_embedding
+        check_together(made["loop"], made["shared"], made["scoring"], made["test"])
+    assert made["test"].test_reward == "support_views" and made["loop"].task_embedding
