@@ -13,9 +13,9 @@ check() {
   "$@" || failed+=("$name")
 }
 
-check flake8 "$python" -m flake8 few_shot_nas training tests
-check mypy "$python" -m mypy few_shot_nas training
-scripts=(tasks/*.sh training/clusters/* .ci/run)
+check flake8 "$python" -m flake8 few_shot_nas training benchmarks tests
+check mypy "$python" -m mypy few_shot_nas training benchmarks
+scripts=(tasks/*.sh benchmarks/*.sh training/clusters/* .ci/run)
 for script in "${scripts[@]}"; do
   check "bash -n $script" bash -n "$script"
 done
