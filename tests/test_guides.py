@@ -1,7 +1,13 @@
-"""The code of docs/add-your-own.md works as it is printed. Truth: the contracts that the package's own classes keep."""
+"""The code of docs/add-your-own.md and the first commands of the README work as they are printed.
 
+Truth: the contracts that the package's own classes keep, and the files that a reader is promised.
+"""
+
+import csv
+import importlib
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 from types import ModuleType
 
@@ -15,8 +21,12 @@ from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.supernet import Supernet
+from tests.training.photos import write_classes
+from training.run_directory import OWN
 
-GUIDE = Path(__file__).resolve().parents[1] / "docs" / "add-your-own.md"
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = ROOT / "docs" / "add-your-own.md"
 BLOCK = re.compile(r"```python\n# (few_shot_nas/\S+\.py)\n(.*?)```", re.DOTALL)
 BLOCKS = dict(BLOCK.findall(GUIDE.read_text(encoding="utf-8")))
 
@@ -92,3 +102,41 @@ def test_the_space_goes_there_and_back_and_makes_a_supernet(guide, monkeypatch: 
     assert net(torch.randn(3, 1, 16, 16), net.space.decode((0, 1))).shape == (3, 5)
     with pytest.raises(InputError, match="space kernels_only with cells=3 has one edge"):
         space._choices(SPACES["darts_fewshot"](4, 1, 1).decode((0, 0, 0)))
+
+
+def test_the_readme_lists_every_file_of_a_run() -> None:
+    table = README.split("A run leaves in its folder:")[1].split("\n## ")[0]
+    cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("|")]
+    listed = {name.split("/")[0] for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    assert set(OWN) | {".lock"} <= listed
+
+
+#: What makes the five commands short, by the program's name.
+SHORT = {
+    "run_experiment": "--width=8 --image_size=16 --meta_batch_size=2 --max_meta_steps=4 --val_every=2 --val_episodes=4 "
+    "--test_episodes=6 --cache_dir=cache --accelerator=cpu",
+    "evaluate": "--episodes=8",
+}
+
+
+@pytest.mark.slow
+def test_the_five_commands_of_the_readme_work_on_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_classes(tmp_path / "photos", {f"class{hue}": hue / 15 for hue in range(15)}, 8, (20, 24))
+    write_classes(tmp_path / "my_classes", {"red": 0.0, "green": 0.33, "blue": 0.66}, 3, (30, 20))
+    write_classes(tmp_path / "new_photos", {"some": 0.33}, 4, (16, 16))
+    section = README.split("## Your own images in five commands")[1].split("\n## ")[0]
+    lines = re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1].replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("python ")]
+    programs = [Path(words[0]).stem for words in commands]
+    assert programs == ["run_experiment", "report", "evaluate", "predict", "compare"]
+    second = [word for word in commands[0] if not word.startswith(("--algorithm", "--run_dir"))]
+    commands.insert(4, [*second, "--algorithm=MAML", "--run_dir=runs/maml"])
+    for program, *words in commands:
+        name = Path(program).stem
+        assert importlib.import_module(f"training.{name}").main([*words, *SHORT.get(name, "").split()]) == 0
+    with (tmp_path / "predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 and set(rows[0]) == {"image", "prediction", "blue", "green", "red"}
+    for name in ("runs/mine/report.html", "runs/report.html", "predictions.html", "runs/compare/compare.html"):
+        assert (tmp_path / name).stat().st_size > 0

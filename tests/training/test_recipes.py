@@ -11,6 +11,7 @@ from few_shot_nas.algorithms.maml_enas import MAMLENAS
 from few_shot_nas.algorithms.maml_enas_settings import check_together
 from few_shot_nas.constructor import arguments
 from training.cli import parse
+from training.recipes import index
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "training" / "recipes").glob("*.yaml"))
@@ -38,6 +39,23 @@ def algorithm_in_a_name(written: dict) -> str:
 
 def test_there_are_recipes() -> None:
     assert len(RECIPES) >= 60
+
+
+def test_the_list_of_recipes_is_up_to_date_and_names_what_was_measured() -> None:
+    page = (ROOT / "training" / "recipes" / "README.md").read_text(encoding="utf-8")
+    assert page == index.render(), "run python training/recipes/index.py"
+    for recipe in RECIPES:
+        assert f"| [{recipe.stem}]({recipe.name}) |" in page
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"recipe `(\w+)`", results))
+    assert named and named <= set(index.measured()) <= {recipe.stem for recipe in RECIPES}
+
+
+def test_a_run_is_read_from_a_row_and_from_a_file() -> None:
+    cells = ["data", "task", "MAML", "9", "40.0 ± 0.8", "38.4 ± 0.8", "-", "1297 and 2574 (1 thread)", "2a7d9fe"]
+    assert index.from_row(cells) == ("40.0 ± 0.8; 38.4 ± 0.8", "65")
+    test = {"support": {"accuracy": 0.384, "ci95": 0.008}}
+    assert index.from_results({"test": test, "wall_seconds": 100.0, "test_seconds": 80.0}) == ("38.4 ± 0.8", "3")
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

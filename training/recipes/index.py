@@ -1,0 +1,109 @@
+"""Write training/recipes/README.md: what each recipe was published with, and what it gave here.
+
+``python training/recipes/index.py`` after a recipe, docs/results.md or a file of docs/results/runs has changed; a test
+compares. The published number is in a recipe's comment. A run of a recipe is a row of docs/results.md that names it, or
+a results.json in docs/results/runs whose command has it.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from few_shot_nas.whole_file import write_text
+
+HERE = Path(__file__).resolve().parent
+DOCS = HERE.parents[1] / "docs"
+PUBLISHED = re.compile(r"^(?P<source>.*?), [\w-]+ \d+-way \d+-shot: (?P<number>\d+\.\d+(?: \+- \d+\.\d+)?) % there")
+HEAD = """# Recipes
+Settings by name: `python training/run_experiment.py --config=training/recipes/NAME.yaml --data_dir=DATA`. Further flags
+win over the recipe's. Made by `python training/recipes/index.py`.
+
+*Published* is the number of the source in %; *lead* says that it or a setting was not read in the authors' own paper
+or code. *Measured* is what the recipe gave here, transductive and by the support set's statistics, in % with a 95 %
+interval over test episodes; [docs/results.md](../../docs/results.md) has the machine and the split. *Minutes* are those
+of that run. Recipes called `_quick` are settings for two cores and not those of a publication.
+"""
+
+
+class Measured(NamedTuple):
+    """One run of a recipe, as text."""
+
+    accuracy: str
+    minutes: str
+
+
+def comment_of(text: str) -> str:
+    """Return the comment at the top of a recipe as one line.
+
+    >>> comment_of("# One,\\n# two.\\nn_way: 5\\n")
+    'One, two.'
+    """
+    lines = text.splitlines()
+    top = lines[: next((place for place, line in enumerate(lines) if not line.startswith("#")), len(lines))]
+    return " ".join(line.removeprefix("#").strip() for line in top)
+
+
+def published(comment: str) -> tuple[str, str]:
+    """Return the source of a recipe and its number.
+
+    >>> published("Finn et al. 2017, Omniglot 5-way 1-shot: 98.7 +- 0.4 % there, transductive.")
+    ('Finn et al. 2017', '98.7 ± 0.4')
+    """
+    found = PUBLISHED.match(comment)
+    if found is None:
+        return "-", "-"
+    lead = " (lead)" if re.search(r"\bleads?\b", comment) else ""
+    return found["source"], found["number"].replace("+-", "±") + lead
+
+
+def from_row(cells: list[str]) -> Measured:
+    """Return what a row of docs/results.md holds; its seconds are numbers outside of brackets."""
+    seconds = sum(map(int, re.findall(r"\d+", re.sub(r"\(.*?\)", "", cells[7]))))
+    return Measured(f"{cells[4]}; {cells[5]}", f"{seconds / 60:.0f}")
+
+
+def from_results(run: dict[str, Any]) -> Measured:
+    """Return what a results.json holds."""
+    modes = [run["test"][mode] for mode in ("transductive", "support") if mode in run["test"]]
+    scores = "; ".join(f"{100 * mode['accuracy']:.1f} ± {100 * mode['ci95']:.1f}" for mode in modes)
+    return Measured(scores, f"{(run['wall_seconds'] + run.get('test_seconds', 0.0)) / 60:.0f}")
+
+
+def measured() -> dict[str, Measured]:
+    """Return the run of each recipe that has one, by the recipe's name; a results.json comes before a row."""
+    found: dict[str, Measured] = {}
+    for line in (DOCS / "results.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split("|")]
+        names = re.findall(r"recipe `(\w+)`", line)
+        if line.startswith("|") and len(cells) >= 8 and names:
+            found[names[0]] = from_row(cells)
+    for file in sorted((DOCS / "results" / "runs").glob("*.json")):
+        run = json.loads(file.read_text(encoding="utf-8"))
+        name = re.search(r"recipes/(\w+)\.yaml", str(run.get("command", "")))
+        if name:
+            found[name[1]] = from_results(run)
+    return found
+
+
+def render() -> str:
+    """Return the page."""
+    runs = measured()
+    rows = ["| recipe | data, task | source | published | measured | minutes | run |", "|---|---|---|---|---|---|---|"]
+    for file in sorted(HERE.glob("*.yaml")):
+        text = file.read_text(encoding="utf-8")
+        flags = yaml.safe_load(text)
+        source, number = published(comment_of(text))
+        task = f"{flags['data_class']} {flags['n_way']}w{flags['k_shot']}s"
+        run = runs.get(file.stem)
+        cells = [run.accuracy, run.minutes, "yes"] if run else ["-", "-", "no"]
+        rows.append("| " + " | ".join([f"[{file.stem}]({file.name})", task, source, number, *cells]) + " |")
+    return HEAD + "\n" + "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    write_text(HERE / "README.md", render())
+    print(f"written: {HERE / 'README.md'}", file=sys.stderr)
