@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from training import cli
+from training import class_tables, cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -94,6 +94,19 @@ def test_the_pages_of_the_site_exist() -> None:
     named = files(site["nav"])
     assert len(named) == len(set(named)) > 15
     assert all((ROOT / "docs" / name).is_file() for name in named)
+
+
+def test_design_names_every_algorithm_and_every_folder_and_file_of_the_package() -> None:
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    algorithms = text.split("## 5. Algorithms")[1].split("\n## ")[0]
+    first_cells = " ".join(line.split("|")[1] for line in algorithms.splitlines() if line.startswith("|"))
+    assert set(class_tables.listing("algorithm")) <= set(re.findall(r"\w+", first_cells))
+    tree = text.split("## 2. Layers")[1].split("```")[1]
+    listed = set(re.findall(r"^  (\w+)(?:/|\.py) +L\d", tree, re.MULTILINE))
+    places = {path.stem for path in (ROOT / "few_shot_nas").iterdir() if not path.name.startswith(("_", "."))}
+    assert listed == places
+    layers = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Layers")[1].split("\n## ")[0]
+    assert places <= set(re.findall(r"`(\w+)/?`", layers))
 
 
 @pytest.fixture
