@@ -32,9 +32,9 @@ DATA = {
 
 
 def algorithm_in_a_name(written: dict) -> str:
-    """MAMLPlusPlus to maml_plus_plus; the first order is part of the name."""
+    """MAMLPlusPlus to maml_plus_plus; the first order is part of the name of MAML."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", written["algorithm"]).lower()
-    return name + "_first_order" * written.get("first_order", False)
+    return name + "_first_order" * (written["algorithm"] == "MAML" and written.get("first_order", False))
 
 
 def test_there_are_recipes() -> None:

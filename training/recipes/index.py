@@ -17,7 +17,7 @@ from few_shot_nas.whole_file import write_text
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parents[1] / "docs"
-PUBLISHED = re.compile(r"^(?P<source>.*?), [\w-]+ \d+-way \d+-shot: (?P<number>\d+\.\d+(?: \+- \d+\.\d+)?) % there")
+PUBLISHED = re.compile(r"^(?P<source>.*?), [\w -]+ \d+-way \d+-shot: (?P<number>\d+\.\d+(?: \+- \d+\.\d+)?) % there")
 HEAD = """# Recipes
 Settings by name: `python training/run_experiment.py --config=training/recipes/NAME.yaml --data_dir=DATA`. Further flags
 win over the recipe's. Made by `python training/recipes/index.py`.
