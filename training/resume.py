@@ -98,7 +98,8 @@ def check_restores(content: Mapping[str, Any], module: Any, datamodule: Any) -> 
         KeyError, TypeError, ValueError, RuntimeError: for the first entry that does not fit.
     """
     check_loads(content, module)
-    for optimizer, state in zip(fresh_optimizers(module), content["optimizer_states"], strict=True):
+    made = fresh_optimizers(module)
+    for optimizer, state in zip(made, content["optimizer_states"] if made else [], strict=True):
         optimizer.load_state_dict(state)
         for parameter, moments in optimizer.state.items():
             for name, value in moments.items():

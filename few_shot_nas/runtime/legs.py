@@ -61,7 +61,9 @@ class Legs(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Begin the leg."""
         self._module, self._first = pl_module, int(pl_module.meta_step)
-        for optimizer, fresh in zip(trainer.optimizers, fresh_optimizers(pl_module), strict=True):
+        made = fresh_optimizers(pl_module)
+        # A module that trains nothing has none, and the Trainer a stand-in.
+        for optimizer, fresh in zip(trainer.optimizers if made else [], made, strict=True):
             for group, wanted in zip(optimizer.param_groups, fresh.param_groups, strict=True):
                 group.update({name: value for name, value in wanted.items() if name != "params"})
 
