@@ -6,6 +6,7 @@ Truth: the contracts that the package's own classes keep, and the files that a r
 import csv
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
@@ -111,12 +112,24 @@ def test_the_readme_lists_every_file_of_a_run() -> None:
     assert set(OWN) | {".lock"} <= listed
 
 
-#: What makes the five commands short, by the program's name.
+#: What makes commands short, by the program's name.
 SHORT = {
-    "run_experiment": "--width=8 --image_size=16 --meta_batch_size=2 --max_meta_steps=4 --val_every=2 --val_episodes=4 "
+    "run_experiment": "--image_size=16 --meta_batch_size=2 --max_meta_steps=4 --val_every=2 --val_episodes=4 "
     "--test_episodes=6 --cache_dir=cache --accelerator=cpu",
     "evaluate": "--episodes=8",
 }
+
+
+def commands(text: str) -> list[list[str]]:
+    """Return the words of the programs that the bash blocks of a text start."""
+    lines = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ").splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith("python ")]
+
+
+def run(program: str, *words: str) -> None:
+    """Run one command in this process, made short."""
+    name = Path(program).stem
+    assert importlib.import_module(f"training.{name}").main([*words, *SHORT.get(name, "").split()]) == 0
 
 
 @pytest.mark.slow
@@ -125,18 +138,39 @@ def test_the_five_commands_of_the_readme_work_on_photos(tmp_path: Path, monkeypa
     write_classes(tmp_path / "photos", {f"class{hue}": hue / 15 for hue in range(15)}, 8, (20, 24))
     write_classes(tmp_path / "my_classes", {"red": 0.0, "green": 0.33, "blue": 0.66}, 3, (30, 20))
     write_classes(tmp_path / "new_photos", {"some": 0.33}, 4, (16, 16))
-    section = README.split("## Your own images in five commands")[1].split("\n## ")[0]
-    lines = re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1].replace("\\\n", " ").splitlines()
-    commands = [shlex.split(line)[1:] for line in lines if line.startswith("python ")]
-    programs = [Path(words[0]).stem for words in commands]
-    assert programs == ["run_experiment", "report", "evaluate", "predict", "compare"]
-    second = [word for word in commands[0] if not word.startswith(("--algorithm", "--run_dir"))]
-    commands.insert(4, [*second, "--algorithm=MAML", "--run_dir=runs/maml"])
-    for program, *words in commands:
-        name = Path(program).stem
-        assert importlib.import_module(f"training.{name}").main([*words, *SHORT.get(name, "").split()]) == 0
+    five = commands(README.split("## Your own images in five commands")[1].split("\n## ")[0])
+    assert [Path(words[0]).stem for words in five] == ["run_experiment", "report", "evaluate", "predict", "compare"]
+    second = [word for word in five[0] if not word.startswith(("--algorithm", "--run_dir"))]
+    for words in [*five[:4], [*second, "--algorithm=MAML", "--run_dir=runs/maml"], five[4]]:
+        run(*words)
     with (tmp_path / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 and set(rows[0]) == {"image", "prediction", "blue", "green", "red"}
     for name in ("runs/mine/report.html", "runs/report.html", "predictions.html", "runs/compare/compare.html"):
         assert (tmp_path / name).stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_tutorial_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in commands((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")):
+        run(*words)
+    for name in ("runs/searched/report.html", "runs/report.html", "runs/compare/compare.html"):
+        assert (tmp_path / name).stat().st_size > 0
+    files = (tmp_path / "runs" / name / "genotype.json" for name in ("search", "searched"))
+    found, trained = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    assert found == trained
+
+
+@pytest.mark.slow
+def test_the_commands_that_resume_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    start, again, longer = commands((ROOT / "docs" / "how-to" / "resume.md").read_text(encoding="utf-8"))
+    run(*start)
+    run(*start)
+    run(*again)
+    assert longer[-1] == "--max_meta_steps=4000"
+    monkeypatch.setitem(SHORT, "run_experiment", SHORT["run_experiment"].replace("steps=4", "steps=6"))
+    run(*longer)
+    results = json.loads((tmp_path / "runs/long/results.json").read_text(encoding="utf-8"))
+    assert results["meta_steps"] == 6 and len(results["legs"]) >= 2
