@@ -17,9 +17,8 @@ from few_shot_nas.report import as_json, compare_arms
 from few_shot_nas.whole_file import write_text
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
-#: Arms that are compared with B of the same folder; the ladder's are compared with B of the arms.
-FOLDERS = ("mixed_arms", "omniglot_arms", "mixed_lstm", "omniglot_lstm", "plant2", "plant5", "plant10", "mixed_task5",
-           "mixed_task10", "omniglot_task5", "omniglot_task10")  # fmt: skip
+#: Folders of arms, each compared with the B of its own.
+FOLDERS = ("mixed_arms", "omniglot_arms", "plant5", "plant10", "mixed_task5", "mixed_task10", "omniglot_task10")
 
 
 def write(name: str, content: Any) -> None:
@@ -38,7 +37,17 @@ def short(value: Any) -> Any:
         return [short(each) for each in value]
     if isinstance(value, float):
         return float(f"{value:.6g}")
-    return re.sub(r"/\S*?/(?=runs/)", "", value) if isinstance(value, str) else value
+    return without_folders(value) if isinstance(value, str) else value
+
+
+def without_folders(text: str) -> str:
+    """Return a command without the folders of the machine that it ran on."""
+    for pattern, instead in (
+        (r"--data_dir=\S+", "--data_dir=DATA"), (r" --cache_dir=\S+", ""), (r"--run_dir=/\S*/", "--run_dir=runs/"),
+        (r"/\S*?/(?=runs/)", ""),
+    ):  # fmt: skip
+        text = re.sub(pattern, instead, text)
+    return text
 
 
 def analyses(runs: Path) -> dict[str, dict[str, Any]]:
@@ -52,7 +61,7 @@ def analyses(runs: Path) -> dict[str, dict[str, Any]]:
         kept = {
             "facts": {key: content["facts"][key] for key in ("seed", "split", "tasks", "meta_steps", "weights")},
             "mean_accuracy": content["mean_accuracy"],
-            "headroom": content["headroom"]["mean"],
+            "headroom": {key: content["headroom"][key] for key in ("mean", "ci95")},
             "signal_to_noise": {kind: ratio["task"] for kind, ratio in content["signal_to_noise"].items()},
             "components": {
                 kind: {part: interval["value"] for part, interval in parts.items()}
@@ -72,7 +81,7 @@ def analyses(runs: Path) -> dict[str, dict[str, Any]]:
 
 
 def compared(folders: Sequence[Path], reference: Path) -> dict[str, Any]:
-    """Return the contrasts of arms with a reference as compare.json holds them, the reference's own runs first."""
+    """Return the contrasts of arms with a reference as compare.json holds them, without the paths."""
     found = as_json(compare_arms([str(folder) for folder in folders], reference=str(reference)))
     return {**found, "arms": [{key: arm[key] for key in arm if key != "path"} for arm in found["arms"]]}
 
@@ -85,18 +94,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     own = parser.parse_args(argv)
     for word in own.run:
         name, folder = word.split("=", 1)
-        write(f"runs/{name}.json", short(json.loads((Path(folder) / "results.json").read_text(encoding="utf-8"))))
+        content = json.loads((Path(folder) / "results.json").read_text(encoding="utf-8"))
+        write(f"runs/{name}.json", short({key: value for key, value in content.items() if key != "legs"}))
     if own.runs is None:
         return 0
     write("stage0.json", short(analyses(own.runs)))
     for name in FOLDERS:
-        arms = sorted(path for path in (own.runs / name).glob("*") if path.is_dir())
-        if arms:
-            write(f"compare_{name}.json", short(compared(arms, own.runs / name / "B_best_fixed")))
-    rungs = sorted(path for path in (own.runs / "mixed_ladder").glob("*") if path.is_dir())
-    if rungs:
-        best = own.runs / "mixed_arms" / "B_best_fixed"
-        write("compare_mixed_ladder.json", short(compared([best, *rungs], best)))
+        arms = sorted(path for path in (own.runs / name).iterdir() if path.is_dir())
+        write(f"compare_{name}.json", short(compared(arms, own.runs / name / "B_best_fixed")))
     return 0
 
 

@@ -86,31 +86,40 @@ def runs_table(names: Sequence[str]) -> list[str]:
 # ---- reward tables --------------------------------------------------------------------------------------------------
 
 
-def over_supernets(data: str, value: Callable[[Mapping[str, Any]], float]) -> tuple[float, float]:
-    """Return mean and half-width of the t-interval of a number over the supernets of a data set."""
-    found = mean_ci([value(table) for table in read("stage0.json")[data].values()])
-    return found.mean, found.ci95
+def over_supernets(data: str, value: Callable[[Mapping[str, Any]], Mapping[str, float]]) -> tuple[float, float]:
+    """Return a gain in points and the half-width of its interval: over supernets, or over the tasks of a single one.
+
+    Args:
+        data: name of the data set.
+        value: takes what is known of a supernet's table and returns ``mean`` and ``ci95`` over its tasks.
+    """
+    found = [value(table) for table in read("stage0.json")[data].values()]
+    if len(found) == 1:
+        return 100 * found[0]["mean"], 100 * found[0]["ci95"]
+    over = mean_ci([100 * each["mean"] for each in found])
+    return over.mean, over.ci95
 
 
 def variance_table() -> list[str]:
-    """Return how much there is to learn, one row per data set, over its supernets."""
-    head = ("data", "supernets", "mean architecture %", "best fixed over mean", "sd interaction", "sd noise", "SNR")
+    """Return how much there is to learn, one row per data set, the mean over its supernets."""
+    head = ("data", "supernets", "tasks", "mean architecture %", "best fixed over mean", "sd interaction", "sd noise",
+            "SNR")  # fmt: skip
     body = []
     for data, name in DATA.items():
-        tables = read("stage0.json")[data]
+        tables = list(read("stage0.json")[data].values())
 
-        def deviation(table: Mapping[str, Any], part: str) -> float:
-            return float(100 * max(table["components"]["accuracy"][part], 0.0) ** 0.5)
+        def mean(values: Sequence[float]) -> float:
+            return sum(values) / len(values)
 
-        mean, _ = over_supernets(data, lambda table: 100 * table["mean_accuracy"])
-        interaction, _ = over_supernets(data, lambda table: deviation(table, "interaction"))
-        noise, _ = over_supernets(data, lambda table: deviation(table, "noise"))
-        snr = [
-            mean_ci([table["signal_to_noise"][kind] for table in tables.values()]).mean for kind in ("accuracy", "loss")
-        ]
-        best = signed(*over_supernets(data, lambda table: 100 * table["headroom"]))
-        body.append((name, str(len(tables)), f"{mean:.1f}", best, f"{interaction:.1f}", f"{noise:.1f}",
-                     " / ".join(f"{value:.2f}" for value in snr)))  # fmt: skip
+        accuracy = 100 * mean([table["mean_accuracy"] for table in tables])
+        spread = {
+            part: 100 * mean([max(table["components"]["accuracy"][part], 0.0) ** 0.5 for table in tables])
+            for part in ("interaction", "noise")
+        }
+        snr = [mean([table["signal_to_noise"][kind] for table in tables]) for kind in ("accuracy", "loss")]
+        best = signed(*over_supernets(data, lambda table: table["headroom"]))
+        body.append((name, str(len(tables)), str(tables[0]["facts"]["tasks"]), f"{accuracy:.1f}", best,
+                     *(f"{value:.1f}" for value in spread.values()), " / ".join(f"{v:.2f}" for v in snr)))  # fmt: skip
     return rows(head, body)
 
 
@@ -141,11 +150,10 @@ def rules_table() -> list[str]:
 
 
 def _gain_cells(data: str, kind: str, rule: str) -> list[str]:
-    found = [100 * table[kind][rule]["mean"] for table in read("stage0.json")[data].values() if rule in table[kind]]
-    if not found:
+    if any(rule not in table[kind] for table in read("stage0.json")[data].values()):
         return ["-", ""]
-    mean = mean_ci(found)
-    return [signed(mean.mean, mean.ci95), verdict_of(mean.mean, mean.ci95)]
+    found = over_supernets(data, lambda table: table[kind][rule])
+    return [signed(*found), verdict_of(*found)]
 
 
 # ---- contrasts ------------------------------------------------------------------------------------------------------
@@ -205,43 +213,30 @@ def planted_table(prefix: str, points: Sequence[int]) -> list[str]:
     return rows(["planted points", *(FEW[name] for name in names)], body)
 
 
-def ladder_table(file: str) -> list[str]:
-    """Return the rungs of a ladder with accuracy, difference to B and verdict."""
-    content = read(file)
-    accuracy = {each["name"]: each["accuracy_percent"] for each in content["arms"]}
-    body = [
-        [f"`{each['arm']}`", f"{accuracy[each['arm']]:.1f}", signed(each["difference"], each["t_half_width"]),
-         each["verdict"]]
-        for each in content["contrasts"]
-    ]  # fmt: skip
-    return rows(["rung", "accuracy %", "to B", "verdict"], body)
-
-
 ARM_FILES = {"Omniglot": "compare_omniglot_arms.json", "Mixed": "compare_mixed_arms.json"}
-LSTM_FILES = {"Omniglot": "compare_omniglot_lstm.json", "Mixed": "compare_mixed_lstm.json"}
-EXPERIMENT = "the function `experiment` of docs/does_maml_enas_work.md, then python benchmarks/collect.py runs"
-ARM_COST = "about 1 minute of a core per supernet, after its tables (6 minutes of a core)"
+EXPERIMENT = "the code block of docs/does_maml_enas_work.md, whose last line is benchmarks/collect.py"
+ARM_COST = "3 s of a core per arm and supernet, after the tables (5 minutes of a core per supernet)"
+#: Single runs under docs/results/runs.
+RUNS = ("maml_mini_imagenet_5w1s_h100", "proto_net_omniglot_5w1s")
 
 #: Every table with a file, by its name in the documents.
 TABLES: dict[str, Table] = {
-    "variance": Table(variance_table, ("stage0.json",), EXPERIMENT, "6 minutes of a core per supernet"),
+    "variance": Table(variance_table, ("stage0.json",), EXPERIMENT, "5 minutes of a core per supernet"),
     "rules": Table(rules_table, ("stage0.json",), EXPERIMENT, "half a minute of a core per supernet, after its tables"),
     "arms": Table(lambda: contrasts_table(ARM_FILES, ARMS), tuple(ARM_FILES.values()), EXPERIMENT, ARM_COST),
-    "lstm": Table(lambda: contrasts_table(LSTM_FILES, FEW), tuple(LSTM_FILES.values()), EXPERIMENT, ARM_COST),
     "planted_source": Table(
-        lambda: planted_table("plant", (2, 5, 10)),
-        tuple(f"compare_plant{points}.json" for points in (2, 5, 10)), EXPERIMENT, ARM_COST,
+        lambda: planted_table("plant", (5, 10)), ("compare_plant5.json", "compare_plant10.json"), EXPERIMENT, ARM_COST
     ),
     "planted_task_mixed": Table(
         lambda: planted_table("mixed_task", (5, 10)),
-        tuple(f"compare_mixed_task{points}.json" for points in (5, 10)), EXPERIMENT, ARM_COST,
+        ("compare_mixed_task5.json", "compare_mixed_task10.json"), EXPERIMENT, ARM_COST,
     ),
     "planted_task_omniglot": Table(
-        lambda: planted_table("omniglot_task", (5, 10)),
-        tuple(f"compare_omniglot_task{points}.json" for points in (5, 10)), EXPERIMENT, ARM_COST,
+        lambda: planted_table("omniglot_task", (10,)), ("compare_omniglot_task10.json",), EXPERIMENT, ARM_COST
     ),
-    "ladder": Table(
-        lambda: ladder_table("compare_mixed_ladder.json"), ("compare_mixed_ladder.json",), EXPERIMENT, ARM_COST
+    "runs": Table(
+        lambda: runs_table(RUNS), tuple(f"runs/{name}.json" for name in RUNS),
+        "the command of each row is in its file and in docs/results.md", "5 minutes of a GPU; 1 minute of 2 cores",
     ),
 }  # fmt: skip
 

@@ -23,6 +23,9 @@ fi
 common=(--data_dir="${DATA:-data}" --save_minutes=1)
 small=(--data_class=Glyphs --image_size=28 --max_meta_steps=4 --val_every=4 --val_episodes=4 --test_episodes=4 --accelerator=cpu --precision=null)
 
+engine=graph  # records a meta-step once; CUDA only
+[ -n "$tiny" ] && engine=unroll
+
 names=(gpu_tests engine_table maml_5w1s rfs_resnet12_5w5s rfs_resnet12_5w1s proto_net_5w1s proto_net_5w5s maml_plus_plus_5w1s maml_plus_plus_5w5s
   tnas_search tnas_retrain meta_ntk_search meta_ntk_retrain)
 
@@ -63,10 +66,12 @@ step() {
         timeout "$limit" "$python" benchmarks/run.py --device cpu --tiny --engines unroll,folded --repeats 1 --output "$out/engines.json"
       else timeout "$limit" "$python" benchmarks/run.py --device cuda --repeats 5 --output "$out/engines.json"; fi ;;
     # 48.70 published: 60,000 meta-steps of 4 tasks and 5 inner steps, second order.
-    maml_5w1s) train "$1" --config=$recipes/maml_mini_imagenet_5w1s.yaml ${tiny:---engine=graph} ;;
+    maml_5w1s) train "$1" --config=$recipes/maml_mini_imagenet_5w1s.yaml --engine="$engine" ;;
     # 62.02 and 79.64 published: one training, tested with 1 and 5 shots.
     rfs_resnet12_5w5s)
-      train "$1" --config=$recipes/rfs_mini_imagenet_5w5s.yaml --model_class=ResNet12 --width=null --precision=bf16-mixed ;;
+      train "$1" --algorithm=RFS --model_class=ResNet12 --data_class=MiniImagenet --n_way=5 --k_shot=5 --bn_mode=running --flat_batch_size=64 \
+        --support_copies=5 --max_meta_steps=60000 --lr_milestones=[36000,48000] --val_every=3000 --precision=bf16-mixed \
+        ${tiny:+--support_copies=0} ;;
     rfs_resnet12_5w1s) retest "$1" rfs_resnet12_5w5s --k_shot=1 ;;
     # 49.42 and 68.20 published; Conv4 with 64 channels.
     proto_net_5w1s | proto_net_5w5s) train "$1" --config=$recipes/proto_net_mini_imagenet_"${1#proto_net_}".yaml ;;
@@ -75,13 +80,13 @@ step() {
       train "$1" --config=$recipes/maml_plus_plus_mini_imagenet_"${1#maml_plus_plus_}".yaml ;;
     tnas_search)
       has TNAS || return 0
-      train "$1" --algorithm=TNAS --model_class=Supernet --data_class=MiniImagenet --n_way=5 --k_shot=1 --max_meta_steps=10000 ;;
+      train "$1" --algorithm=TNAS --data_class=MiniImagenet --n_way=5 --k_shot=1 --max_meta_steps=10000 ;;
     tnas_retrain)
       has TNAS || return 0
       retrain "$1" tnas_search --algorithm=MAML --n_way=5 --k_shot=1 --inner_steps=5 --max_meta_steps=20000 ;;
     meta_ntk_search)
       has MetaNTKNAS || return 0
-      train "$1" --algorithm=MetaNTKNAS --model_class=Supernet --data_class=MiniImagenet --n_way=5 --k_shot=1 ;;
+      train "$1" --config=$recipes/meta_ntknas_mini_imagenet_5w1s.yaml ;;
     meta_ntk_retrain)
       has MetaNTKNAS || return 0
       retrain "$1" meta_ntk_search --algorithm=RFS --n_way=5 --k_shot=5 --bn_mode=running --max_meta_steps=60000 ;;

@@ -1,0 +1,102 @@
+"""Every table of measured numbers is what its committed files say, or says itself that it has none.
+
+Truth: the files under docs/results, rendered again; the mark before a table without a file.
+"""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks import collect, evidence
+from benchmarks.model_card import card
+
+ROOT = evidence.ROOT
+PAGES = evidence.documents()
+#: A number with an interval, or a signed number with two decimals.
+MEASURED = re.compile(r"\d ± \d|[+−-]\d+\.\d\d")
+#: Tables without a file; a new table of numbers needs files, and one that is measured again leaves this list.
+WITHOUT_FILE = {
+    "README.md": 1, "docs/overfitting.md": 1, "docs/results.md": 3, "docs/does_maml_enas_work.md": 4,
+    "docs/training_free.md": 1,
+}  # fmt: skip
+
+
+def tables(text: str) -> list[tuple[str, str]]:
+    """Return each table with the line before it; tables that are rendered are left out."""
+    found, lines = [], evidence.BLOCK.sub("", text).split("\n")
+    for place, line in enumerate(lines):
+        if line.startswith("|") and not (place and lines[place - 1].startswith("|")):
+            end = next((i for i in range(place, len(lines)) if not lines[i].startswith("|")), len(lines))
+            found.append((lines[place - 1] if place else "", "\n".join(lines[place:end])))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_rendered_table_is_what_its_files_say(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert evidence.rendered(text) == text, "run: python benchmarks/evidence.py --write"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_table_of_measured_numbers_has_a_file_or_says_that_it_has_none(page: Path) -> None:
+    measured = [before for before, table in tables(page.read_text(encoding="utf-8")) if MEASURED.search(table)]
+    assert all(before.startswith("<!-- no file: ") for before in measured)
+    assert len(measured) == WITHOUT_FILE.get(str(page.relative_to(ROOT)), 0)
+
+
+def test_every_table_is_shown_somewhere_and_has_its_files() -> None:
+    shown = {found[1] for page in PAGES for found in evidence.BLOCK.findall(page.read_text(encoding="utf-8"))}
+    assert shown == set(evidence.TABLES)
+    kept = {str(path.relative_to(evidence.RESULTS)) for path in evidence.RESULTS.rglob("*.json")}
+    named = {name for table in evidence.TABLES.values() for name in table.files}
+    assert kept == named
+    assert sum(path.stat().st_size for path in evidence.RESULTS.rglob("*.json")) < 600_000
+
+
+def test_a_changed_number_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(evidence.TABLES, "x", evidence.Table(lambda: ["| a |", "|---|", "| 1 |"], (), "c", "none"))
+    text = "before\n<!-- evidence: x -->\n| a |\n|---|\n| 2 |\n<!-- end -->\nafter\n"
+    assert evidence.rendered(text) == text.replace("| 2 |", "| 1 |")
+
+
+def test_verdicts_follow_the_interval() -> None:
+    assert [evidence.verdict_of(*pair) for pair in ((1.0, 0.5), (0.5, 1.0), (-1.0, 0.5))] == [
+        "gains", "undecided", "loses",
+    ]  # fmt: skip
+
+
+def test_numbers_are_kept_short_and_folders_of_a_machine_are_not() -> None:
+    content = {"command": "python x.py --run_dir=/tmp/evidence/runs/a --n=1", "value": [0.123456789, 3], "none": None}
+    assert collect.short(content) == {"command": "python x.py --run_dir=runs/a --n=1", "value": [0.123457, 3],
+                                      "none": None}  # fmt: skip
+
+
+def test_a_card_tells_selection_classes_from_test_classes() -> None:
+    results = {
+        "algorithm": "MAML", "model_class": "Conv4", "data_class": "MiniImagenet", "n_way": 5, "k_shot": 1,
+        "n_query": 15, "seed": 0, "meta_steps": 9, "checkpoint": "best", "regime": "scratch", "hardware": "cpu",
+        "wall_seconds": 3.2,
+        "versions": {"torch": "2"}, "command": "python training/run_experiment.py", "split": "val",
+        "test": {"transductive": {"accuracy": 0.4871, "ci95": 0.0184, "episodes": 600}},
+    }  # fmt: skip
+    page = card(results)
+    assert "| transductive | 48.71 ± 1.84 | 600 |" in page and "non-commercial" in page
+    assert "no test accuracies" in page and "no test accuracies" not in card({**results, "split": "test"})
+    one = {**results, "test": {"support": {"accuracy": 0.5, "ci95": None, "episodes": 1}}}
+    assert "| support | 50.00 ± - | 1 |" in card(one)
+
+
+def test_the_published_steps_are_listed_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
+    def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": "/usr/bin:/bin", "OUT": str(tmp_path), **variables}
+        return subprocess.run(["bash", str(ROOT / "benchmarks/published.sh"), *words], env=environment, text=True,
+                              capture_output=True, check=False)  # fmt: skip
+
+    assert "DATA is not set" in run("list").stderr and run("list").returncode == 2
+    (tmp_path / "gpu_tests.done").touch()
+    listed = run("list", TINY="1").stdout.splitlines()
+    assert listed[:2] == ["done  gpu_tests", "open  engine_table"] and "open  maml_5w1s" in listed
+    wrong = run("maml_9w9s", TINY="1")
+    assert "no step maml_9w9s" in wrong.stdout and wrong.returncode == 2
