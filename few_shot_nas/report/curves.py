@@ -245,9 +245,13 @@ def reward_curves(run: Run) -> Markup | None:
 
 
 def entropy_curve(run: Run) -> Markup | None:
-    """Entropy of the controller's policy, or None without one; as a share of the largest where that was recorded."""
+    """Entropy of the policy or of the alphas, or None without either; a share of the largest where that is recorded."""
     with style():
         figure, axes = panel()
+        if _curve(axes, run, "alphas/entropy_fraction", "entropy", VIOLET):
+            axes.set_ylim(0, 1.05)
+            _finish(axes, "entropy, share of uniform", percent=True, legend=False)
+            return to_svg(figure, "Entropy of the alphas")
         if _curve(axes, run, "controller/entropy_fraction", "entropy", VIOLET):
             axes.set_ylim(0, 1.05)
             _finish(axes, "entropy, share of uniform", percent=True, legend=False)

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from few_shot_nas.errors import InputError
 from few_shot_nas.report import contrast_tables, curves
 from few_shot_nas.report.alarm import collapse_alarm
+from few_shot_nas.report.alphas import genotypes_over_time, learns_alphas, read_decoded
 from few_shot_nas.report.contrasts import Comparison
 from few_shot_nas.report.forest import forest_plot
 from few_shot_nas.report.genotype_picture import genotype_pictures, is_chain, kinds_used
@@ -28,6 +29,7 @@ from few_shot_nas.report.tables import (
     tabulate,
     task,
 )
+from few_shot_nas.report.verdict import verdicts
 from few_shot_nas.spaces.genotype import Genotype
 
 
@@ -93,7 +95,12 @@ def _present(pictures: Sequence[tuple[str, Markup | None]]) -> list[tuple[str, M
 def _one_run(run: Run) -> dict[str, Any]:
     controller = [
         ("Reward of the sampled architectures and the baseline it is compared with.", curves.reward_curves(run)),
-        ("Entropy of the policy: it falls as the controller settles on an architecture.", curves.entropy_curve(run)),
+        (
+            "Entropy of the alphas' softmax, mean over edges: it falls as the search decides."
+            if learns_alphas(run)
+            else "Entropy of the policy: it falls as the controller settles on an architecture.",
+            curves.entropy_curve(run),
+        ),
         (
             "How far a task moves the policy: near 0 the inner step does nothing.",
             curves.curve_around_zero(run, "controller/kl_adapt"),
@@ -119,6 +126,13 @@ def _one_run(run: Run) -> dict[str, Any]:
         "histogram": curves.episode_histogram(run),
         "architecture": None if run.genotype is None else _architecture(run.genotype, run.name),
         "controller": _present(controller),
+        "learns_alphas": learns_alphas(run),
+        "verdicts": verdicts(run),
+        "over_time": [
+            (step, _architecture(genotype, f"{run.name} at meta-step {step}"))
+            for step, genotype in genotypes_over_time(run)
+        ],
+        "decoded": read_decoded(run),
         "alarm": collapse_alarm(run),
         "heat_maps": heat_maps(run),
         "shades": legend(),

@@ -9,6 +9,8 @@ WEIGHTLESS = "controller/weightless_fraction"
 GREEDY_ENTROPY = "controller/greedy_entropy_fraction"
 MAX_WEIGHTLESS = 0.7
 MIN_ENTROPY_FRACTION = 0.1
+#: A policy that has at least this share of the uniform policy's entropy has not learned: its greedy path is arbitrary.
+LEFT_UNIFORM = 0.95
 
 
 def weightless_fraction(space: SearchSpace, decisions: Sequence[int]) -> float:
@@ -33,13 +35,14 @@ def collapse_warning(weightless: float, entropy_fraction: float) -> str | None:
 
     Weight-sharing searches are known to end in architectures of skips alone, and policies to lock onto the ops that
     were trained first. Limits: more than 70 % of the greedy architecture's ops without weights; less than 10 % of the
-    entropy of the uniform policy.
+    entropy of the uniform policy. While the policy has more than 95 % of that entropy, its greedy architecture is an
+    accident of the first weights and says nothing.
 
     Args:
         weightless: see :func:`weightless_fraction`, of the greedy architecture.
         entropy_fraction: entropy of the policy divided by that of the uniform one.
     """
-    if weightless > MAX_WEIGHTLESS:
+    if weightless > MAX_WEIGHTLESS and entropy_fraction < LEFT_UNIFORM:
         return (
             f"the search may have collapsed: {weightless:.0%} of the greedy architecture's ops are skip, pool or none; "
             "train the shared weights longer before the controller (warm-up), or raise entropy_weight"

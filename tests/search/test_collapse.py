@@ -25,7 +25,14 @@ def test_the_fraction_counts_ops_without_weights(space, decisions, fraction):
 
 @pytest.mark.parametrize(
     ("weightless", "entropy", "named"),
-    [(0.7, 0.1, None), (0.71, 0.5, "71% of the greedy"), (0.1, 0.09, "entropy is 9.0%"), (0.9, 0.01, "90%")],
+    [
+        (0.7, 0.1, None),
+        (0.71, 0.5, "71% of the greedy"),
+        (0.1, 0.09, "entropy is 9.0%"),
+        (0.9, 0.01, "90%"),
+        (1.0, 0.95, None),
+        (1.0, 0.94, "100%"),
+    ],
 )
 def test_the_alarm_rings_above_and_below_its_limits(weightless, entropy, named):
     warning = collapse_warning(weightless, entropy)

@@ -1,0 +1,136 @@
+"""A search by gradient over time: the genotype that its alphas stand for, and those that single tasks decode to."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from markupsafe import Markup
+from matplotlib.ticker import MaxNLocator
+
+from few_shot_nas.errors import InputError
+from few_shot_nas.report.curves import BLUE, panel, style, to_svg
+from few_shot_nas.report.results_file import damaged, read_text
+from few_shot_nas.report.run import Run
+from few_shot_nas.spaces import SPACES
+from few_shot_nas.spaces.genotype import Genotype
+from few_shot_nas.spaces.space import Mixture, SearchSpace
+
+#: Genotypes that are drawn, the first and the last row among them.
+PICTURES = 5
+#: Genotypes of single tasks that are listed.
+LISTED = 10
+
+
+def learns_alphas(run: Run) -> bool:
+    """Return whether a run searched by gradient."""
+    return bool(run.series("alphas/entropy_fraction")[0].size)
+
+
+def space_of(genotype: Genotype) -> SearchSpace:
+    """Return the search space that a genotype lies in, at its size."""
+    return SPACES[genotype.space](genotype.channels, genotype.cells, genotype.nodes)
+
+
+def mixture_at(run: Run, row: int, space: SearchSpace) -> Mixture | None:
+    """Return the weights of every op on every edge in one row of choices.csv; None where one is not there."""
+    mixture = {}
+    for cell_type, edges in space.menu().items():
+        names = [[f"{cell_type}/{src}_{dst}={op}" for op in ops] for (src, dst), ops in edges.items()]
+        if any(name not in run.choices for ops in names for name in ops):
+            return None
+        mixture[cell_type] = torch.tensor([[float(run.choices[name][row]) for name in ops] for ops in names])
+    finite = all(bool(weights.isfinite().all()) for weights in mixture.values())
+    return mixture if finite else None
+
+
+def genotypes_over_time(run: Run) -> list[tuple[int, Genotype]]:
+    """Return (meta-step, genotype) at up to PICTURES equally distant rows, without repeats of the one before.
+
+    Empty where the run searched no alphas or its choices.csv is not of the genotype's space.
+    """
+    if run.genotype is None or not learns_alphas(run) or "meta_step" not in run.choices:
+        return []
+    space, steps = space_of(run.genotype), run.choices["meta_step"]
+    found: list[tuple[int, Genotype]] = []
+    for row in np.unique(np.linspace(0, steps.size - 1, PICTURES).round().astype(int)) if steps.size else []:
+        mixture = mixture_at(run, int(row), space)
+        if mixture is not None:
+            genotype = space.discretise(mixture)
+            if not found or found[-1][1] != genotype:
+                found.append((int(steps[row]), genotype))
+    return found
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What training/decode.py found.
+
+    Attributes:
+        tasks: number of tasks that were decoded.
+        counts: tasks by name of the genotype, most frequent first.
+        sentences: what it found, in words.
+    """
+
+    tasks: int
+    counts: dict[str, int]
+    sentences: list[str]
+
+    def rows(self) -> list[tuple[str, int, str]]:
+        """Return (name, tasks, share) of the most frequent genotypes."""
+        return [(name, often, f"{100 * often / self.tasks:.1f}") for name, often in list(self.counts.items())[:LISTED]]
+
+    def picture(self) -> Markup:
+        """Picture: how many tasks decode to each genotype, most frequent first."""
+        with style():
+            figure, axes = panel()
+            axes.bar(range(1, len(self.counts) + 1), list(self.counts.values()), color=BLUE, width=0.85)
+            axes.set_xlabel("genotype, most frequent first")
+            axes.set_ylabel("tasks")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(MaxNLocator(6, integer=True))
+            return to_svg(figure, "Tasks by decoded genotype")
+
+
+def read_decoded(run: Run) -> Decoded | None:
+    """Return the content of ``decode/decoded.json`` of a run; None without the file.
+
+    Raises:
+        InputError: if it is damaged.
+    """
+    path = run.path / "decode" / "decoded.json"
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(read_text(path))
+        counts = {str(name): int(often) for name, often in content["counts"].items()}
+        tasks, split = sum(counts.values()), str(content.get("split", "test"))
+        if not tasks or min(counts.values()) < 1:
+            raise ValueError("no task was decoded")
+        sentences = [_differ(tasks, split, counts), *_gains(content.get("accuracy", {}))]
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise damaged(path, f"it is not what training/decode.py writes ({error})") from None
+    return Decoded(tasks, dict(sorted(counts.items(), key=lambda item: -item[1])), sentences)
+
+
+def _differ(tasks: int, split: str, counts: dict[str, int]) -> str:
+    if len(counts) == 1:
+        return f"All {tasks} tasks of the {split} split decode to one genotype: the search does not adapt it to a task."
+    share = 100 * max(counts.values()) / tasks
+    return f"{tasks} tasks of the {split} split decode to {len(counts)} genotypes; the most frequent has {share:.1f} %."
+
+
+def _gains(accuracy: dict[str, Any]) -> list[str]:
+    said = []
+    for mode, found in accuracy.items():
+        if found["tasks"]:
+            mean, half = (100 * float(found["difference"][key] or 0) for key in ("mean", "ci95"))
+            verdict = "no clear difference" if abs(mean) <= half else "better" if mean > 0 else "worse"
+            gap = f"{mean:+.1f} ± {half:.1f} points".replace("-", "−")
+            said.append(
+                f"{mode}: a task's own genotype minus the most frequent: {gap} on {found['tasks']} tasks, {verdict}."
+            )
+    return said

@@ -1,0 +1,84 @@
+"""What a search learned, in one plain sentence, from numbers that mean little by themselves."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from few_shot_nas.report.run import Run
+from few_shot_nas.search.collapse import LEFT_UNIFORM
+
+#: Below this share of the uniform entropy a search prefers some architectures clearly.
+DECIDED = 0.5
+#: An entropy that has fallen by less than this share since the start has not moved.
+MOVED = 0.02
+#: Below this divergence in nats, over all decisions together, a task does not move the policy.
+MOVES_POLICY = 1e-3
+
+
+def last_tenth(values: Sequence[float] | np.ndarray) -> float:
+    """Return the mean of the last tenth of a series, at least of its last value.
+
+    >>> last_tenth([1.0, 0.5])
+    0.5
+    """
+    return float(np.mean(values[-max(1, len(values) // 10) :]))
+
+
+def entropy_verdict(who: str, fractions: Sequence[float] | np.ndarray) -> str:
+    """Say what an entropy over time means.
+
+    Thresholds: a search that ends at LEFT_UNIFORM (95 %) of the uniform entropy or above, or whose entropy has fallen
+    by less than MOVED (2 points), has learned nothing to speak of; one that ends below DECIDED (50 %) prefers some
+    architectures clearly. Without two values there is nothing to say about a fall.
+
+    Args:
+        who: subject of the sentence.
+        fractions: entropy over that of uniform choices, from the first row to the last; at least one.
+
+    >>> entropy_verdict("The controller", [1.0, 0.999])
+    'The controller learned nothing: it ends at 99.9 % of the entropy of uniform choices.'
+    """
+    first, last = float(fractions[0]), last_tenth(fractions)
+    now = f"{100 * last:.1f} % of the entropy of uniform choices"
+    if not math.isfinite(last):
+        return f"{who} is broken: its entropy is no number."
+    if last >= LEFT_UNIFORM:
+        return f"{who} learned nothing: it ends at {now}."
+    if first - last < MOVED and len(fractions) > 1:
+        return f"{who} learned nothing: it began at {100 * first:.1f} % and ends at {now}."
+    fell = f"from {100 * first:.1f} to {now}"
+    if last < DECIDED:
+        return f"{who} learned to prefer some architectures clearly: {fell}."
+    return f"{who} learned a little and is still undecided: {fell}."
+
+
+def adaptation_verdict(divergences: Sequence[float] | np.ndarray) -> str:
+    """Say whether a task moves the policy; below MOVES_POLICY (0.001 nats at the end) it does not.
+
+    Args:
+        divergences: KL of the adapted policy from the meta-learned one over time, in nats; at least one.
+
+    >>> adaptation_verdict([1e-5])
+    'The inner step does nothing: a task moves the policy by 1e-05 nats.'
+    """
+    last = last_tenth(divergences)
+    if last < MOVES_POLICY:
+        return f"The inner step does nothing: a task moves the policy by {last:.2g} nats."
+    return f"The inner step adapts the policy: a task moves it by {last:.2g} nats."
+
+
+def verdicts(run: Run) -> list[str]:
+    """Return what is to be said of a run's controller or alphas; empty for a run without either."""
+    said = []
+    for who, column in (
+        ("The controller", "controller/entropy_fraction"),
+        ("The gradient on the alphas", "alphas/entropy_fraction"),
+    ):
+        _, fractions = run.series(column)
+        if fractions.size:
+            said.append(entropy_verdict(who, fractions))
+    _, divergences = run.series("controller/kl_adapt")
+    if divergences.size:
+        said.append(adaptation_verdict(divergences))
+    return said

@@ -1,0 +1,37 @@
+"""Sentences about a search. Truth: the thresholds that the docstrings name."""
+
+import pytest
+
+from few_shot_nas.report.verdict import adaptation_verdict, entropy_verdict, last_tenth, verdicts
+
+
+@pytest.mark.parametrize(
+    ("fractions", "said"),
+    [
+        ([1.0, 0.95], "learned nothing: it ends at 95.0 %"),
+        ([0.97, 0.15], "clearly: from 97.0 to 15.0 %"),
+        ([1.0, 0.94], "still undecided: from 100.0 to 94.0 %"),
+        ([1.0, 0.5], "still undecided"),
+        ([0.8, 0.79], "learned nothing: it began at 80.0 %"),
+        ([0.4], "clearly"),
+        ([float("nan")], "no number"),
+    ],
+)
+def test_the_entropy_is_put_into_words_by_its_end_and_its_fall(fractions, said):
+    assert said in entropy_verdict("It", fractions)
+
+
+@pytest.mark.parametrize(("divergence", "said"), [(1e-5, "does nothing"), (9.9e-4, "does nothing"), (1e-3, "adapts")])
+def test_an_inner_step_is_judged_by_its_divergence(divergence, said):
+    assert said in adaptation_verdict([divergence])
+
+
+def test_one_noisy_last_value_does_not_decide():
+    assert last_tenth([1.0] * 18 + [0.9, 0.7]) == pytest.approx(0.8)
+
+
+def test_a_run_without_a_search_is_not_judged(make_run):
+    from few_shot_nas.report import load_run
+
+    assert verdicts(load_run(make_run("plain", search=False))) == []
+    assert ["clearly" in each for each in verdicts(load_run(make_run("search")))] == [True]
