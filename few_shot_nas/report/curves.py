@@ -6,7 +6,7 @@ Text and axes take the colour of the surrounding page (``currentColor``), so one
 import io
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,6 +28,8 @@ PAPER = "#fdfcfb"
 BLUE, ORANGE, GREEN, VIOLET, RED, TEAL = "#3f7fd0", "#d8842c", "#3a9d6a", "#8f6cc4", "#cf5563", "#2a9aa5"
 SERIES = (BLUE, ORANGE, GREEN, VIOLET, RED, TEAL)
 _MODE_COLOURS = {"transductive": BLUE, "support": ORANGE, "running": GREEN}
+#: Widths in inches of a picture that fills a page and of one that fills a phone.
+WIDE, NARROW = 10.2, 4.4
 # More points than this along a curve are not seen, only stored.
 _MAX_POINTS = 400
 _STYLE: dict[Any, Any] = {
@@ -91,6 +93,17 @@ def panel(width: float = 4.9, height: float = 2.9) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     _open(axes)
     return figure, axes
+
+
+def both_widths(draw: Callable[[float, str], Markup], title: str) -> Markup:
+    """Return a wide picture and a narrow one of the same; the page shows the one that its screen has room for.
+
+    Args:
+        draw: called with a width in inches and a title.
+        title: of the wide one.
+    """
+    wide, narrow = draw(WIDE, title), draw(NARROW, f"{title}, narrow")
+    return Markup(f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div>')
 
 
 def _open(axes: Axes) -> None:
@@ -284,10 +297,10 @@ def curve_around_zero(run: Run, column: str) -> Markup | None:
         return to_svg(figure, title)
 
 
-def episode_histogram(run: Run) -> Markup | None:
-    """Histogram of test episodes by accuracy, one panel per ``bn_mode``; None without episodes."""
+def episode_histograms(run: Run) -> list[Markup]:
+    """Histograms of test episodes by accuracy, one picture per ``bn_mode`` with the same axes; empty without any."""
     if not run.episodes:
-        return None
+        return []
     ordered = sorted(run.episodes.items(), key=lambda item: (*BN_MODES, item[0]).index(item[0]))
     queries = run.results["n_way"] * int(run.results.get("n_query", 0) or 0)
     everything = np.concatenate([scores.accuracy for scores in run.episodes.values()])
@@ -296,26 +309,33 @@ def episode_histogram(run: Run) -> Markup | None:
     wide = unit * max(1, round(0.027 / unit))
     low = np.floor(everything.min() / wide) * wide - wide / 2
     edges = np.arange(low, 1 + wide, wide)
+    tallest = max(np.histogram(scores.accuracy, edges)[0].max() for scores in run.episodes.values())
+    return [_histogram(mode, scores.accuracy, edges, 1.05 * float(tallest)) for mode, scores in ordered]
+
+
+def _histogram(mode: str, accuracy: np.ndarray, edges: np.ndarray, top: float) -> Markup:
     with style():
-        figure = Figure(figsize=(10.2 if len(run.episodes) > 1 else 5.2, 2.7), layout="constrained")
-        panels = figure.subplots(1, len(run.episodes), sharey=True, sharex=True, squeeze=False)[0]
-        for axes, (mode, scores) in zip(panels, ordered, strict=True):
-            _open(axes)
-            colour = _MODE_COLOURS.get(mode, VIOLET)
-            axes.hist(scores.accuracy, bins=edges, color=colour, alpha=0.75, linewidth=0, rwidth=0.92)
-            axes.axvline(scores.accuracy.mean(), color=INK, linewidth=1.2)
-            axes.set_title(f"{mode}: {scores.accuracy.size} episodes", fontsize=10)
-            axes.set_xlabel("accuracy of an episode")
-            _percent(axes.xaxis)
-        panels[0].set_ylabel("episodes")
-        panels[0].yaxis.set_major_locator(MaxNLocator(6, integer=True))
-        return to_svg(figure, "Histogram of episode accuracies")
+        figure, axes = panel(4.9, 2.7)
+        colour = _MODE_COLOURS.get(mode, VIOLET)
+        axes.hist(accuracy, bins=edges.tolist(), color=colour, alpha=0.75, linewidth=0, rwidth=0.92)
+        axes.axvline(accuracy.mean(), color=INK, linewidth=1.2)
+        axes.set_title(f"{mode}: {accuracy.size} episodes", fontsize=10)
+        axes.set_xlabel("accuracy of an episode")
+        axes.set_ylim(0, top)
+        _percent(axes.xaxis)
+        axes.set_ylabel("episodes")
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        return to_svg(figure, f"Histogram of episode accuracies, {mode}")
 
 
 def interval_plot(labels: Sequence[str], scores: dict[str, list[MeanCI | None]]) -> Markup:
     """Accuracy of several runs with their intervals, one line per run; ``scores`` maps ``bn_mode`` to one per label."""
+    return both_widths(lambda width, title: _intervals(labels, scores, width, title), "Test accuracy of all runs")
+
+
+def _intervals(labels: Sequence[str], scores: dict[str, list[MeanCI | None]], width: float, title: str) -> Markup:
     with style():
-        figure, axes = panel(10.2, 0.9 + 0.42 * len(labels))
+        figure, axes = panel(width, (0.9 if width == WIDE else 1.4) + 0.42 * len(labels))
         offsets = np.linspace(-0.13, 0.13, len(scores)) if len(scores) > 1 else np.zeros(1)
         for offset, (mode, values) in zip(offsets, scores.items(), strict=True):
             drawn = [(row + offset, value) for row, value in enumerate(values) if value is not None]
@@ -332,8 +352,16 @@ def interval_plot(labels: Sequence[str], scores: dict[str, list[MeanCI | None]])
         axes.tick_params(axis="y", length=0)
         _percent(axes.xaxis)
         axes.set_xlabel("test accuracy, 95 % CI")
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)
-        return to_svg(figure, "Test accuracy of all runs")
+        _legend_outside(figure, axes, width)
+        return to_svg(figure, title)
+
+
+def _legend_outside(figure: Figure, axes: Axes, width: float) -> None:
+    """Put the legend beside a wide picture, above a narrow one."""
+    if width == WIDE:
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.3)
+    else:
+        figure.legend(loc="outside upper left", ncols=2, handlelength=1.3, fontsize=8.5)
 
 
 def validation_overlay(labels: Sequence[str], runs: Sequence[Run]) -> Markup | None:
@@ -347,16 +375,18 @@ def gap_overlay(labels: Sequence[str], runs: Sequence[Run]) -> Markup | None:
 
 
 def _overlay(labels: Sequence[str], runs: Sequence[Run], column: str, ylabel: str, title: str) -> Markup | None:
-    with style():
-        figure, axes = panel(10.2, 3.4)
-        drawn = []
-        for place, (label, run) in enumerate(zip(labels, runs, strict=True)):
-            colour = SERIES[place % len(SERIES)]
-            drawn.append(_curve(axes, run, column, label, colour))
-            if drawn[-1] and column == "val/accuracy":
-                _band(axes, run, colour)
-        if not any(drawn):
-            return None
-        _finish(axes, ylabel, percent=True, legend=False)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.4)
-        return to_svg(figure, title)
+    if not any(run.series(column)[0].size for run in runs):
+        return None
+
+    def draw(width: float, title: str) -> Markup:
+        with style():
+            figure, axes = panel(width, 3.4)
+            for place, (label, run) in enumerate(zip(labels, runs, strict=True)):
+                colour = SERIES[place % len(SERIES)]
+                if _curve(axes, run, column, label, colour) and column == "val/accuracy":
+                    _band(axes, run, colour)
+            _finish(axes, ylabel, percent=True, legend=False)
+            _legend_outside(figure, axes, width)
+            return to_svg(figure, title)
+
+    return both_widths(draw, title)

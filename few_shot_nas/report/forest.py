@@ -4,7 +4,7 @@ from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
 from few_shot_nas.report.contrasts import Comparison, Contrast
-from few_shot_nas.report.curves import BLUE, GREEN, INK, RED, panel, style, to_svg
+from few_shot_nas.report.curves import BLUE, GREEN, INK, RED, WIDE, both_widths, panel, style, to_svg
 
 
 def _colour(contrast: Contrast) -> str:
@@ -13,9 +13,13 @@ def _colour(contrast: Contrast) -> str:
 
 def forest_plot(comparison: Comparison) -> Markup:
     """Differences from the reference with the bootstrap's interval (thick) and the t-interval (thin, with caps)."""
+    return both_widths(lambda width, title: _draw(comparison, width, title), f"Differences from {comparison.arms[0]}")
+
+
+def _draw(comparison: Comparison, width: float, title: str) -> Markup:
     rows = range(len(comparison.contrasts))
     with style():
-        figure, axes = panel(10.2, 1.0 + 0.42 * len(comparison.contrasts))
+        figure, axes = panel(width, 1.0 + 0.42 * len(comparison.contrasts))
         margin = comparison.margin
         axes.axvspan(-margin, margin, color=INK, alpha=0.07, linewidth=0)
         axes.axvline(0, color=INK, linewidth=0.8)
@@ -31,6 +35,6 @@ def forest_plot(comparison: Comparison) -> Markup:
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10]))
-        axes.set_xlabel(f"accuracy minus that of {comparison.arms[0]}, percentage points")
-        return to_svg(figure, f"Differences from {comparison.arms[0]}")
+        axes.xaxis.set_major_locator(MaxNLocator(10 if width == WIDE else 5, steps=[1, 2, 5, 10]))
+        axes.set_xlabel(f"accuracy minus that of {comparison.arms[0]}, {'percentage ' * (width == WIDE)}points")
+        return to_svg(figure, title)

@@ -81,11 +81,16 @@ def write_contrasts(comparison: Comparison, output: Path) -> Path:
         "warnings": comparison.warnings,
         "protocol": [*comparison.protocol, *((f"reward calls of {arm}", text) for arm, text in calls)],
         "forest": forest_plot(comparison),
-        "head": ("arm", "accuracy %", *contrast_tables.HEAD),
-        "rows": contrast_tables.arm_rows(comparison),
+        "head": _verdict_first(("arm", "accuracy %", *contrast_tables.HEAD)),
+        "rows": [_verdict_first(row) for row in contrast_tables.arm_rows(comparison)],
         "notes": contrast_tables.notes(comparison),
     }
     return write_page(output, "contrasts.html.jinja", content)
+
+
+def _verdict_first(row: tuple[str, ...]) -> tuple[str, ...]:
+    """Put the last cell behind the first: a wide table is cut off at its right."""
+    return row[0], row[-1], *row[1:-1]
 
 
 def _present(pictures: Sequence[tuple[str, Markup | None]]) -> list[tuple[str, Markup]]:
@@ -123,7 +128,7 @@ def _one_run(run: Run) -> dict[str, Any]:
         "scores": [(mode, percent(score(run, mode)), score(run, mode)) for mode in modes([run])],
         "cards": _cards(run),
         "learning": _present(learning),
-        "histogram": curves.episode_histogram(run),
+        "histograms": curves.episode_histograms(run),
         "architecture": None if run.genotype is None else _architecture(run.genotype, run.name),
         "controller": _present(controller),
         "learns_alphas": learns_alphas(run),

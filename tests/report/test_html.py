@@ -82,7 +82,8 @@ def test_the_page_of_a_search_holds_everything_the_run_has(make_run: MakeRun) ->
         assert percent(score(run, mode)) in page.words
     for text in (run.results["command"], "torch 2.11.0", "cpu: 2 cores", "31.3 k", "5.12 M", run.config_text.strip()):
         assert text in page.words
-    assert {"Loss over meta-steps", "Accuracy over meta-steps", "Histogram of episode accuracies"} < set(page.titles)
+    assert {"Loss over meta-steps", "Accuracy over meta-steps"} < set(page.titles)
+    assert {f"Histogram of episode accuracies, {mode}" for mode in ("transductive", "support")} < set(page.titles)
     assert {"Controller reward and baseline", "Controller entropy"} < set(page.titles)
     assert {"Architecture of run, normal cell", "Architecture of run, reduce cell"} < set(page.titles)
     assert run.genotype is not None
