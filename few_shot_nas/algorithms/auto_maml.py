@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from few_shot_nas.algorithms.alpha_search import AlphaLoop, AlphaSearch, is_alpha
-from few_shot_nas.algorithms.base import TaskLoss
+from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.gradient_learner import GradientLearner
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.algorithms.tnas import PUBLISHED_INNER

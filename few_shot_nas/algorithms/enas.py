@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from few_shot_nas.algorithms.base import TaskLoss
+from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.controller_search import ControllerSearch
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring
 from few_shot_nas.episode import Episode

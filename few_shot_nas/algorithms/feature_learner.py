@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from few_shot_nas.algorithms.base import EpisodicModule, TaskLoss
+from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.episode import Episode
 from few_shot_nas.meta.bn_mode import BN_MODES
 from few_shot_nas.meta.features import query_features, support_features

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.base import TaskLoss
+from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.feature_learner import FeatureModule
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.errors import InputError

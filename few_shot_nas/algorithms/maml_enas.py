@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.base import TaskLoss
+from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.controller_search import ControllerSearch
 from few_shot_nas.algorithms.maml_enas_settings import ControllerLoop, MetaTest, SharedWeights, check_together
 from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, Scoring

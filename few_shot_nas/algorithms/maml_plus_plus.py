@@ -166,7 +166,7 @@ class MAMLPlusPlus(GradientLearner):
         super().test_step(batch, batch_idx)
         if self._best:
             for task in tasks(batch):
-                self._add_rows(task, self.ensemble_logits(task))
+                self.task_scores.add(task, self.ensemble_logits(task), {})
 
     def ensemble_logits(self, task: Episode) -> dict[str, Tensor]:
         """Mean of the query logits of the kept networks, named ``ensemble<members>_<bn_mode>``."""

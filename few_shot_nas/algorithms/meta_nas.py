@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.alpha_search import AlphaLoop, AlphaSearch, alphas_of, is_alpha
-from few_shot_nas.algorithms.base import TaskLoss
+from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.linear_head import start_head
 from few_shot_nas.algorithms.reptile import half_squared_distance, mini_batches
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.base import EpisodicModule, TaskLoss
+from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError

@@ -4,7 +4,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.base import EpisodicModule, TaskLoss
+from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, Scoring
 from few_shot_nas.algorithms.shared_children import shared_children
 from few_shot_nas.episode import Episode

@@ -1,11 +1,13 @@
 """Settings that many algorithms share, as frozen dataclasses. The command line offers their fields as flat flags."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.heads import HEADS, Head
 from few_shot_nas.meta.inner_optimizer import PLAIN, Adam, InnerRule
+from few_shot_nas.meta.schedule import cosine_with_restarts
 from few_shot_nas.ranges import Count, NonNegative, Number, Positive, Share
 from few_shot_nas.search.rewards import REWARDS, RewardProvider, reward_named
 from few_shot_nas.settings import Settings
@@ -140,3 +142,13 @@ class OuterLoop(Settings):
         super().__post_init__()
         if self.outer_lr_min > self.outer_lr:
             raise InputError(f"outer_lr_min={self.outer_lr_min}: must lie in 0 .. outer_lr={self.outer_lr}")
+
+    def rate_factor(self, meta_step: int) -> float:
+        """Return the fraction of every learning rate at ``meta_step``: from 1 to ``outer_lr_min / outer_lr``."""
+        done, floor = meta_step / self.max_meta_steps, self.outer_lr_min / self.outer_lr
+        if self.outer_schedule == "constant":
+            return 1.0
+        if self.outer_schedule == "sgdr":
+            return cosine_with_restarts(meta_step, self.restart_steps, self.restart_factor, floor)
+        left = 1.0 - done if self.outer_schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+        return floor + (1.0 - floor) * left

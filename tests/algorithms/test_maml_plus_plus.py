@@ -301,7 +301,7 @@ def test_the_ensemble_is_the_mean_of_the_best_networks_logits_labelled_as_such()
     for mode in ("transductive", "support", "running"):
         expected = (logits[1][mode] + logits[3][mode]) / 2
         torch.testing.assert_close(ensemble[f"ensemble2_{mode}"], expected, rtol=0, atol=1e-12)
-    labels = [row["bn_mode"] for row in module._rows]
+    labels = [row["bn_mode"] for row in module.task_scores.rows]
     assert labels[:3] == ["transductive", "support", "running"]
     assert labels[3:] == [f"ensemble2_{mode}" for mode in labels[:3]]
 

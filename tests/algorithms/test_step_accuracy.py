@@ -127,5 +127,5 @@ def test_nil_scores_stay_in_rows_of_their_own():
     with torch.no_grad():
         logits, watched = module.watched_logits(task)
     assert list(logits) == ["transductive", "support", "nil_transductive", "nil_support"]
-    module._add_rows(task, logits, watched)
-    assert [row["bn_mode"] for row in module._rows if "watched" in row] == ["transductive"]
+    module.task_scores.add(task, logits, {"transductive": watched})
+    assert [row["bn_mode"] for row in module.task_scores.rows if "watched" in row] == ["transductive"]

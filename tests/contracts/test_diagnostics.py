@@ -134,8 +134,9 @@ def test_better_validations_start_the_count_anew(make_module, make_data, make_tr
 
     def scripted():
         score = next(scores)
-        module._take_rows = lambda: [
-            {"task_id": 0, "bn_mode": mode, "accuracy": score, "loss": 1.0} for mode in module.bn_modes
+        module.task_scores.take = lambda: [
+            {"task_id": 0, "bn_mode": mode, "accuracy": score, "loss": 1.0, "finite": True}
+            for mode in module.bn_modes
         ]
         end(module)
 
