@@ -15,7 +15,8 @@ from few_shot_nas.runtime.choices_csv import ChoicesCSV
 from few_shot_nas.runtime.metrics_csv import MetricsCSV
 from few_shot_nas.whole_file import write_text
 from training import results, wandb_logging
-from training.assemble import Parts, Values, hardware_text
+from training.assemble import Parts, Values
+from training.devices import hardware_text
 from training.class_tables import Tables
 
 

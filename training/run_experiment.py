@@ -30,7 +30,7 @@ def run(command: CommandLine, argv: Sequence[str]) -> Path:
     """
     # Lightning takes seconds to import: answers and mistyped class names come without it.
     from few_shot_nas.runtime.progress import quiet_lightning
-    from training import assemble, outcome, resume
+    from training import assemble, devices, outcome, resume
 
     quiet_lightning()
     assemble.show_log()
@@ -44,7 +44,7 @@ def run(command: CommandLine, argv: Sequence[str]) -> Path:
     parts, first_step = None, 0
     try:
         directory.claim()
-        assemble.hardware(values)
+        devices.hardware(values)
         outcome.check(tables, values)
         parts = assemble.build_parts(tables, values)
         first_step = resume.first_meta_step(directory, tables, values, parts)

@@ -19,9 +19,8 @@ from few_shot_nas.meta.estimators import ESTIMATORS
 from few_shot_nas.meta.functional import Params, trainable
 from few_shot_nas.seeding import generator
 from few_shot_nas.tabular.choices import Choices
+from few_shot_nas.tabular.environment import Environment, RewardColumn
 from few_shot_nas.tabular.simulator import (
-    Environment,
-    RewardColumn,
     SimulatedLoop,
     Trained,
     adapted,

@@ -18,7 +18,7 @@ from PIL import Image
 from few_shot_nas.constructor import arguments
 from few_shot_nas.errors import InputError
 from few_shot_nas.settings import Settings
-from training import assemble, run_experiment
+from training import assemble, devices, run_experiment
 from training.class_tables import Tables, load_tables
 from training.cli import build_flags, dump, parse
 from training.exits import one_line
@@ -127,7 +127,7 @@ def check_line(tables: Tables, words: list[str], flags: dict[str, Flag], folder:
 
 def constructed(tables: Tables, values: dict[str, Any]) -> None:
     """Build what can be built without data and without a network."""
-    assemble.hardware(values)
+    devices.hardware(values)
     algorithm = tables.algorithms[values["algorithm"]]
     source_class, data_class = tables.sources[values["data_class"]], tables.datamodules[algorithm.data_kind]
     source = source_class(**arguments(source_class, values))

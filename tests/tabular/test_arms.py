@@ -11,7 +11,8 @@ from few_shot_nas.tabular import arms
 from few_shot_nas.tabular.arms import Setting, ablations, all_arms, chosen_arm, ladder
 from few_shot_nas.tabular.choices import Choices
 from few_shot_nas.tabular.reward_table import RewardTable
-from few_shot_nas.tabular.simulator import Environment, SimulatedLoop
+from few_shot_nas.tabular.environment import Environment
+from few_shot_nas.tabular.simulator import SimulatedLoop
 from tests.tabular.six_archs import make_table
 
 ESTIMATORS = ("fomaml", "emaml")

@@ -15,7 +15,8 @@ from few_shot_nas.meta.functional import trainable
 from few_shot_nas.seeding import generator
 from few_shot_nas.tabular import simulator
 from few_shot_nas.tabular.reward_table import RewardTable
-from few_shot_nas.tabular.simulator import Environment, RewardColumn, SimulatedLoop, Training, new_controller, train
+from few_shot_nas.tabular.environment import Environment, RewardColumn
+from few_shot_nas.tabular.simulator import SimulatedLoop, Training, new_controller, train
 from tests.tabular.six_archs import DECISIONS, make_table
 
 

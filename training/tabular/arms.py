@@ -116,7 +116,8 @@ def settings(own: Namespace, tables: "tuple[RewardTable, RewardTable]", seed: in
     import numpy as np
 
     from few_shot_nas.tabular.arms import Setting
-    from few_shot_nas.tabular.simulator import Environment, SimulatedLoop
+    from few_shot_nas.tabular.environment import Environment
+    from few_shot_nas.tabular.simulator import SimulatedLoop
 
     has_loo = all(np.isfinite(table.loo_loss).all() for table in tables)
     loop = SimulatedLoop(

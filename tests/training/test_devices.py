@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from few_shot_nas.errors import InputError
-from training import assemble
+import training.devices
 from training.trainer_flags import TRAINER_FLAGS
 
 
@@ -17,7 +17,7 @@ def no_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def hardware(gpus: int, monkeypatch: pytest.MonkeyPatch, **given: Any) -> tuple[str, Any, str]:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    found = assemble.hardware({**{flag.name: flag.default for flag in TRAINER_FLAGS}, **given})
+    found = training.devices.hardware({**{flag.name: flag.default for flag in TRAINER_FLAGS}, **given})
     return found["accelerator"], found["devices"], found["strategy"]
 
 
