@@ -7,6 +7,7 @@ a results.json in docs/results/runs whose command has it.
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,11 @@ from few_shot_nas.whole_file import write_text
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parents[1] / "docs"
 PUBLISHED = re.compile(r"^(?P<source>.*?), [\w -]+ \d+-way \d+-shot: (?P<number>\d+\.\d+(?: \+- \d+\.\d+)?) % there")
+#: Flags that say where and how often, and not what is trained.
+HARMLESS = frozenset(
+    "config data_dir cache_dir run_dir accelerator devices engine num_workers val_every val_episodes log_every "
+    "save_every save_minutes test_episodes gap_episodes wandb".split()
+)
 HEAD = """# Recipes
 Settings by name: `python training/run_experiment.py --config=training/recipes/NAME.yaml --data_dir=DATA`. Further flags
 win over the recipe's. Made by `python training/recipes/index.py`.
@@ -66,11 +72,24 @@ def from_row(cells: list[str]) -> Measured:
     return Measured(f"{cells[4]}; {cells[5]}", f"{seconds / 60:.0f}")
 
 
+def further_flags(command: str) -> str:
+    """Return the flags of a command that win over its recipe's and may change its result.
+
+    >>> further_flags("python training/run_experiment.py --config=A.yaml --zero_head=true --data_dir=DATA")
+    '--zero_head=true'
+    """
+    words = [word for word in shlex.split(command) if word.startswith("--")]
+    return " ".join(word for word in words if word.split("=")[0].lstrip("-") not in HARMLESS)
+
+
 def from_results(run: dict[str, Any]) -> Measured:
-    """Return what a results.json holds."""
+    """Return what a results.json holds, with the flags that were given beside the recipe, and where it ran."""
     modes = [run["test"][mode] for mode in ("transductive", "support") if mode in run["test"]]
     scores = "; ".join(f"{100 * mode['accuracy']:.1f} ± {100 * mode['ci95']:.1f}" for mode in modes)
-    return Measured(scores, f"{(run['wall_seconds'] + run.get('test_seconds', 0.0)) / 60:.0f}")
+    flags = further_flags(str(run.get("command", "")))
+    minutes = (run["wall_seconds"] + run.get("test_seconds", 0.0)) / 60
+    where = f" on {run['hardware']}" if run.get("hardware") else ""
+    return Measured(scores + (f" with `{flags}`" if flags else ""), f"{minutes:.0f}{where}")
 
 
 def measured() -> dict[str, Measured]:
