@@ -1,13 +1,14 @@
 """MAML over the ENAS controller: meta-learn a policy over architectures together with the supernet's weights."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.outer_step import TaskLoss
+from few_shot_nas.algorithms.controller_objective import Adapted, ControllerObjective, Rewarded
 from few_shot_nas.algorithms.controller_search import ControllerSearch
 from few_shot_nas.algorithms.maml_enas_settings import ControllerLoop, MetaTest, SharedWeights, check_together
 from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, Scoring
@@ -15,11 +16,8 @@ from few_shot_nas.controllers.policy import TaskPolicy
 from few_shot_nas.episode import Episode, SupportSet, tasks
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.control_variates import ControlVariate, Evidence, MovingAverage
-from few_shot_nas.meta.entropy import entropy_bonus, kl_estimate
 from few_shot_nas.meta.functional import Params, trainable
 from few_shot_nas.meta.gradient_signal import GradientWindow
-from few_shot_nas.meta.promp import promp
-from few_shot_nas.meta.skip_prior import mean_skip_prior_kl
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.gradients import average_buffers, gather_rows, world
 from few_shot_nas.search.derivation import Decisions, Derivation
@@ -34,20 +32,6 @@ from few_shot_nas.stats.statistics import accuracy
 Score = Callable[[Decisions], float]
 #: Decay per meta-step of the mean task embedding.
 EMBEDDING_DECAY = 0.99
-
-
-class Rewarded(NamedTuple):
-    """What one task's rewards taught, kept for further outer steps.
-
-    Attributes:
-        policy: the controller in the task's context.
-        inner: K architectures of the controller and their advantages ``[K]``.
-        outer: M architectures of its clone and their advantages ``[M]``.
-    """
-
-    policy: TaskPolicy
-    inner: tuple[Sequence[Decisions], Tensor]
-    outer: tuple[Sequence[Decisions], Tensor]
 
 
 class MAMLENAS(ControllerSearch):
@@ -113,6 +97,7 @@ class MAMLENAS(ControllerSearch):
         self.inner_provider = reward_named(loop.inner_reward or scoring.reward, "inner_reward", scoring.head)
         self.test_provider = test.provider(scoring.head)
         self.estimator = loop.make_estimator()
+        self.objective = ControllerObjective(loop, self.estimator, self.kinds)
         self.inner_baseline, self.outer_baseline = loop.baselines()
         self.reward_average = self.outer_average = MovingAverage()
         self._gradients = GradientWindow()
@@ -213,60 +198,55 @@ class MAMLENAS(ControllerSearch):
     def task_loss(self, task: Episode) -> TaskLoss:
         """Outer loss of the shared weights plus outer policy loss of the controller; they share no parameter."""
         if self.phase() == "warmup":
-            stream = self.task_stream("uniform", task)
-            paths = uniform_paths(self.supernet.space, stream, fair=self.shared.strict_fairness)
-            loss, query_accuracy = self.supernet_children.mean_loss(task, paths)
-            return loss, {"train/loss": loss, "train/accuracy": query_accuracy}
+            return self._loss_of_uniform_paths(task)
         first, second = two_draws(task)
         policy, own = self.on_task(task), trainable(self.controller)
         if policy.context is not None:
             self._embeddings.append(policy.context)
         tried = self.draw(own, task, "inner", self.loop.inner_archs)
-        inner_rewards = torch.tensor([self.inner_reward(a, first) for a in tried], device=self.device)
-        inner_baseline = self.baseline_values(
-            self.inner_baseline, inner_rewards, inner_rewards, lambda: self.inner_reward(policy.greedy(own), first)
-        )
-        advantages = inner_rewards - inner_baseline
-        clone = self.estimator.adapt(policy.log_probs, own, tried, advantages, lr=self.loop.controller_inner_lr)
+        adapted = self.adapt(policy, own, tried, lambda a: self.inner_reward(a, first))
 
-        chosen = self.draw(clone, task, "outer", self.loop.outer_archs)
+        chosen = self.draw(adapted.clone, task, "outer", self.loop.outer_archs)
         children = [self.trained_child(a, second, self.supernet_children.provider) for a in chosen]
-        weights_loss, query_accuracy = (torch.stack(own).mean() for own in list(zip(*children, strict=True))[:2])
-        outer_rewards = torch.stack([reward.to(inner_rewards.dtype) for _, _, reward in children])
+        weights_loss, query_accuracy = (torch.stack(column).mean() for column in list(zip(*children, strict=True))[:2])
+        rewards = torch.stack([reward.to(adapted.rewards.dtype) for _, _, reward in children])
         baseline = self.baseline_values(
             self.outer_baseline,
-            outer_rewards,
-            inner_rewards,
-            lambda: self.supernet_children.reward(policy.greedy(clone), second),
+            rewards,
+            adapted.rewards,
+            lambda: self.supernet_children.reward(policy.greedy(adapted.clone), second),
         )
-        log_probs, entropies = policy.rollouts(clone, chosen)
-        loss = weights_loss + self.estimator.loss(
-            log_probs,
-            outer_rewards,
-            baseline,
-            policy.log_probs(own, tried) if self.estimator.corrected else None,
-            self.tried_baseline(inner_baseline),
+        found = self.objective.of_task(
+            policy, own, adapted, chosen, rewards, baseline, self.tried_baseline(adapted.baseline)
         )
-        entropy = entropy_bonus(log_probs, entropies, self.loop.entropy_gradient)
-        loss = loss - self.loop.entropy_weight * entropy
-        if self.loop.skip_weight and "skip" in self.kinds:
-            prior = mean_skip_prior_kl(log_probs, chosen, self.kinds, self.loop.skip_target)
-            loss = loss + self.loop.skip_weight * prior
-        with torch.no_grad():
-            kl = kl_estimate(log_probs, policy.log_probs(own, chosen))
         if self.loop.promp_epochs > 1:
-            self._rewarded.append(Rewarded(policy, (tried, advantages), (chosen, outer_rewards - baseline)))
-        fraction = entropy / max(self.controller.max_entropy(), 1e-12)
-        return loss, {
+            inner = (tried, adapted.rewards - adapted.baseline)
+            self._rewarded.append(Rewarded(policy, inner, (chosen, rewards - baseline)))
+        return weights_loss + found.loss, {
             "train/loss": weights_loss,
             "train/accuracy": query_accuracy,
-            "controller/reward": outer_rewards.mean(),
+            "controller/reward": rewards.mean(),
             "controller/baseline": baseline.mean(),
-            "controller/entropy": entropy,
-            "controller/entropy_fraction": fraction,
-            "controller/inner_reward": inner_rewards.mean(),
-            "controller/kl_adapt": kl,
+            "controller/entropy": found.entropy,
+            "controller/entropy_fraction": found.entropy / max(self.controller.max_entropy(), 1e-12),
+            "controller/inner_reward": adapted.rewards.mean(),
+            "controller/kl_adapt": found.kl,
         }
+
+    def _loss_of_uniform_paths(self, task: Episode) -> TaskLoss:
+        paths = uniform_paths(
+            self.supernet.space, self.task_stream("uniform", task), fair=self.shared.strict_fairness
+        )
+        loss, query_accuracy = self.supernet_children.mean_loss(task, paths)
+        return loss, {"train/loss": loss, "train/accuracy": query_accuracy}
+
+    def adapt(self, policy: TaskPolicy, params: Params, tried: list[Decisions], score: Score) -> Adapted:
+        """Return the controller's clone after one step on K architectures, rewarded by ``score``."""
+        rewards = torch.tensor([score(a) for a in tried], device=self.device)
+        baseline = self.baseline_values(self.inner_baseline, rewards, rewards, lambda: score(policy.greedy(params)))
+        lr = self.loop.controller_inner_lr
+        clone = self.estimator.adapt(policy.log_probs, params, tried, rewards - baseline, lr=lr)
+        return Adapted(clone, tried, rewards, baseline)
 
     # ---- one meta-step ----------------------------------------------------------------------------------------------
 
@@ -297,19 +277,8 @@ class MAMLENAS(ControllerSearch):
         Args:
             before: the parameters that drew the architectures.
         """
-        losses = (
-            promp(
-                policy.log_probs,
-                trainable(self.controller),
-                before,
-                inner,
-                outer,
-                lr=self.loop.controller_inner_lr,
-                clip=self.loop.promp_clip,
-                kl_weight=self.loop.promp_kl_weight,
-            )
-            for policy, inner, outer in self._rewarded
-        )
+        own = trainable(self.controller)
+        losses = (self.objective.promp(own, before, rewarded) for rewarded in self._rewarded)
         self.backward_mean(((loss, {"controller/promp_loss": loss}) for loss in losses), len(self._rewarded))
         self.descend_outer()
 
@@ -339,12 +308,8 @@ class MAMLENAS(ControllerSearch):
         if isinstance(self.test_provider, SupportReward):
             score = self.deployed_score(self.test_provider, task.support_set())
         tried = policy.sample(params, self.task_stream("test", task), self.loop.inner_archs)
-        rewards = torch.tensor([score(a) for a in tried], device=self.device)
-        baseline = self.baseline_values(self.inner_baseline, rewards, rewards, lambda: score(policy.greedy(params)))
         self.scoring_calls += self.loop.inner_archs + self.inner_baseline.greedy
-        return self.estimator.adapt(
-            policy.log_probs, params, tried, rewards - baseline, lr=self.loop.controller_inner_lr
-        )
+        return self.adapt(policy, params, tried, score).clone
 
     def deployed_score(self, provider: SupportReward, support: SupportSet) -> Score:
         """Return the reward of architectures on a task whose queries are not there to be seen."""
