@@ -22,7 +22,7 @@ def full_precision_everywhere():
 
 
 def on_gpu(batch):
-    return Episode(*(value.cuda() for value in batch))
+    return Episode(*(value.to("cuda") for value in batch))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -31,7 +31,7 @@ def on_gpu(batch):
 def test_on_a_gpu_every_engine_gives_the_gradient_of_unrolling_on_the_cpu(engine, learner, network):
     batch = make_batch(network)
     expected, scalars = meta_gradient(make(learner, network), batch)
-    module = make(learner, network, engine=engine).cuda()
+    module = make(learner, network, engine=engine).to("cuda")
     for _ in range(2):  # captured, and replayed
         found, own = meta_gradient(module, on_gpu(batch))
     close({name: value.cpu() for name, value in found.items()}, expected, 1e-8)
@@ -40,7 +40,7 @@ def test_on_a_gpu_every_engine_gives_the_gradient_of_unrolling_on_the_cpu(engine
 
 @pytest.mark.parametrize("first_order", [False, True])
 def test_the_graph_follows_parameters_and_episodes(first_order):
-    module = make("MAML", "pool", engine="graph", first_order=first_order).cuda()
+    module = make("MAML", "pool", engine="graph", first_order=first_order).to("cuda")
     reference = make("MAML", "pool", first_order=first_order)
     for shift in range(4):
         batch = make_batch("pool")
@@ -56,8 +56,8 @@ def test_the_graph_follows_parameters_and_episodes(first_order):
 
 def test_a_replayed_step_does_not_wait_for_the_device():
     torch.manual_seed(0)
-    module = MAML(Conv4(5, 3, 42, width=8), inner=InnerLoop(inner_lr=0.1, inner_steps=2, engine="graph")).cuda()
-    labels = torch.arange(5).expand(4, 5).cuda()
+    module = MAML(Conv4(5, 3, 42, width=8), inner=InnerLoop(inner_lr=0.1, inner_steps=2, engine="graph")).to("cuda")
+    labels = torch.arange(5).expand(4, 5).to("cuda")
     images = torch.randn(4, 5, 3, 42, 42, device="cuda")
     batch = Episode(images, labels, images.clone(), labels)
     optimizer = module.make_optimizer(module.parameter_groups())
