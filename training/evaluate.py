@@ -43,17 +43,27 @@ def inputs_of(run_dir: Path) -> Any:
     return InputSpec.from_dict(ModelCard.from_json(path.read_text(encoding="utf-8"), str(path)).inputs)
 
 
-def flags_of_run(run_dir: Path, overrides: Sequence[str], channels: int | None = None) -> CommandLine:
-    """Return the flags of a run with some of them replaced.
+def config_of_run(run_dir: Path) -> Path:
+    """Return the file of a run's flags.
 
     Raises:
-        InputError: if the folder is not that of a run, or a flag is wrong.
+        InputError: if the folder is not that of a run.
     """
     if str(run_dir) == ".":
         raise InputError("--run_dir=: is empty, as an unset variable is; give the folder of a run")
     config = run_dir / "config.yaml"
     if not config.is_file():
         raise InputError(f"--run_dir={run_dir}: has no config.yaml; give the folder of a run")
+    return config
+
+
+def flags_of_run(run_dir: Path, overrides: Sequence[str], channels: int | None = None) -> CommandLine:
+    """Return the flags of a run with some of them replaced.
+
+    Raises:
+        InputError: if the folder is not that of a run, or a flag is wrong.
+    """
+    config = config_of_run(run_dir)
     words, notes = words_of_run(config, overrides, channels)
     fixed = ["--ckpt_path=null", "--init_from=null"]
     if any(word.startswith("--genotype=") for word in words):
@@ -151,8 +161,7 @@ def evaluate(own: Any, overrides: Sequence[str], command: str) -> None:
     targets = [target_of(text) for text in own.target]
     if len({target.name for target in targets}) < len(targets):
         raise InputError(f"--target: two have the name {targets[-1].name}; give folders of different names")
-    if not (own.run_dir / "config.yaml").is_file():
-        raise InputError(f"--run_dir={own.run_dir}: has no config.yaml; give the folder of a run")
+    config_of_run(own.run_dir)
     folders = [] if own.output is None else [own.output / target.name for target in targets] or [own.output]
     for folder in folders:
         output_folder(folder)

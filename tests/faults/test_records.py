@@ -66,7 +66,7 @@ def test_a_changed_flag_takes_effect_and_is_recorded_for_its_leg_alone(tiny, mon
 @pytest.mark.parametrize(
     ("algorithm", "change", "message"),
     [
-        ("MAML", "--zero_head=true", "--zero_head=True: the run has had False so far, and it only says where learned"),
+        ("MAML", "--zero_head=false", "--zero_head=False: the run has had True so far, and it only says where learned"),
         ("MetaSGD", "--inner_lr=0.05", "--inner_lr=0.05: the run has had 0.1 so far, and it only says where learned"),
         ("MAML", "--init_from=a/model.safetensors", "--init_from=a/model.safetensors: says where a run starts"),
         ("MAML", "--max_meta_steps=1", "--max_meta_steps=1: checkpoint a/checkpoints/last.ckpt is of meta-step 2"),

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from few_shot_nas.errors import InputError
 import training.devices
+from few_shot_nas.errors import InputError
 from training.trainer_flags import TRAINER_FLAGS
 
 
