@@ -18,6 +18,7 @@ from training import results, wandb_logging
 from training.assemble import Parts, Values
 from training.devices import hardware_text
 from training.class_tables import Tables
+from training.example import example
 
 
 def check(tables: Tables | None, values: Values) -> None:
@@ -115,6 +116,8 @@ def write_outcome(run_dir: Path, trainer: pl.Trainer, parts: Parts, values: Valu
     card = write_card(run_dir, parts, values)
     save_weights(run_dir / WEIGHTS, parts.module, card)
     results.write_json(run_dir / "results.json", content)
+    if facts["rows"]:
+        results.write_json(run_dir / "example.json", example(parts, facts["split"]))
 
     from few_shot_nas.report import write_report
 

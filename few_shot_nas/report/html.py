@@ -11,6 +11,7 @@ from few_shot_nas.report import contrast_tables, curves
 from few_shot_nas.report.alarm import collapse_alarm
 from few_shot_nas.report.alphas import genotypes_over_time, learns_alphas, read_decoded
 from few_shot_nas.report.contrasts import Comparison
+from few_shot_nas.report.example import read_example
 from few_shot_nas.report.forest import forest_plot
 from few_shot_nas.report.genotype_picture import genotype_pictures, is_chain, kinds_used
 from few_shot_nas.report.heat_map import heat_maps, legend
@@ -138,6 +139,7 @@ def _one_run(run: Run) -> dict[str, Any]:
             for step, genotype in genotypes_over_time(run)
         ],
         "decoded": read_decoded(run),
+        "example": read_example(run),
         "alarm": collapse_alarm(run),
         "heat_maps": heat_maps(run),
         "shades": legend(),

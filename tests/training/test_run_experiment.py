@@ -79,6 +79,11 @@ def test_a_run_leaves_every_file_of_the_contract(capsys: pytest.CaptureFixture[s
         accuracies = [float(row["accuracy"]) for row in rows if row["bn_mode"] == mode]
         assert results["test"][mode]["episodes"] == len(accuracies) == 5
         assert results["test"][mode]["accuracy"] == pytest.approx(sum(accuracies) / 5)
+    shown = json.loads(read("a", "example.json"))
+    (row,) = [row for row in rows if (row["task_id"], row["bn_mode"]) == (str(shown["task_id"]), shown["bn_mode"])]
+    assert shown["right"] / shown["queries"] == pytest.approx(float(row["accuracy"]))
+    assert len(shown["classes"]) == len(set(shown["classes"])) == 3
+    assert b"An example" in read("a", "report.html")
     assert [row["meta_step"] for row in metrics("a")] == ["1", "2", "2", "3", "4", "4"]
     assert "transductive" in capsys.readouterr().out
 
