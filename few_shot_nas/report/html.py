@@ -10,6 +10,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.report import contrast_tables, curves
 from few_shot_nas.report.alarm import collapse_alarm
 from few_shot_nas.report.alphas import genotypes_over_time, learns_alphas, read_decoded
+from few_shot_nas.report.candidates import candidates
 from few_shot_nas.report.contrasts import Comparison
 from few_shot_nas.report.example import read_example
 from few_shot_nas.report.forest import forest_plot
@@ -140,6 +141,7 @@ def _one_run(run: Run) -> dict[str, Any]:
         ],
         "decoded": read_decoded(run),
         "example": read_example(run),
+        "candidates": candidates(run),
         "alarm": collapse_alarm(run),
         "heat_maps": heat_maps(run),
         "shades": legend(),
@@ -182,7 +184,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         "Hardware": results.get("hardware"),
         "Versions": ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
     }
-    found = {key.replace('_', ' ').capitalize(): value for key, value in results["search"].items()}
+    spent = {key: value for key, value in results["search"].items() if not isinstance(value, list)}
+    found = {key.replace("_", " ").capitalize(): value for key, value in spent.items()}
     return [(label, str(value)) for label, value in (wanted | found).items() if value not in (None, "")]
 
 

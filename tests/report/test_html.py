@@ -12,6 +12,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.report import compare_runs, load_run, write_report
 from few_shot_nas.report.pairing import paired_differences
 from few_shot_nas.report.tables import percent, points, score
+from few_shot_nas.spaces import SPACES
 
 MakeRun = Callable[..., Path]
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -213,3 +214,19 @@ def test_a_damaged_run_leaves_no_page(make_run: MakeRun, tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"b/results\.json is missing"):
         compare_runs(paths, tmp_path / "out" / "report.html")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_candidates_of_a_search_stand_with_their_rewards(make_run: MakeRun) -> None:
+    path = make_run()
+    space = SPACES["darts_fewshot"](16, 2, 3)
+    first = [0 for _ in space.decisions]
+    listed = [{"decisions": first, "reward": 0.5, "ci95": 0.02}, {"decisions": first, "reward": None, "ci95": None}]
+    results = json.loads((path / "results.json").read_text())
+    (path / "results.json").write_text(json.dumps({**results, "search": {"reward_calls": 3, "candidates": listed}}))
+    page = read(write_report(path))
+    assert "Candidates" in page.headings and "50.0 ± 2.0" in page.words and "no number" in page.words
+    edge = space.decode(first).edges[0][1][0]
+    assert f"{edge.op} {edge.src}→{edge.dst}" in page.words
+    (path / "results.json").write_text(json.dumps({**results, "search": {"candidates": [{"decisions": [0]}]}}))
+    with pytest.raises(InputError, match=r"results\.json.*candidates"):
+        write_report(path)
