@@ -114,7 +114,7 @@ class ControllerSearch(EpisodicModule):
         episodes = self.episodes_of(datamodule, "val", range(self.derivation.derive_episodes))
         ranking = rank(self.propose(), episodes, self.supernet_children.reward, place=world(), gather=gather_rows)
         found = derive(self.supernet.space, ranking, spent=self.rewards_spent(datamodule.meta_batch_size))
-        return replace(found, facts={"p_max": self.controller.p_max()})
+        return replace(found, facts={**found.facts, "p_max": self.controller.p_max()})
 
     def genotype_for(self, task: Episode) -> Genotype:
         """Return the architecture that a task is scored with: the derived one, the incumbent while the search runs."""
