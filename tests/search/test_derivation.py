@@ -45,6 +45,7 @@ def test_the_winner_is_found_at_the_price_of_search_and_ranking():
     found = derive(space, ranking, spent=7)
     assert found.genotype == space.decode((3,))
     assert found.cost == {"reward_calls": 7 + 6, "reward_calls_search": 7, "reward_calls_derive": 6}
+    assert [(c["decisions"], c["reward"]) for c in found.facts["candidates"]] == [([3], 3.0), ([1], 1.0)]
 
 
 def test_a_derivation_without_candidates_or_episodes_is_refused():
