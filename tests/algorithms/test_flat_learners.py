@@ -36,7 +36,10 @@ def ready(learner, **settings):
     """A learner whose head is for the training classes, as at the start of a fit."""
     module = learner(conv4(), **settings)
     module._trainer = SimpleNamespace(
-        datamodule=SimpleNamespace(kind="flat", num_classes=CLASSES, done=0), loggers=[], should_stop=False
+        datamodule=SimpleNamespace(kind="flat", num_classes=CLASSES, done=0),
+        loggers=[],
+        should_stop=False,
+        sanity_checking=False,
     )
     module.setup("fit")
     return module

@@ -113,7 +113,7 @@ def test_another_sweep_in_the_same_folder_is_refused(make: Any, tmp_path: Path, 
     ("words", "complaint"),
     [
         ([], "needs --count=N"),
-        (["--count=0"], "needs --count=N"),
+        (["--count=0"], "--count=0: must be at least 1"),
         (["--count=1", "--storage=nosuch://x"], "nosuch://x"),
     ],
 )

@@ -113,7 +113,7 @@ def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     unknown = error_of([*TASKS, "--method=naswto"], capsys)
     assert "--method=naswto: unknown. Did you mean naswot? Choices: alphas, fisher" in unknown
     assert "steps=0, rate=2: needed" in error_of([*alphas, "--steps=0", "--rate=2"], capsys)
-    assert "--meta_steps=0, --meta_lr=0.05: needed" in error_of([*alphas, "--meta_steps=0"], capsys)
+    assert "--meta_steps=0: must be at least 1" in error_of([*alphas, "--meta_steps=0"], capsys)
     assert "--proxy_tasks=0: must be at least 1" in error_of([*naswot, "--proxy_tasks=0"], capsys)
     assert "--tasks=-1: must be at least 1" in error_of([*naswot, "--tasks=-1"], capsys)
     assert "--method=alphas: k_shot=1 leaves no image" in error_of([*alphas, "--k_shot=1"], capsys)
