@@ -46,7 +46,8 @@ def example(parts: Any, split_name: str) -> dict[str, Any]:
     with torch.no_grad():
         logits = module.task_logits(Episode(*(part.to(device) for part in task if part is not None)))
     mode = module.outer.bn_mode
-    likely, predicted = logits[mode].softmax(dim=1).max(dim=1)
+    # A diverged network gives no numbers, so it is sure of nothing.
+    likely, predicted = logits[mode].softmax(dim=1).nan_to_num(0.0).max(dim=1)
     classes = np.searchsorted(split.starts, plan.index.numpy(), side="right") - 1
     named = [split.class_names[number] for number in classes]
     if rotation == "classes":

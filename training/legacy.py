@@ -149,6 +149,11 @@ UNSET = {
 Replacement = list[tuple[str, str | None]]
 
 
+def means_nothing(word: "Word") -> bool:
+    """Return whether a word of a configuration file is a flag of earlier versions at the value that changes nothing."""
+    return bool(word.origin) and UNSET.get(word.name, "") == word.value
+
+
 def gpu_count() -> int:
     """Return the number of CUDA devices that this process sees."""
     import torch
@@ -269,7 +274,7 @@ def translate(words: Iterable[Word]) -> tuple[list[Word], list[str]]:
     result: list[Word] = []
     notes: list[str] = []
     for word in words:
-        if word.origin and UNSET.get(word.name, "") == word.value:
+        if means_nothing(word):
             continue
         if word.name in REMOVED:
             raise InputError(f"{word}: no longer a flag: {REMOVED[word.name]}")

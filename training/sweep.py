@@ -6,7 +6,6 @@ of its own below --output. The same command continues a sweep that was stopped. 
 """
 
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count, Seed
+from few_shot_nas.runtime.stop_signals import Stopped
 from training.exits import OneLineParser, guarded, output_folder
 
 #: Seconds between two looks at a trial's metrics.csv.
@@ -28,7 +28,7 @@ GRACE = 60.0
 MAX_FAILURES = 3
 
 
-class Stopped(NamedTuple):
+class Ended(NamedTuple):
     """How a trial ended before it was told to Optuna.
 
     Attributes:
@@ -77,7 +77,7 @@ def terminated(process: "subprocess.Popen[bytes]") -> Iterator[None]:
                 process.wait()
 
 
-def train(words: Sequence[str], folder: Path, metric: str, trial: Any) -> Stopped:
+def train(words: Sequence[str], folder: Path, metric: str, trial: Any) -> Ended:
     """Run one trial to its end, or until Optuna prunes it.
 
     Args:
@@ -103,10 +103,10 @@ def train(words: Sequence[str], folder: Path, metric: str, trial: Any) -> Stoppe
                 if ended:
                     break
                 if values and trial.should_prune():
-                    return Stopped(values, True, 0, "")
+                    return Ended(values, True, 0, "")
                 time.sleep(POLL)
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return Stopped(values, False, process.returncode, next((line for line in reversed(lines) if line.strip()), ""))
+    return Ended(values, False, process.returncode, next((line for line in reversed(lines) if line.strip()), ""))
 
 
 # ---- the study --------------------------------------------------------------------------------------------------
@@ -279,14 +279,6 @@ def finish(study: Any, plan: Any, name: str, output: Path) -> None:
     print(f"report: {write_sweep(study, table, output / 'report.html')}")
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
-
-
-def _terminate(number: int, frame: Any) -> None:
-    raise _Terminated
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; 0, or SystemExit with code 2 after one line for a mistake of the user."""
     parser = OneLineParser(prog="sweep.py", description=__doc__, allow_abbrev=False)
@@ -300,13 +292,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, overrides = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
 
     def work() -> None:
-        signal.signal(signal.SIGTERM, _terminate)
         try:
             sweep(own, overrides)
-        except (KeyboardInterrupt, _Terminated) as stop:
+        except Stopped as stop:
             again = shlex.join(["python", "training/sweep.py", *(sys.argv[1:] if argv is None else argv)])
-            print(f"sweep: stopped; this continues it: {again}", file=sys.stderr, flush=True)
-            raise SystemExit(143 if isinstance(stop, _Terminated) else 130) from None
+            stop.advice = f"this continues it: {again}"
+            raise
 
     return guarded(work)
 

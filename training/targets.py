@@ -50,7 +50,7 @@ def words_of_run(config: Path, overrides: Sequence[str], channels: int | None) -
         overrides: flags that are to replace the run's.
         channels: of the images that the network takes; None where the run does not say.
     """
-    words = read_config(str(config))
+    words = [word for word in read_config(str(config)) if not legacy.means_nothing(word)]
     old = next((word.value for word in words if word.name == "data_class"), None)
     given = {word.name: word.value for word in legacy.tokenise(overrides)}
     new = given.get("data_class") or old
