@@ -43,14 +43,19 @@ def inputs_of(run_dir: Path) -> Any:
     return InputSpec.from_dict(ModelCard.from_json(path.read_text(encoding="utf-8"), str(path)).inputs)
 
 
+def refuse_unset(run_dir: Path) -> None:
+    """Raise InputError for the path that an unset variable gives."""
+    if str(run_dir) == ".":
+        raise InputError("--run_dir=: is empty, as an unset variable is; give the folder of a run")
+
+
 def config_of_run(run_dir: Path) -> Path:
     """Return the file of a run's flags.
 
     Raises:
         InputError: if the folder is not that of a run.
     """
-    if str(run_dir) == ".":
-        raise InputError("--run_dir=: is empty, as an unset variable is; give the folder of a run")
+    refuse_unset(run_dir)
     config = run_dir / "config.yaml"
     if not config.is_file():
         raise InputError(f"--run_dir={run_dir}: has no config.yaml; give the folder of a run")
@@ -161,7 +166,7 @@ def evaluate(own: Any, overrides: Sequence[str], command: str) -> None:
     targets = [target_of(text) for text in own.target]
     if len({target.name for target in targets}) < len(targets):
         raise InputError(f"--target: two have the name {targets[-1].name}; give folders of different names")
-    config_of_run(own.run_dir)
+    refuse_unset(own.run_dir)
     folders = [] if own.output is None else [own.output / target.name for target in targets] or [own.output]
     for folder in folders:
         output_folder(folder)

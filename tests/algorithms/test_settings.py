@@ -15,7 +15,7 @@ from few_shot_nas.errors import InputError
         (lambda: InnerLoop(eval_inner_steps=-1), "eval_inner_steps=-1"),
         (lambda: InnerLoop(engine="swept"), "engine=swept"),
         (lambda: InnerLoop(inner_optimizer="adamw"), "inner_optimizer=adamw"),
-        (lambda: OuterLoop(max_meta_steps=0), "max_meta_steps=0"),
+        (lambda: OuterLoop(max_meta_steps=-1), "max_meta_steps=-1"),
         (lambda: OuterLoop(outer_lr=-1.0), "outer_lr=-1.0"),
         (lambda: OuterLoop(weight_decay=-0.1), "weight_decay=-0.1"),
         (lambda: OuterLoop(meta_grad_clip=0.0), "meta_grad_clip=0.0"),
