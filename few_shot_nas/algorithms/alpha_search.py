@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -167,9 +168,9 @@ class AlphaSearch(EpisodicModule):
         """Return what the search spent before it was decoded, in forward passes of the mixture on a set of images."""
         return {"forward_passes": self.meta_step * meta_batch_size * self.passes_per_task()}
 
+    @abstractmethod
     def passes_per_task(self) -> int:
-        """Return the forward passes that one training task takes."""
-        raise NotImplementedError
+        """Return the forward passes that one training task takes, or one flat batch."""
 
     def end_search(self, datamodule: Any) -> Found:
         """Decode, and keep the genotype that comes most often; of equally frequent ones the first."""

@@ -132,6 +132,10 @@ class DARTS(AlphaSearch, RFS):
             stepped[name] = value - rate * direction
         return stepped
 
+    def passes_per_task(self) -> int:
+        """A pass over either half of a batch; with the second order one more over the first."""
+        return 2 if self.order == "first" else 3
+
     def search_cost(self, meta_batch_size: int) -> dict[str, int]:
-        """A pass over either half of every batch; with the second order one more over the first."""
-        return {"forward_passes": self.meta_step * (2 if self.order == "first" else 3)}
+        """The passes of every batch, whatever its size."""
+        return {"forward_passes": self.meta_step * self.passes_per_task()}
