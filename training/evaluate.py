@@ -170,6 +170,7 @@ def evaluate(own: Any, overrides: Sequence[str], command: str) -> None:
     folders = [] if own.output is None else [own.output / target.name for target in targets] or [own.output]
     for folder in folders:
         output_folder(folder)
+    config_of_run(own.run_dir)
 
     from few_shot_nas.loading import named_checkpoint
     from few_shot_nas.report.results_file import read_results

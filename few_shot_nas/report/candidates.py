@@ -24,6 +24,8 @@ def candidates(run: Run) -> list[tuple[str, str]]:
         InputError: if results.json names candidates that are not of the genotype's space.
     """
     listed = run.results["search"].get("candidates")
+    if isinstance(listed, int):  # a search by pruning counts its candidates, none of which competed in the end
+        return None
     if not listed or run.genotype is None:
         return []
     space = space_of(run.genotype)

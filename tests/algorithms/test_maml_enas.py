@@ -286,6 +286,8 @@ def test_the_search_derives_the_candidate_with_the_highest_mean_reward(monkeypat
     search.finish_search(data)
     assert search.genotype == search.supernet.space.decode(best)
     assert data.asked == [("val", [0, 1, 2])]
+    listed = search.search_summary.pop("candidates")
+    assert [entry["reward"] for entry in listed] == [1.0] + [0.5] * (len(set(candidates)) - 1)
     assert search.search_summary == {
         "reward_calls": 7 * 2 * 3 + len(set(candidates)) * 3,
         "reward_calls_search": 7 * 2 * 3,
