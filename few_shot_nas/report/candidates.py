@@ -25,7 +25,7 @@ def candidates(run: Run) -> list[tuple[str, str]]:
     """
     listed = run.results["search"].get("candidates")
     if isinstance(listed, int):  # a search by pruning counts its candidates, none of which competed in the end
-        return None
+        return []
     if not listed or run.genotype is None:
         return []
     space = space_of(run.genotype)
