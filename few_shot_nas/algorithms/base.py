@@ -101,6 +101,10 @@ class EpisodicModule(pl.LightningModule, ABC):
         """The latest ``train/loss``, of all ranks' tasks."""
         return float(self.recorder.last_loss)
 
+    def progress(self) -> tuple[int, str]:
+        """Return the meta-step at which the run ends, and in words how it goes."""
+        return self.outer.max_meta_steps, f"loss {self.last_loss:.3g}"
+
     # ---- what an algorithm says -------------------------------------------------------------------------------
 
     @abstractmethod

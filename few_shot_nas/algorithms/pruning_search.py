@@ -143,6 +143,10 @@ class PruningSearch(EpisodicModule):
     def kernel_images(self, episode: Episode) -> Tensor:
         """Return the images of a meta-batch on which a kernel is taken."""
 
+    def progress(self) -> tuple[int, str]:
+        """Return the meta-step of the last candidate, and the round that is scored."""
+        return min(self.outer.max_meta_steps, self.total), f"round {self.stage.number + 1}"
+
     # ---- one candidate ----------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> None:

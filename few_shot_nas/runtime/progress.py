@@ -94,9 +94,8 @@ class Pace:
 class EpisodeProgress(Callback):
     """Progress in meta-steps.
 
-    Use it with ``Trainer(enable_progress_bar=False)``. Reads ``module.meta_step``, ``module.last_loss`` and
-    ``module.hparams["max_meta_steps"]``, ``module.stopped_early``, and ``val/accuracy`` with ``val/ci95`` of the latest
-    validation. Only rank 0 writes.
+    Use it with ``Trainer(enable_progress_bar=False)``. Reads ``module.meta_step``, ``module.progress()`` and
+    ``module.stopped_early``, and ``val/accuracy`` with ``val/ci95`` of the latest validation. Only rank 0 writes.
 
     Args:
         every_seconds: shortest time between two plain lines; long runs print more rarely, so that the log of a run of
@@ -121,8 +120,8 @@ class EpisodeProgress(Callback):
 
     def line(self, trainer: pl.Trainer, module: Any) -> str:
         """Return the state of a training run in one line."""
-        step, total = int(module.meta_step), int(module.hparams["max_meta_steps"])
-        parts = [f"meta_step {step}/{total}", f"{self._rate:.1f} steps/s", f"loss {float(module.last_loss):.3g}"]
+        step, (total, state) = int(module.meta_step), module.progress()
+        parts = [f"meta_step {step}/{total}", f"{self._rate:{'.1f' if self._rate >= 1 else '.2g'}} steps/s", state]
         accuracy = self._accuracy(trainer)
         if accuracy:
             parts.append(f"val {accuracy}")
@@ -183,7 +182,7 @@ class EpisodeProgress(Callback):
         """Start the clock, at the meta-step that a resumed run begins with."""
         self._seen = (int(pl_module.meta_step), time.monotonic())
         self._pace, self._validations = Pace(self.every_seconds), Pace(0.0)
-        self._start_bar(int(pl_module.hparams["max_meta_steps"]), int(pl_module.meta_step))
+        self._start_bar(pl_module.progress()[0], int(pl_module.meta_step))
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
         """Say where the run is, if a line is due."""

@@ -168,6 +168,7 @@ def test_an_unfinished_search_says_so_and_gives_the_first_ops_that_are_left(capl
         found = search.end_search(None)
     assert f"2 of {search.total} candidates scored" in caplog.text and "--max_meta_steps" in caplog.text
     assert found.cost["candidates"] == 2
+    assert search.progress() == (search.total, "round 1")  # though max_meta_steps is larger
     search.supernet.space.encode(found.genotype)
 
 

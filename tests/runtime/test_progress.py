@@ -47,7 +47,7 @@ def trainer(**metrics: float) -> Any:
 
 def module(step: int, total: int = 60000, loss: float = 1.0234, stopped_early: bool = False) -> Any:
     return SimpleNamespace(
-        meta_step=step, last_loss=loss, hparams={"max_meta_steps": total}, stopped_early=stopped_early
+        meta_step=step, progress=lambda: (total, f"loss {loss:.3g}"), stopped_early=stopped_early
     )
 
 
@@ -59,6 +59,12 @@ def train(bar: EpisodeProgress, clock: Clock, steps: int, seconds: float, total:
         clock.now += seconds
         bar.on_train_batch_end(trainer(), module(step, total))
     bar.on_train_end(trainer(), module(steps, total))
+
+
+def test_a_slow_rate_is_not_said_to_be_zero(clock: Clock) -> None:
+    stream = io.StringIO()
+    train(EpisodeProgress(5.0, stream), clock, steps=1, seconds=13.0, total=500)
+    assert "meta_step 1/500 | 0.077 steps/s |" in stream.getvalue()
 
 
 def test_a_line_says_step_rate_loss_validation_and_time_left(clock: Clock) -> None:
