@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from few_shot_nas.data.flat import FlatDataModule
     from few_shot_nas.data.input_spec import InputSpec
     from few_shot_nas.data.sources import SOURCES, Glyphs, ImageFolder, MiniImagenet, Omniglot
-    from few_shot_nas.episode import Episode, SupportSet, tasks
+    from few_shot_nas.episode import Episode, SupportSet, Task, UnlabelledTask, tasks
     from few_shot_nas.errors import InputError
     from few_shot_nas.loading import load
     from few_shot_nas.meta.functional import trainable
@@ -56,7 +56,7 @@ _HOMES = {
     "data.flat": "FlatDataModule",
     "data.input_spec": "InputSpec",
     "data.sources": "SOURCES Glyphs ImageFolder MiniImagenet Omniglot",
-    "episode": "Episode SupportSet tasks",
+    "episode": "Episode SupportSet Task UnlabelledTask tasks",
     "errors": "InputError",
     "loading": "load",
     "meta.functional": "trainable",

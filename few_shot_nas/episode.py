@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 class SupportSet(NamedTuple):
-    """What a learner may see of one task before it is judged: an :class:`Episode` without its queries.
+    """The labelled images of one task: what a learner adapts to before it sees a query.
 
     Attributes:
-        support_x: images, ``[S, C, H, W]`` float32.
+        support_x: images, ``[S, C, H, W]`` float32, normalised as the source says.
         support_y: their labels, ``[S]`` int64 in 0..N-1.
         task_id: identity of the task within its split, a scalar; None for tasks made by hand.
     """
@@ -24,17 +24,35 @@ class SupportSet(NamedTuple):
     task_id: Tensor | None = None
 
 
-class Episode(NamedTuple):
-    """Support and query sets of M tasks.
+class UnlabelledTask(NamedTuple):
+    """A task whose queries have no labels: what a learner is asked once it is deployed.
 
     Attributes:
-        support_x: images the inner loop adapts on, ``[M, S, C, H, W]`` float32, normalised as the source says.
-        support_y: their labels, ``[M, S]`` int64 in 0..N-1, permuted afresh for every task.
-        query_x: images the outer loss and the accuracy are taken on, ``[M, Q, C, H, W]`` float32.
-        query_y: their labels, ``[M, Q]`` int64 in 0..N-1.
-        task_id: identity of each task within its split, ``[M]`` int64; None for episodes made by hand.
+        support_x: as in :class:`SupportSet`.
+        support_y: as in :class:`SupportSet`.
+        query_x: the images to classify, ``[Q, C, H, W]`` float32.
+        task_id: as in :class:`SupportSet`.
+    """
 
-    One task of a meta-batch (see :func:`tasks`) has the same fields without the leading axis.
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    task_id: Tensor | None = None
+
+    def support_set(self) -> SupportSet:
+        """Return the fields that do not come from the queries."""
+        return SupportSet(self.support_x, self.support_y, self.task_id)
+
+
+class Task(NamedTuple):
+    """One task with the labels of its queries: what a learner is trained and scored on.
+
+    Attributes:
+        support_x: as in :class:`SupportSet`.
+        support_y: as in :class:`SupportSet`.
+        query_x: images the outer loss and the accuracy are taken on, ``[Q, C, H, W]`` float32.
+        query_y: their labels, ``[Q]`` int64 in 0..N-1.
+        task_id: as in :class:`SupportSet`.
     """
 
     support_x: Tensor
@@ -44,8 +62,51 @@ class Episode(NamedTuple):
     task_id: Tensor | None = None
 
     def support_set(self) -> SupportSet:
-        """Return the fields of one task that do not come from its queries."""
+        """Return the fields that do not come from the queries."""
         return SupportSet(self.support_x, self.support_y, self.task_id)
+
+    def unlabelled(self) -> UnlabelledTask:
+        """Return the task without the labels of its queries."""
+        return UnlabelledTask(self.support_x, self.support_y, self.query_x, self.task_id)
+
+
+class Episode(NamedTuple):
+    """A meta-batch: support and query sets of M tasks.
+
+    Attributes:
+        support_x: images the inner loop adapts on, ``[M, S, C, H, W]`` float32, normalised as the source says.
+        support_y: their labels, ``[M, S]`` int64 in 0..N-1, permuted afresh for every task.
+        query_x: images the outer loss and the accuracy are taken on, ``[M, Q, C, H, W]`` float32.
+        query_y: their labels, ``[M, Q]`` int64 in 0..N-1.
+        task_id: identity of each task within its split, ``[M]`` int64; None for episodes made by hand.
+
+    :func:`tasks` gives its single tasks.
+    """
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+    task_id: Tensor | None = None
+
+
+#: One task, for functions that do not read the labels of its queries.
+SingleTask = Task | UnlabelledTask
+#: What has queries, for functions that do not read their labels.
+HasQueries = SingleTask | Episode
+#: What has a support set, for functions that read nothing else.
+HasSupport = SupportSet | HasQueries
+
+
+def query_labels(task: HasQueries) -> Tensor:
+    """Return the labels of the queries.
+
+    Raises:
+        ValueError: if they are not known.
+    """
+    if isinstance(task, UnlabelledTask):
+        raise ValueError("the queries of this task have no labels; a loss or an oracle needs them")
+    return task.query_y
 
 
 def check_episode(episode: Episode, n_way: int) -> None:
@@ -80,11 +141,11 @@ def check_episode(episode: Episode, n_way: int) -> None:
         raise ValueError(f"support must hold as many images of each class, got counts {counts.tolist()}")
 
 
-def tasks(episode: Episode) -> Iterator[Episode]:
+def tasks(episode: Episode) -> Iterator[Task]:
     """Split a meta-batch into its M single tasks: the same fields without the leading axis."""
     for index in range(episode.support_x.shape[0]):
         support_x, support_y, query_x, query_y, task_id = episode
-        yield Episode(
+        yield Task(
             support_x[index],
             support_y[index],
             query_x[index],

@@ -14,7 +14,7 @@ from few_shot_nas.algorithms import ALGORITHMS, EpisodicModule
 from few_shot_nas.constructor import FROM_SOURCE, arguments, flat_names
 from few_shot_nas.data.input_spec import InputSpec
 from few_shot_nas.data.source import Source
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import UnlabelledTask
 from few_shot_nas.errors import InputError
 from few_shot_nas.report.results_file import read_results
 from few_shot_nas.models import MODELS, GenotypeNetwork
@@ -388,9 +388,8 @@ class Adapted:
         """Return the class of every query, ``[Q]`` int64."""
         return self.logits(query_x, bn_mode).argmax(dim=1)
 
-    def _tasks(self, query_x: Tensor, mode: str, device: torch.device) -> Iterator[Episode]:
+    def _tasks(self, query_x: Tensor, mode: str, device: torch.device) -> Iterator[UnlabelledTask]:
         """The queries as tasks: one in the transductive mode, else parts of a size that fits into memory."""
         size = len(query_x) if mode == "transductive" else CHUNK
         for part in query_x.split(max(size, 1)) if len(query_x) else ():
-            unknown = torch.zeros(len(part), dtype=torch.int64)
-            yield Episode(*(tensor.to(device) for tensor in (self.support_x, self.support_y, part, unknown)))
+            yield UnlabelledTask(*(tensor.to(device) for tensor in (self.support_x, self.support_y, part)))

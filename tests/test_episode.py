@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from few_shot_nas.episode import Episode, check_episode, tasks
+from few_shot_nas.episode import Episode, Task, UnlabelledTask, check_episode, query_labels, tasks
 
 
 def episode(**changes):
@@ -48,3 +48,13 @@ def test_tasks_drops_the_leading_axis_and_keeps_ids():
     assert parts[1].support_y.tolist() == [2, 1, 0, 0, 1, 2]
     assert parts[0].query_x.shape == (3, 1, 4, 4)
     assert next(tasks(episode())).task_id is None
+
+
+def test_a_task_without_labels_has_the_same_images_and_refuses_to_say_them():
+    task = next(tasks(episode(task_id=torch.tensor([5, 9]))))
+    asked = task.unlabelled()
+    assert isinstance(task, Task) and isinstance(asked, UnlabelledTask) and not hasattr(asked, "query_y")
+    assert asked.query_x is task.query_x and asked.support_set() == task.support_set()
+    assert query_labels(task) is task.query_y
+    with pytest.raises(ValueError, match="have no labels"):
+        query_labels(asked)

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from few_shot_nas.algorithms.settings import InnerLoop
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Task
 from few_shot_nas.errors import InputError
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.supernet import Supernet
@@ -80,7 +80,7 @@ def test_the_algorithm_adapts_the_head_and_learns_the_body(guide) -> None:
     net = guide("few_shot_nas/models/conv2.py").Conv2(2, 1, 8, width=4)
     module = guide("few_shot_nas/algorithms/anil.py").ANIL(net, inner=InnerLoop(inner_lr=0.5, inner_steps=2))
     labels = torch.tensor([0, 1])
-    task = Episode(torch.randn(2, 1, 8, 8), labels, torch.randn(6, 1, 8, 8), labels.repeat(3))
+    task = Task(torch.randn(2, 1, 8, 8), labels, torch.randn(6, 1, 8, 8), labels.repeat(3))
     assert set(module.adapted(task, training=True)) == {"head.weight", "head.bias"}
     loss, scalars = module.task_loss(task)
     assert scalars["train/loss"] is loss and 0 <= float(scalars["train/accuracy"]) <= 1

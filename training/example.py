@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from few_shot_nas.data.sampler import QUARTER_TURNS, draw_task
-from few_shot_nas.episode import Episode, tasks
+from few_shot_nas.episode import Task, tasks
 
 #: Longer side of a stored image in pixels.
 SIDE = 64
@@ -44,7 +44,7 @@ def example(parts: Any, split_name: str) -> dict[str, Any]:
     device = next(module.parameters()).device
     (task,) = tasks(data.episode(split_name, [task_id]))
     with torch.no_grad():
-        logits = module.task_logits(Episode(*(part.to(device) for part in task if part is not None)))
+        logits = module.task_logits(Task(*(part.to(device) for part in task if part is not None)))
     mode = module.outer.bn_mode
     # A diverged network gives no numbers, so it is sure of nothing.
     likely, predicted = logits[mode].softmax(dim=1).nan_to_num(0.0).max(dim=1)

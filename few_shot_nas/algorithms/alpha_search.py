@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.base import EpisodicModule
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import SingleTask
 from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count, NonNegative, Positive
 from few_shot_nas.runtime.choices_csv import ChoicesCSV
@@ -147,7 +147,7 @@ class AlphaSearch(EpisodicModule):
 
     # ---- the end of the search --------------------------------------------------------------------------------------
 
-    def decode(self, task: Episode) -> Genotype:
+    def decode(self, task: SingleTask) -> Genotype:
         """Return the genotype of one task, from its support set alone; here that of all tasks."""
         return self.supernet.discretise()
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from few_shot_nas.algorithms.gradient_learner import GradientLearner
 from few_shot_nas.algorithms.linear_head import head_names
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import HasQueries, query_labels
 from few_shot_nas.forward_context import forward_context
 from few_shot_nas.meta.bn_mode import BN_MODES, run_queries
 from few_shot_nas.meta.functional import Params, by_task, call, in_one_batch, number_of_tasks
@@ -62,7 +62,7 @@ class ANIL(GradientLearner):
         own = {name.removeprefix("head."): params[name] for name in self.head_names if name in params}
         return call(self.net.head, own, features)  # type: ignore[arg-type]
 
-    def problem(self, task: Episode) -> Problem:
+    def problem(self, task: HasQueries) -> Problem:
         """Losses of the head on features, which the engines see as tensors that the inner loop does not move."""
         moved, _ = self.split()
         fixed = {"support": self.features(task.support_x), "query": self.features(task.query_x)}
@@ -72,11 +72,11 @@ class ANIL(GradientLearner):
 
         def query(params: Params, rest: Params, step: int) -> tuple[Tensor, Tensor]:
             logits = self.head(params, rest["query"])
-            return cross_entropy(logits, task.query_y, self.outer.label_smoothing), logits
+            return cross_entropy(logits, query_labels(task), self.outer.label_smoothing), logits
 
         return Problem(moved, fixed, support, query)
 
-    def adapted_logits(self, task: Episode, params: Params, step: int, modes: Sequence[str]) -> dict[str, Tensor]:
+    def adapted_logits(self, task: HasQueries, params: Params, step: int, modes: Sequence[str]) -> dict[str, Tensor]:
         """Query logits of the adapted head, and the NIL scores if asked for."""
         queries = {
             mode: params["query"]  # computed once for the losses
@@ -95,6 +95,6 @@ class ANIL(GradientLearner):
         """Not with the NIL scores, which are of one task."""
         return super().scores_whole_batches() and not self.nil
 
-    def support_logits(self, task: Episode, params: Params, step: int) -> Tensor:
+    def support_logits(self, task: HasQueries, params: Params, step: int) -> Tensor:
         """Logits of the adapted head on the support features."""
         return self.head(params, params["support"])

@@ -11,7 +11,7 @@ from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.gradient_learner import GradientLearner
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.algorithms.tnas import PUBLISHED_INNER
-from few_shot_nas.episode import Episode, tasks
+from few_shot_nas.episode import Episode, Task, tasks
 from few_shot_nas.errors import InputError
 from few_shot_nas.runtime.gradients import world
 from few_shot_nas.settings import require_choice
@@ -88,11 +88,11 @@ class AutoMAML(AlphaSearch, GradientLearner):
         self._descend_only(alphas=False)
         return scalars
 
-    def _alpha_losses(self, drawn: list[Episode]) -> Iterator[TaskLoss]:
+    def _alpha_losses(self, drawn: list[Task]) -> Iterator[TaskLoss]:
         for place, task in enumerate(drawn):
             yield self.task_loss(task) if self.compat == "paper" else self.accumulated_loss(task, len(drawn) - place)
 
-    def accumulated_loss(self, task: Episode, times: int) -> TaskLoss:
+    def accumulated_loss(self, task: Task, times: int) -> TaskLoss:
         """Return a loss whose gradient of the alphas is what one task adds in the authors' code, ``times`` over."""
         problem = self.problem(task)
         with torch.no_grad():

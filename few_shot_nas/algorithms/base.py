@@ -24,7 +24,7 @@ from few_shot_nas.algorithms.outer_step import TaskLoss, adam, clip, set_mean_gr
 from few_shot_nas.algorithms.recorder import Recorder
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.algorithms.task_scores import TaskScores, in_mode, validation_metrics, warn_of_divergence
-from few_shot_nas.episode import Episode, tasks
+from few_shot_nas.episode import Episode, SingleTask, Task, tasks
 from few_shot_nas.meta.bn_mode import bn_modes, check_bn_mode
 from few_shot_nas.nn.foreign import refuse_foreign_norms
 from few_shot_nas.runtime.checkpoint import KEY
@@ -108,7 +108,7 @@ class EpisodicModule(pl.LightningModule, ABC):
     # ---- what an algorithm says -------------------------------------------------------------------------------
 
     @abstractmethod
-    def task_loss(self, task: Episode) -> TaskLoss:
+    def task_loss(self, task: Task) -> TaskLoss:
         """Return the outer loss of one training task, differentiable, and scalars of the task by name.
 
         The names are the same for all tasks of a meta-step: those of columns of metrics.csv, ``train/loss`` and
@@ -116,10 +116,10 @@ class EpisodicModule(pl.LightningModule, ABC):
         """
 
     @abstractmethod
-    def task_logits(self, task: Episode) -> dict[str, Tensor]:
+    def task_logits(self, task: SingleTask) -> dict[str, Tensor]:
         """Adapt to one task and return the query logits ``[Q, N]`` for every bn_mode. Runs under ``no_grad``."""
 
-    def watched_logits(self, task: Episode) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def watched_logits(self, task: Task) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Return :meth:`task_logits`, and scalars of the task that a validation logs as ``val/<name>``.
 
         The names are the same for every task.
@@ -251,7 +251,7 @@ class EpisodicModule(pl.LightningModule, ABC):
             for logger in self.trainer.loggers:
                 logger.log_metrics({"meta_step": self.meta_step, **metrics}, step=self.meta_step)
 
-    def task_stream(self, purpose: str, task: Episode) -> torch.Generator:
+    def task_stream(self, purpose: str, task: SingleTask) -> torch.Generator:
         """Return a stream that depends on seed, purpose, meta-step and task alone, not on rank or order."""
         task_id = -1 if task.task_id is None else int(task.task_id)
         return generator(self.seed, purpose, self.meta_step, task_id + 1)
@@ -263,7 +263,7 @@ class EpisodicModule(pl.LightningModule, ABC):
         refuse_inference_mode(self.trainer)
         self.trainer.should_stop = self._waiting.enough(self.outer.patience)
 
-    def scored(self, batch: Episode, watched: bool) -> Iterator[tuple[Episode, dict[str, Tensor], dict[str, float]]]:
+    def scored(self, batch: Episode, watched: bool) -> Iterator[tuple[Task, dict[str, Tensor], dict[str, float]]]:
         """Give every task of a meta-batch with its query logits by bn_mode, and its scalars if they are ``watched``."""
         for task in tasks(batch):
             yield (task, *(self.watched_logits(task) if watched else (self.task_logits(task), {})))
@@ -346,8 +346,7 @@ class EpisodicModule(pl.LightningModule, ABC):
         by the support set.
         """
         mode = "running" if self.outer.bn_mode == "running" else "support"
-        unknown = batch._replace(query_y=torch.zeros_like(batch.query_y))
-        return torch.stack([self.task_logits(task)[mode].softmax(dim=1) for task in tasks(unknown)])
+        return torch.stack([self.task_logits(task.unlabelled())[mode].softmax(dim=1) for task in tasks(batch)])
 
     # ---- search -------------------------------------------------------------------------------------------------
 
@@ -367,7 +366,7 @@ class EpisodicModule(pl.LightningModule, ABC):
         if found is not None:
             self.genotype, self.search_summary = found.genotype, found.summary()
 
-    def episodes_of(self, datamodule: Any, split: str, task_ids: Sequence[int]) -> list[Episode]:
+    def episodes_of(self, datamodule: Any, split: str, task_ids: Sequence[int]) -> list[Task]:
         """Return single tasks of a split by their ids, on this module's device."""
         batch = datamodule.episode(split, task_ids)
         return list(tasks(self.transfer_batch_to_device(batch, self.device, 0)))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from few_shot_nas.algorithms.feature_learner import Classifier
 from few_shot_nas.algorithms.flat_learner import FlatModule
 from few_shot_nas.algorithms.settings import OuterLoop
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import SingleTask
 from few_shot_nas.meta.metric import ways
 from few_shot_nas.meta.probe import (
     CosineHead,
@@ -84,7 +84,7 @@ class Baseline(FlatModule):
         self.tuning = tuning
         self.hparams.update(dataclasses.asdict(tuning))
 
-    def classifier(self, features: Tensor, labels: Tensor, task: Episode) -> Classifier:
+    def classifier(self, features: Tensor, labels: Tensor, task: SingleTask) -> Classifier:
         """Fit a new head to the support features."""
         how = self.tuning.sgd()
         stream = generator(self.seed, "head", 0 if task.task_id is None else int(task.task_id))

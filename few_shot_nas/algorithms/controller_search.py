@@ -12,7 +12,7 @@ from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring
 from few_shot_nas.algorithms.shared_children import shared_children
 from few_shot_nas.controllers import CONTROLLERS
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import SingleTask
 from few_shot_nas.registry import lookup
 from few_shot_nas.runtime.choices_csv import ChoicesCSV
 from few_shot_nas.runtime.gradients import gather_rows, world
@@ -116,11 +116,11 @@ class ControllerSearch(EpisodicModule):
         found = derive(self.supernet.space, ranking, spent=self.rewards_spent(datamodule.meta_batch_size))
         return replace(found, facts={**found.facts, "p_max": self.controller.p_max()})
 
-    def genotype_for(self, task: Episode) -> Genotype:
+    def genotype_for(self, task: SingleTask) -> Genotype:
         """Return the architecture that a task is scored with: the derived one, the incumbent while the search runs."""
         return self.genotype or self.supernet.space.decode(self.incumbent())
 
-    def task_logits(self, task: Episode) -> dict[str, Tensor]:
+    def task_logits(self, task: SingleTask) -> dict[str, Tensor]:
         """Query logits of the task's architecture with inherited weights."""
         return self.supernet_children.query_logits(task, self.genotype_for(task), self.bn_modes)
 

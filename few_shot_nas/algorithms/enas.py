@@ -10,7 +10,7 @@ from torch import nn
 from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.controller_search import ControllerSearch
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Episode, Task
 from few_shot_nas.meta.policy_gradient import leave_one_out, policy_loss
 from few_shot_nas.meta.skip_prior import mean_skip_prior_kl
 from few_shot_nas.ranges import Between, Count, Number, Positive, Share
@@ -136,14 +136,14 @@ class ENAS(ControllerSearch):
             self.baseline = returned if self.baseline is None else decay * self.baseline + (1 - decay) * returned
         return scalars
 
-    def task_loss(self, task: Episode) -> TaskLoss:
+    def task_loss(self, task: Task) -> TaskLoss:
         """Loss of the shared weights, or of the policy, whose turn it is."""
         if self.phase(self.meta_step) == "policy":
             return self.controller_loss(task)
         loss, accuracy = self.supernet_children.mean_loss(task, self.trained_children(task))
         return loss, {"train/loss": loss, "train/accuracy": accuracy}
 
-    def controller_loss(self, task: Episode) -> TaskLoss:
+    def controller_loss(self, task: Task) -> TaskLoss:
         """Policy loss of one task, see the class; and its reward, baseline and entropy."""
         tried = self.sampled(task, "reward", self.loop.archs_per_task)
         rewards = torch.tensor([self.supernet_children.reward(a, task) for a in tried], device=self.device)
@@ -166,13 +166,13 @@ class ENAS(ControllerSearch):
 
     # ---- samples --------------------------------------------------------------------------------------------------
 
-    def sampled(self, task: Episode, purpose: str, count: int) -> list[Decisions]:
+    def sampled(self, task: Task, purpose: str, count: int) -> list[Decisions]:
         """Sample architectures from the policy."""
         stream = self.task_stream(purpose, task)
         with torch.no_grad():
             return [tuple(self.controller.sample(stream).decisions.tolist()) for _ in range(count)]
 
-    def trained_children(self, task: Episode) -> list[Decisions]:
+    def trained_children(self, task: Task) -> list[Decisions]:
         """Return the architectures whose loss trains the shared weights on one task in this step."""
         if self.phase(self.meta_step) != "warmup" and self.loop.child_sampling == "policy":
             return self.sampled(task, "child", 1)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.algorithms.outer_step import TaskLoss
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import SingleTask, Task
 from few_shot_nas.meta.bn_mode import BN_MODES
 from few_shot_nas.meta.features import query_features, support_features
 from few_shot_nas.stats.statistics import accuracy
@@ -24,7 +24,7 @@ class FeatureModule(EpisodicModule):
     uses_head = False
 
     @abstractmethod
-    def classifier(self, features: Tensor, labels: Tensor, task: Episode) -> Classifier:
+    def classifier(self, features: Tensor, labels: Tensor, task: SingleTask) -> Classifier:
         """Build the classifier of one task.
 
         Args:
@@ -36,14 +36,14 @@ class FeatureModule(EpisodicModule):
             A function from query features ``[Q, D]`` to logits ``[Q, N]``.
         """
 
-    def task_loss(self, task: Episode) -> TaskLoss:
+    def task_loss(self, task: Task) -> TaskLoss:
         """Mean cross-entropy of the queries; support and queries are normalised by their own batch each."""
         classify = self.classifier(support_features(self.net, task), task.support_y, task)
         logits = classify(query_features(self.net, task, "transductive"))
         loss = self.outer_loss(logits, task.query_y)
         return loss, {"train/loss": loss, "train/accuracy": accuracy(logits, task.query_y)}
 
-    def task_logits(self, task: Episode) -> dict[str, Tensor]:
+    def task_logits(self, task: SingleTask) -> dict[str, Tensor]:
         """Query logits for every bn_mode; one classifier serves those in which the support set normalises itself."""
         classify = self.classifier(support_features(self.net, task), task.support_y, task)
         logits = {mode: classify(query_features(self.net, task, mode)) for mode in BN_MODES}

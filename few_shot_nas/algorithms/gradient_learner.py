@@ -13,7 +13,7 @@ from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.linear_head import start_head
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
-from few_shot_nas.episode import Episode, tasks
+from few_shot_nas.episode import Episode, HasQueries, SingleTask, Task, query_labels, tasks
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.engines import ENGINES, Run
 from few_shot_nas.meta.functional import Params, call, takes_tasks, trainable
@@ -74,24 +74,24 @@ class GradientLearner(EpisodicModule):
         """Whether this meta-step differentiates through the inner gradients."""
         return not self.inner.first_order
 
-    def problem(self, task: Episode) -> Problem:
+    def problem(self, task: HasQueries) -> Problem:
         """Return the losses of one training task; or, for an engine that takes it whole, of a meta-batch."""
         moved, fixed = self.split()
 
         def query(params: Params, rest: Params, step: int) -> tuple[Tensor, Tensor]:
             logits = query_logits(self.net, task, {**rest, **params}, step, "transductive")
-            return cross_entropy(logits, task.query_y, self.outer.label_smoothing), logits
+            return cross_entropy(logits, query_labels(task), self.outer.label_smoothing), logits
 
         def support(params: Params, rest: Params, step: int) -> Tensor:
             return support_loss(self.net, task, {**rest, **params}, step)
 
         return Problem(moved, fixed, support, query)
 
-    def adapted_logits(self, task: Episode, params: Params, step: int, modes: Sequence[str]) -> dict[str, Tensor]:
+    def adapted_logits(self, task: HasQueries, params: Params, step: int, modes: Sequence[str]) -> dict[str, Tensor]:
         """Query logits with the adapted parameters ``params`` for these bn_modes; ``step`` is the last update's."""
         return {mode: query_logits(self.net, task, params, step, mode) for mode in modes}
 
-    def support_logits(self, task: Episode, params: Params, step: int) -> Tensor:
+    def support_logits(self, task: HasQueries, params: Params, step: int) -> Tensor:
         """Support logits with the adapted parameters, normalised by the support set as in the inner loop."""
         return call(self.net, params, task.support_x, step=step)
 
@@ -167,7 +167,7 @@ class GradientLearner(EpisodicModule):
         weights, steps, rule = self.step_weights(), self.inner.inner_steps, self.inner.rule()
         return Plan(self.rate, steps, self.second_order(), weights, rule)
 
-    def task_loss(self, task: Episode) -> TaskLoss:
+    def task_loss(self, task: Task | Episode) -> TaskLoss:
         """Outer loss of one task: mean cross-entropy of the queries after adaptation, or a weighted sum over steps.
 
         Of a meta-batch, sums over the tasks.
@@ -175,7 +175,7 @@ class GradientLearner(EpisodicModule):
         if self._run is None:
             self._run = ENGINES[self.engine or "unroll"].start(self._trained())
         loss, logits, trajectory = self._run(self.problem, task, self.plan())
-        if logits.ndim == 2:
+        if isinstance(task, Task):
             self.after_task(task, trajectory)
             return loss, {"train/loss": loss, "train/accuracy": accuracy(logits, task.query_y)}
         looks = type(self).after_task is not GradientLearner.after_task
@@ -184,7 +184,7 @@ class GradientLearner(EpisodicModule):
         hits = len(logits) * accuracy(logits.flatten(0, 1), task.query_y.flatten())
         return loss, {"train/loss": loss, "train/accuracy": hits}
 
-    def after_task(self, task: Episode, trajectory: Sequence[Params]) -> None:
+    def after_task(self, task: Task, trajectory: Sequence[Params]) -> None:
         """Look at the iterates ``[theta_0, ..., theta_T]`` of a training task; does nothing by default."""
 
     def descend(self, problem: Problem, *, training: bool) -> list[Params]:
@@ -199,13 +199,13 @@ class GradientLearner(EpisodicModule):
             differentiate=tape_gradient,
         )
 
-    def task_logits(self, task: Episode) -> dict[str, Tensor]:
+    def task_logits(self, task: SingleTask) -> dict[str, Tensor]:
         """Query logits after adaptation, for every bn_mode."""
         problem = self.problem(task)
         params = {**problem.fixed, **self.descend(problem, training=False)[-1]}
         return self.adapted_logits(task, params, max(self.inner.steps(training=False) - 1, 0), self.bn_modes)
 
-    def watched_logits(self, task: Episode) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def watched_logits(self, task: Task) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Query logits after adaptation; and accuracies.
 
         ``accuracy_step<s>`` is that of the queries after s updates in ``outer.bn_mode``, 0 before any, and
@@ -216,7 +216,7 @@ class GradientLearner(EpisodicModule):
         logits, by_step, support = self._logits(task, self.problem(task), True)
         return logits, _accuracies(task, by_step, support)
 
-    def scored(self, batch: Episode, watched: bool) -> Iterator[tuple[Episode, dict[str, Tensor], dict[str, float]]]:
+    def scored(self, batch: Episode, watched: bool) -> Iterator[tuple[Task, dict[str, Tensor], dict[str, float]]]:
         """All tasks of the meta-batch at once, where the engine trains so and the network allows it."""
         if not self.scores_whole_batches():
             yield from super().scored(batch, watched)
@@ -234,7 +234,7 @@ class GradientLearner(EpisodicModule):
         return (self.engine is None or ENGINES[self.engine].whole_batch) and takes_tasks(self.net)
 
     def _logits(
-        self, task: Episode, problem: Problem, watched: bool
+        self, task: HasQueries, problem: Problem, watched: bool
     ) -> tuple[dict[str, Tensor], list[Tensor], Tensor]:
         """Query logits by bn_mode; in ``outer.bn_mode`` after 0, 1, ... updates, and support logits, if ``watched``."""
         mode = self.outer.bn_mode
@@ -250,7 +250,7 @@ class GradientLearner(EpisodicModule):
         return logits, [*by_step, logits[mode]], self.support_logits(task, iterates[-1], last)
 
 
-def _accuracies(task: Episode, by_step: Sequence[Tensor], support: Tensor) -> dict[str, float]:
+def _accuracies(task: Task, by_step: Sequence[Tensor], support: Tensor) -> dict[str, float]:
     watched = {f"accuracy_step{updates}": accuracy(scores, task.query_y) for updates, scores in enumerate(by_step)}
     watched["support_accuracy"] = accuracy(support, task.support_y)
     return {name: float(value) for name, value in watched.items()}

@@ -13,7 +13,7 @@ from few_shot_nas.algorithms.controller_search import ControllerSearch
 from few_shot_nas.algorithms.maml_enas_settings import ControllerLoop, MetaTest, SharedWeights, check_together
 from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, Scoring
 from few_shot_nas.controllers.policy import TaskPolicy
-from few_shot_nas.episode import Episode, SupportSet, tasks
+from few_shot_nas.episode import Episode, SingleTask, SupportSet, Task, UnlabelledTask, tasks
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.control_variates import ControlVariate, Evidence, MovingAverage
 from few_shot_nas.meta.functional import Params, trainable
@@ -123,7 +123,7 @@ class MAMLENAS(ControllerSearch):
 
     # ---- the policy -----------------------------------------------------------------------------------------------
 
-    def on_task(self, task: Episode) -> TaskPolicy:
+    def on_task(self, task: SingleTask) -> TaskPolicy:
         """Return the controller in the context of a task, which comes from the support set alone."""
         if not self.loop.task_embedding:
             return TaskPolicy(self.controller)
@@ -134,7 +134,7 @@ class MAMLENAS(ControllerSearch):
         """The mean embedding of the training tasks, for what is not about one task."""
         return self.mean_embedding if self.loop.task_embedding else None
 
-    def draw(self, params: Params, task: Episode, purpose: str, count: int) -> list[Decisions]:
+    def draw(self, params: Params, task: SingleTask, purpose: str, count: int) -> list[Decisions]:
         """Sample architectures from the task's stream of this purpose, or from that of all tasks."""
         if purpose == "inner" and self.loop.share_archs:
             stream = generator(self.seed, "shared", self.meta_step)
@@ -175,14 +175,14 @@ class MAMLENAS(ControllerSearch):
             for name, value in params.items():
                 shared[name].copy_(value)
 
-    def inner_reward(self, decisions: Decisions, task: Episode) -> float:
+    def inner_reward(self, decisions: Decisions, task: Task) -> float:
         """Reward of an architecture that the controller tries on a training task."""
         if self.trains_in_place():
             return float(self.trained_child(decisions, task, self.inner_provider)[2])
         return self.supernet_children.reward(decisions, task, self.inner_provider)
 
     def trained_child(
-        self, decisions: Decisions, task: Episode, provider: RewardProvider
+        self, decisions: Decisions, task: Task, provider: RewardProvider
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Query loss, accuracy and reward of an architecture; the loss is differentiable if it trains the weights."""
         with torch.set_grad_enabled(self.phase() == "joint" and not self.trains_in_place()):
@@ -195,7 +195,7 @@ class MAMLENAS(ControllerSearch):
             reward = torch.tensor(self.supernet_children.reward(decisions, task, provider), device=self.device)
         return child.loss, accuracy(child.logits, task.query_y), reward
 
-    def task_loss(self, task: Episode) -> TaskLoss:
+    def task_loss(self, task: Task) -> TaskLoss:
         """Outer loss of the shared weights plus outer policy loss of the controller; they share no parameter."""
         if self.phase() == "warmup":
             return self._loss_of_uniform_paths(task)
@@ -233,7 +233,7 @@ class MAMLENAS(ControllerSearch):
             "controller/kl_adapt": found.kl,
         }
 
-    def _loss_of_uniform_paths(self, task: Episode) -> TaskLoss:
+    def _loss_of_uniform_paths(self, task: Task) -> TaskLoss:
         paths = uniform_paths(
             self.supernet.space, self.task_stream("uniform", task), fair=self.shared.strict_fairness
         )
@@ -293,7 +293,7 @@ class MAMLENAS(ControllerSearch):
 
     # ---- meta-test --------------------------------------------------------------------------------------------------
 
-    def genotype_for(self, task: Episode) -> Genotype:
+    def genotype_for(self, task: SingleTask) -> Genotype:
         """The architecture of the whole search; with task_embedding or test_reward the task's own greedy one."""
         if self.test_provider is None and not self.loop.task_embedding:
             return super().genotype_for(task)
@@ -302,11 +302,17 @@ class MAMLENAS(ControllerSearch):
             params = self.adapted_controller(policy, params, task)
         return self.supernet.space.decode(policy.greedy(params))
 
-    def adapted_controller(self, policy: TaskPolicy, params: Params, task: Episode) -> Params:
+    def adapted_controller(self, policy: TaskPolicy, params: Params, task: SingleTask) -> Params:
         """Return the controller's clone after one step on K architectures that ``test_reward`` rewards."""
-        score = self.oracle_score(task)
         if isinstance(self.test_provider, SupportReward):
             score = self.deployed_score(self.test_provider, task.support_set())
+        elif isinstance(task, UnlabelledTask):
+            raise InputError(
+                f"test_reward={self.meta_test.test_reward}: needs the labels of the queries, which images to classify "
+                "do not have; use a run whose test_reward needs none, such as support_loss"
+            )
+        else:
+            score = self.oracle_score(task)
         tried = policy.sample(params, self.task_stream("test", task), self.loop.inner_archs)
         self.scoring_calls += self.loop.inner_archs + self.inner_baseline.greedy
         return self.adapt(policy, params, tried, score).clone
@@ -315,7 +321,7 @@ class MAMLENAS(ControllerSearch):
         """Return the reward of architectures on a task whose queries are not there to be seen."""
         return lambda decisions: self.supernet_children.support_reward(decisions, support, provider)
 
-    def oracle_score(self, task: Episode) -> Score:
+    def oracle_score(self, task: Task) -> Score:
         """Return the reward that knows the labels of the queries, which MetaTest grants only by name."""
         provider = cast(RewardProvider, self.test_provider)
         return lambda decisions: self.supernet_children.reward(decisions, task, provider)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from few_shot_nas.algorithms.gradient_learner import GradientLearner
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
-from few_shot_nas.episode import Episode, tasks
+from few_shot_nas.episode import Episode, SingleTask, Task, tasks
 from few_shot_nas.meta.functional import Params
 from few_shot_nas.meta.outer_loss import multi_step_weights
 from few_shot_nas.nn.foreign import refuse_foreign_norms
@@ -116,7 +116,7 @@ class MAMLPlusPlus(GradientLearner):
 
     # ---- running statistics -----------------------------------------------------------------------------------------
 
-    def after_task(self, task: Episode, trajectory: Sequence[Params]) -> None:
+    def after_task(self, task: Task, trajectory: Sequence[Params]) -> None:
         """Add up what the per-step layers see of this task's queries at every iterate."""
         if not self.ingredients.per_step_statistics:
             return
@@ -168,7 +168,7 @@ class MAMLPlusPlus(GradientLearner):
             for task in tasks(batch):
                 self.task_scores.add(task, self.ensemble_logits(task), {})
 
-    def ensemble_logits(self, task: Episode) -> dict[str, Tensor]:
+    def ensemble_logits(self, task: SingleTask) -> dict[str, Tensor]:
         """Mean of the query logits of the kept networks, named ``ensemble<members>_<bn_mode>``."""
         own = {name: value.clone() for name, value in self.state_dict().items()}
         members = []

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from few_shot_nas.algorithms.feature_learner import Classifier, FeatureModule
 from few_shot_nas.algorithms.settings import OuterLoop
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import SingleTask
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.metric import attention_logits, ways
 from few_shot_nas.ranges import Positive
@@ -35,7 +35,7 @@ class MatchingNet(FeatureModule):
         self.attention_scale = attention_scale
         self.hparams.update({"attention_scale": attention_scale})
 
-    def classifier(self, features: Tensor, labels: Tensor, task: Episode) -> Classifier:
+    def classifier(self, features: Tensor, labels: Tensor, task: SingleTask) -> Classifier:
         """Attend to the support features by cosine."""
         n_way = ways(labels)
         return lambda query: attention_logits(

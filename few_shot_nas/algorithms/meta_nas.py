@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.linear_head import start_head
 from few_shot_nas.algorithms.reptile import half_squared_distance, mini_batches
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import SingleTask, Task
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.functional import Params, call, trainable
 from few_shot_nas.meta.inner_loop import descend
@@ -162,11 +162,11 @@ class MetaNAS(AlphaSearch):
     ) -> Tensor:
         return loss({**others, **part}, images, labels, temperature)
 
-    def hardened_logits(self, task: Episode, params: Params, mode: Literal["transductive", "support"] | str) -> Tensor:
+    def hardened_logits(self, task: SingleTask, params: Params, mode: str) -> Tensor:
         """Query logits under the hardened mixture."""
         return query_logits(self.net, task, params, 0, mode, temperature=self.hardening.temperature_min)
 
-    def task_loss(self, task: Episode) -> TaskLoss:
+    def task_loss(self, task: Task) -> TaskLoss:
         """Half the squared distance to the task's weights and alphas; the logged loss is the queries' before them.
 
         All images of the task, support and queries, are the pool of the inner loop, so the logged accuracy is that of
@@ -183,7 +183,7 @@ class MetaNAS(AlphaSearch):
         scalars = {"train/loss": loss, "train/accuracy": accuracy(logits, task.query_y)}
         return half_squared_distance(trainable(self.net), params), scalars
 
-    def adapted(self, task: Episode) -> Params:
+    def adapted(self, task: SingleTask) -> Params:
         """Return weights and alphas after the inner loop of evaluation on the support set."""
         task_id = -1 if task.task_id is None else int(task.task_id)
         steps = self.inner.steps(training=False)
@@ -192,7 +192,7 @@ class MetaNAS(AlphaSearch):
         with torch.no_grad():
             return self.train_on(task.support_x, task.support_y, steps=steps, alpha_steps=alpha_steps, stream=stream)
 
-    def task_logits(self, task: Episode) -> dict[str, Tensor]:
+    def task_logits(self, task: SingleTask) -> dict[str, Tensor]:
         """Query logits after the inner loop on the support set, for every bn_mode."""
         params = self.adapted(task)
         return {mode: self.hardened_logits(task, params, mode) for mode in self.bn_modes}
@@ -207,7 +207,7 @@ class MetaNAS(AlphaSearch):
         """The alphas at alpha_lr; their penalty is in the inner loop."""
         return {"params": alphas, "lr": self.alphas.alpha_lr, "weight_decay": 0.0}
 
-    def decode(self, task: Episode) -> Genotype:
+    def decode(self, task: SingleTask) -> Genotype:
         """Return the genotype of one task: likeliest pairs and ops of its adapted alphas."""
         return self.supernet.discretise_alphas(alphas_of(self.adapted(task)))
 

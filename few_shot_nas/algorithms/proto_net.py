@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from few_shot_nas.algorithms.feature_learner import Classifier, FeatureModule
 from few_shot_nas.algorithms.settings import OuterLoop
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import SingleTask
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.metric import cosine_logits, prototypes, squared_euclidean_logits, ways
 from few_shot_nas.ranges import Positive
@@ -57,7 +57,7 @@ class ProtoNet(FeatureModule):
         self.scale = nn.Parameter(torch.tensor(INITIAL_SCALE)) if distance == "cosine" else None
         self.hparams.update({"distance": distance, "distance_scale": distance_scale})
 
-    def classifier(self, features: Tensor, labels: Tensor, task: Episode) -> Classifier:
+    def classifier(self, features: Tensor, labels: Tensor, task: SingleTask) -> Classifier:
         """Compare queries with the class means of the support features."""
         centres = prototypes(features, labels, ways(labels))
         if self.scale is None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.settings import OuterLoop
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Episode, SingleTask, Task
 from few_shot_nas.errors import InputError
 from few_shot_nas.kernels.linear_regions import crop_pool, linear_regions
 from few_shot_nas.kernels.spectrum import Condition
@@ -153,7 +153,7 @@ class PruningSearch(EpisodicModule):
         """Nothing is trained."""
         return None
 
-    def task_loss(self, task: Episode) -> TaskLoss:
+    def task_loss(self, task: Task) -> TaskLoss:
         """Refuse: a search without training has no loss."""
         raise RuntimeError(f"{type(self).__name__} has no loss: it trains nothing")
 
@@ -264,7 +264,7 @@ class PruningSearch(EpisodicModule):
         }
         return self.supernet.space.discretise(mixture)
 
-    def task_logits(self, task: Episode) -> dict[str, Tensor]:
+    def task_logits(self, task: SingleTask) -> dict[str, Tensor]:
         """Query logits of the architecture at untrained weights, by the nearest class mean."""
         genotype, n_way = self.genotype or self.incumbent(), ways(task.support_y)
         features = support_features(self.supernet, task, genotype=genotype)

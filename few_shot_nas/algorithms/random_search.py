@@ -8,7 +8,7 @@ from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, Scoring
 from few_shot_nas.algorithms.shared_children import shared_children
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import SingleTask, Task
 from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count
 from few_shot_nas.runtime.gradients import gather_rows, world
@@ -70,7 +70,7 @@ class RandomSearch(EpisodicModule):
         stream = generator(self.seed, *words)
         return [self.supernet.space.sample(stream) for _ in range(count)]
 
-    def task_loss(self, task: Episode) -> TaskLoss:
+    def task_loss(self, task: Task) -> TaskLoss:
         """Outer loss of the shared weights through one uniformly drawn child."""
         paths = uniform_paths(self.supernet.space, self.task_stream("uniform", task), fair=False)
         loss, accuracy = self.supernet_children.mean_loss(task, paths)
@@ -80,12 +80,12 @@ class RandomSearch(EpisodicModule):
         """The first of the architectures that will be tried; no reward has been spent on any yet."""
         return self.draw(1, "candidates")[0]
 
-    def task_logits(self, task: Episode) -> dict[str, Tensor]:
+    def task_logits(self, task: SingleTask) -> dict[str, Tensor]:
         """Query logits of the architecture that was found, with inherited weights; of the incumbent before."""
         genotype = self.genotype or self.supernet.space.decode(self.incumbent())
         return self.supernet_children.query_logits(task, genotype, self.bn_modes)
 
-    def ranking(self, candidates: list[Decisions], episodes: list[Episode]) -> list[Ranked]:
+    def ranking(self, candidates: list[Decisions], episodes: list[Task]) -> list[Ranked]:
         """Rank candidates by their mean reward; the ranks of the run share the work."""
         return rank(candidates, episodes, self.supernet_children.reward, place=world(), gather=gather_rows)
 

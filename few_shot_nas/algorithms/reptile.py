@@ -11,7 +11,7 @@ from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.linear_head import start_head
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Episode, SingleTask, Task
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.functional import Params, call, trainable
 from few_shot_nas.meta.inner_loop import Descent, descend
@@ -173,7 +173,7 @@ class Reptile(EpisodicModule):
             slots=self.slots(),
         )
 
-    def task_loss(self, task: Episode) -> TaskLoss:
+    def task_loss(self, task: Task) -> TaskLoss:
         """Half the squared distance from phi to W, whose gradient is phi - W; the logged loss is the queries'."""
         images, labels = task.support_x, task.support_y
         if self.train_pool == "all":
@@ -189,7 +189,7 @@ class Reptile(EpisodicModule):
         distance = half_squared_distance(trainable(self.net), trajectory[-1])
         return distance, {"train/loss": loss, "train/accuracy": hits}
 
-    def task_logits(self, task: Episode) -> dict[str, Tensor]:
+    def task_logits(self, task: SingleTask) -> dict[str, Tensor]:
         """Query logits after training on the support set, for every bn_mode; mini-batches depend on the task alone."""
         task_id = -1 if task.task_id is None else int(task.task_id)
         steps = self.inner.steps(training=False)

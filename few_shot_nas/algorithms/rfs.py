@@ -11,7 +11,7 @@ from few_shot_nas.algorithms.feature_learner import Classifier
 from few_shot_nas.algorithms.flat_learner import FlatModule
 from few_shot_nas.algorithms.flat_sgd import FlatSGD
 from few_shot_nas.algorithms.settings import OuterLoop
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import SingleTask
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.probe import logistic_regression
 from few_shot_nas.ranges import Positive
@@ -59,7 +59,7 @@ class RFS(FlatModule):
         """Return the factor on the learning rate: lr_decay for every milestone passed, or that of outer_schedule."""
         return self.sgd.decay(self.meta_step) if self.outer.outer_schedule == "constant" else super().schedule()
 
-    def classifier(self, features: Tensor, labels: Tensor, task: Episode) -> Classifier:
+    def classifier(self, features: Tensor, labels: Tensor, task: SingleTask) -> Classifier:
         """Logistic regression on the normalised support features."""
         head = logistic_regression(features, labels, c=self.probe_c)
         return lambda query: head.logits(F.normalize(query.double(), dim=1))

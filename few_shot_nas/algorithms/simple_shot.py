@@ -11,7 +11,7 @@ from few_shot_nas.algorithms.feature_learner import Classifier
 from few_shot_nas.algorithms.flat_learner import FlatModule
 from few_shot_nas.algorithms.flat_sgd import FlatSGD
 from few_shot_nas.algorithms.settings import OuterLoop
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import SingleTask
 from few_shot_nas.meta.metric import prototypes, squared_euclidean_logits, ways
 from few_shot_nas.settings import require_choice
 
@@ -68,7 +68,7 @@ class SimpleShot(FlatModule):
             return features
         return F.normalize(features - self.mean_feature if self.transform == "cl2n" else features, dim=1)
 
-    def classifier(self, features: Tensor, labels: Tensor, task: Episode) -> Classifier:
+    def classifier(self, features: Tensor, labels: Tensor, task: SingleTask) -> Classifier:
         """Compare queries with the class means of the transformed support features."""
         centres = prototypes(self.transformed(features), labels, ways(labels))
         return lambda query: squared_euclidean_logits(self.transformed(query), centres)

@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Task
 from few_shot_nas.runtime.gradients import gather_rows
 from few_shot_nas.stats.statistics import accuracy, mean_ci
 
@@ -27,7 +27,7 @@ class TaskScores:
     def __init__(self) -> None:
         self.rows: list[ScoreRow] = []
 
-    def add(self, task: Episode, by_mode: Mapping[str, Tensor], watched: Mapping[str, Mapping[str, float]]) -> None:
+    def add(self, task: Task, by_mode: Mapping[str, Tensor], watched: Mapping[str, Mapping[str, float]]) -> None:
         """Add a row for every bn_mode.
 
         Args:

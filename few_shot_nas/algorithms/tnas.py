@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from few_shot_nas.algorithms.alpha_search import AlphaLoop, AlphaSearch, alphas_of, is_alpha
 from few_shot_nas.algorithms.gradient_learner import GradientLearner
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import SingleTask
 from few_shot_nas.spaces.genotype import Genotype
 
 #: What the authors' script sets.
@@ -22,7 +22,7 @@ class TaskDecoding(AlphaSearch, GradientLearner):
         """alpha_inner_lr for the alphas, and the learner's rate for the weights."""
         return self.alphas.alpha_inner_lr if is_alpha(name) else super().rate(name, step)
 
-    def decode(self, task: Episode) -> Genotype:
+    def decode(self, task: SingleTask) -> Genotype:
         """Return the genotype of one task: that of the alphas after the inner loop on its support set."""
         with torch.no_grad():
             adapted = self.descend(self.problem(task), training=False)[-1]

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from few_shot_nas.episode import Episode, SupportSet
+from few_shot_nas.episode import HasQueries, HasSupport
 from few_shot_nas.forward_context import forward_context
 from few_shot_nas.meta.bn_mode import check_bn_mode, run_queries
 from few_shot_nas.meta.functional import full_precision
@@ -38,7 +38,7 @@ def extract(
 
 
 def support_features(
-    net: nn.Module, task: Episode | SupportSet, *, running: bool = False, **inputs: Any
+    net: nn.Module, task: HasSupport, *, running: bool = False, **inputs: Any
 ) -> Tensor:
     """Features ``[S, D]`` of the support images of one task.
 
@@ -50,18 +50,19 @@ def support_features(
         >>> class Net(nn.Module):
         ...     def features(self, x):
         ...         return x.mean((2, 3))
+        >>> from few_shot_nas.episode import SupportSet
         >>> support_features(Net(), SupportSet(torch.ones(4, 3, 8, 8), torch.tensor([0, 0, 1, 1]))).shape
         torch.Size([4, 3])
     """
     return extract(net, task.support_x, running=running, **inputs)
 
 
-def query_features(net: nn.Module, task: Episode, bn_mode: str, **inputs: Any) -> Tensor:
+def query_features(net: nn.Module, task: HasQueries, bn_mode: str, **inputs: Any) -> Tensor:
     """Features ``[Q, D]`` of the query images of one task.
 
     Args:
         net: the network.
-        task: one task, without the meta-batch axis.
+        task: one task.
         bn_mode: what normalises them, see :func:`few_shot_nas.meta.bn_mode.run_queries`.
         **inputs: further keyword inputs of the network.
 
@@ -73,8 +74,9 @@ def query_features(net: nn.Module, task: Episode, bn_mode: str, **inputs: Any) -
         >>> class Net(nn.Module):
         ...     def features(self, x):
         ...         return x.mean((2, 3))
+        >>> from few_shot_nas.episode import Task
         >>> labels = torch.tensor([0, 1])
-        >>> task = Episode(torch.ones(2, 3, 8, 8), labels, torch.ones(6, 3, 8, 8), labels.repeat(3))
+        >>> task = Task(torch.ones(2, 3, 8, 8), labels, torch.ones(6, 3, 8, 8), labels.repeat(3))
         >>> query_features(Net(), task, "support").shape
         torch.Size([6, 3])
     """

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from few_shot_nas.episode import Episode, SupportSet
+from few_shot_nas.episode import HasQueries, HasSupport
 from few_shot_nas.meta.bn_mode import BN_MODES, check_bn_mode, run_queries
 from few_shot_nas.meta.functional import Params, call
 
@@ -34,12 +34,13 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
     return len(logits) * mean
 
 
-def support_loss(net: nn.Module, task: Episode | SupportSet, params: Params, step: int, **inputs: Any) -> Tensor:
+def support_loss(net: nn.Module, task: HasSupport, params: Params, step: int, **inputs: Any) -> Tensor:
     """Mean cross-entropy of ``net`` with ``params`` on the support set of one task: the loss of the inner loop.
 
     For a whole meta-batch, whose tasks may each have parameters of their own, it is the sum over the tasks.
 
     Example:
+        >>> from few_shot_nas.episode import SupportSet
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
         >>> task = SupportSet(torch.ones(4, 3, 2, 2), torch.tensor([0, 0, 1, 1]))
         >>> zeros = {name: torch.zeros_like(value) for name, value in net.named_parameters()}
@@ -49,12 +50,12 @@ def support_loss(net: nn.Module, task: Episode | SupportSet, params: Params, ste
     return cross_entropy(call(net, params, task.support_x, step=step, **inputs), task.support_y)
 
 
-def query_logits(net: nn.Module, task: Episode, params: Params, step: int, bn_mode: str, **inputs: Any) -> Tensor:
+def query_logits(net: nn.Module, task: HasQueries, params: Params, step: int, bn_mode: str, **inputs: Any) -> Tensor:
     """Logits of the query images of one task, or of the tasks of a meta-batch.
 
     Args:
         net: the network.
-        task: one task, without the meta-batch axis; or a meta-batch, for a network that takes many tasks at once (see
+        task: one task; or a meta-batch, for a network that takes many tasks at once (see
             :func:`few_shot_nas.meta.functional.call`).
         params: the adapted parameters.
         step: index of the inner step whose per-step statistics apply (the last one taken).
@@ -68,8 +69,9 @@ def query_logits(net: nn.Module, task: Episode, params: Params, step: int, bn_mo
         InputError: for another ``bn_mode``, or ``running`` where the network keeps no running statistics.
 
     Example:
+        >>> from few_shot_nas.episode import Task
         >>> net, labels = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.tensor([0, 1])
-        >>> task = Episode(torch.ones(2, 3, 2, 2), labels, torch.ones(6, 3, 2, 2), labels.repeat(3))
+        >>> task = Task(torch.ones(2, 3, 2, 2), labels, torch.ones(6, 3, 2, 2), labels.repeat(3))
         >>> query_logits(net, task, {}, 0, "transductive").shape
         torch.Size([6, 2])
     """

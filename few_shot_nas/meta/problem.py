@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import HasQueries
 from few_shot_nas.meta.functional import Params
 from few_shot_nas.meta.inner_loop import LearningRate
 from few_shot_nas.meta.inner_optimizer import PLAIN, InnerRule
@@ -28,7 +28,7 @@ class Problem(NamedTuple):
 
 
 #: One task, or a meta-batch -> its problem.
-MakeProblem = Callable[[Episode], Problem]
+MakeProblem = Callable[[HasQueries], Problem]
 
 
 class Plan(NamedTuple):

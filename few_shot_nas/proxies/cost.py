@@ -3,15 +3,15 @@
 from torch import nn
 
 from few_shot_nas.nn.cost import count_macs, count_parameters
-from few_shot_nas.proxies.proxy import Proxy, Task
+from few_shot_nas.proxies.proxy import Proxy, ScoredTask
 
 
-def parameters(net: nn.Module, task: Task) -> float:
+def parameters(net: nn.Module, task: ScoredTask) -> float:
     """Number of parameters. No earlier proxy beats it consistently, says the abstract of ZiCo (arXiv:2301.11300)."""
     return count_parameters(net)
 
 
-def macs(net: nn.Module, task: Task) -> float:
+def macs(net: nn.Module, task: ScoredTask) -> float:
     """Multiply-accumulates of a forward pass on one image of the task's size."""
     return count_macs(net, task.support_x.shape[1], task.support_x.shape[-1])
 

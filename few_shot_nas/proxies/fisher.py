@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from few_shot_nas.kernels.ntk import taps
-from few_shot_nas.proxies.proxy import Proxy, Task
+from few_shot_nas.proxies.proxy import Proxy, ScoredTask
 
 
-def fisher(net: nn.Module, task: Task) -> float:
+def fisher(net: nn.Module, task: ScoredTask) -> float:
     """``sum_c mean_n (sum_hw z * dL/dz)^2 / 2`` over the channels of the outputs ``z`` of all convolutions.
 
     ``L`` is the sum of the support images' losses, so that ``dL/dz_n`` is that of an image's own loss but for batch

@@ -3,10 +3,10 @@
 from torch import nn
 
 from few_shot_nas.proxies.gradients import loss_gradients, weights_of
-from few_shot_nas.proxies.proxy import Proxy, Task
+from few_shot_nas.proxies.proxy import Proxy, ScoredTask
 
 
-def grad_norm(net: nn.Module, task: Task) -> float:
+def grad_norm(net: nn.Module, task: ScoredTask) -> float:
     """Sum over the layers of the Euclidean norm of the support loss's gradient by the layer's weight.
 
     Source: Abdelfattah et al., ICLR 2021, arXiv:2101.08134, section 3.1; as in their code, a sum of norms and not the

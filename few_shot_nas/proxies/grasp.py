@@ -4,10 +4,10 @@ import torch
 from torch import nn
 
 from few_shot_nas.proxies.gradients import loss_gradients, weights_of
-from few_shot_nas.proxies.proxy import Proxy, Task
+from few_shot_nas.proxies.proxy import Proxy, ScoredTask
 
 
-def grasp(net: nn.Module, task: Task) -> float:
+def grasp(net: nn.Module, task: ScoredTask) -> float:
     """``-sum (H g) * w`` over the weights of convolutions and linear layers; ``g`` and ``H`` of the support loss.
 
     Source: Wang et al., ICLR 2020, arXiv:2002.07376, equation 8, summed as in Abdelfattah et al., ICLR 2021,

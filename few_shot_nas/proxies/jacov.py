@@ -3,13 +3,13 @@
 import torch
 from torch import nn
 
-from few_shot_nas.proxies.proxy import Proxy, Task
+from few_shot_nas.proxies.proxy import Proxy, ScoredTask
 
 #: Keeps the score finite where images react alike; k of the paper.
 K = 1e-5
 
 
-def jacov(net: nn.Module, task: Task) -> float:
+def jacov(net: nn.Module, task: ScoredTask) -> float:
     """``-sum_i (log(v_i + k) + 1 / (v_i + k))``, ``v`` the eigenvalues of the correlation of the images' gradients.
 
     The gradient of an image is that of the sum of all logits by its pixels. Needs no labels. Source: Mellor et al.,

@@ -9,7 +9,7 @@ from torch import nn
 from few_shot_nas.errors import InputError
 from few_shot_nas.kernels import linear_regions as regions
 from few_shot_nas.nn.init import kaiming_init
-from few_shot_nas.proxies.proxy import Proxy, Task
+from few_shot_nas.proxies.proxy import Proxy, ScoredTask
 from few_shot_nas.seeding import generator
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.cell_space import CellSpace
@@ -65,7 +65,7 @@ def thin_network(genotype: Genotype) -> tuple[Body, Genotype]:
     return body, thin
 
 
-def linear_regions(net: nn.Module, task: Task) -> float:
+def linear_regions(net: nn.Module, task: ScoredTask) -> float:
     """Number of linear regions of the architecture's thin network that 1000 crops of the support images fall into.
 
     The crops have one channel and 3 x 3 pixels: on larger inputs every architecture has as many regions as there are

@@ -5,19 +5,19 @@ import math
 import torch
 from torch import Tensor, nn
 
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import SupportSet
 from few_shot_nas.kernels.meta_ntk import meta_ntk
 from few_shot_nas.kernels.ntk import ntk
 from few_shot_nas.kernels.spectrum import condition_number
 from few_shot_nas.nn.norm import group_normalised
 from few_shot_nas.proxies.ntk_condition import GROUPS
-from few_shot_nas.proxies.proxy import Proxy, Task
+from few_shot_nas.proxies.proxy import Proxy, ScoredTask
 
 #: Regularisation of the released searches.
 REG = 1e-3
 
 
-def halves(task: Task) -> tuple[Tensor, Tensor]:
+def halves(task: ScoredTask) -> tuple[Tensor, Tensor]:
     """Return the support images and those that take the part of the queries, without labels.
 
     An episode has both. Of a support set alone, the first half of each class's images (rounded down) stays support,
@@ -26,7 +26,7 @@ def halves(task: Task) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: if there are no queries and a class has a single image.
     """
-    if isinstance(task, Episode):
+    if not isinstance(task, SupportSet):
         return task.support_x, task.query_x
     by_class = [torch.nonzero(task.support_y == label).flatten() for label in task.support_y.unique()]
     if min(map(len, by_class)) < 2:
@@ -35,7 +35,7 @@ def halves(task: Task) -> tuple[Tensor, Tensor]:
     return task.support_x[torch.cat(support)], task.support_x[torch.cat(query)]
 
 
-def meta_ntk_condition(net: nn.Module, task: Task) -> float:
+def meta_ntk_condition(net: nn.Module, task: ScoredTask) -> float:
     """Logarithm of the condition number of the MetaNTK of one task, MAML's at infinite time; lower is better.
 
     Uses the images of the queries where there are any, and no labels. Batch normalisation is replaced by group

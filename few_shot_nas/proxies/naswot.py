@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from few_shot_nas.kernels.activation_codes import activation_codes
-from few_shot_nas.proxies.proxy import Proxy, Task
+from few_shot_nas.proxies.proxy import Proxy, ScoredTask
 
 #: Added to the diagonal: two images with the same code give a low score instead of minus infinity.
 _JITTER = 1e-6
@@ -34,7 +34,7 @@ def naswot(forward: Callable[[Tensor], Tensor], images: Tensor) -> float:
     return float(torch.linalg.slogdet(kernel).logabsdet)
 
 
-def of_support(net: nn.Module, task: Task) -> float:
+def of_support(net: nn.Module, task: ScoredTask) -> float:
     """:func:`naswot` of the support images."""
     return naswot(net, task.support_x)
 

@@ -6,13 +6,13 @@ from torch import nn
 from few_shot_nas.kernels.ntk import ntk
 from few_shot_nas.kernels.spectrum import condition_number
 from few_shot_nas.nn.norm import group_normalised
-from few_shot_nas.proxies.proxy import Proxy, Task
+from few_shot_nas.proxies.proxy import Proxy, ScoredTask
 
 #: Groups of channels that are normalised together.
 GROUPS = 4
 
 
-def ntk_condition(net: nn.Module, task: Task) -> float:
+def ntk_condition(net: nn.Module, task: ScoredTask) -> float:
     """Logarithm of the condition number of the NTK of the support images; lower is better. Needs no labels.
 
     The kernel is that of the summed logits by the weights of convolutions and linear layers. Batch normalisation is

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from few_shot_nas.episode import Episode, SupportSet
+from few_shot_nas.episode import SingleTask, SupportSet
 
-#: One task, without the meta-batch axis; an :class:`Episode` has queries too, whose labels no proxy reads.
-Task = Episode | SupportSet
+#: What a proxy may be asked about; it reads no label of a query.
+ScoredTask = SupportSet | SingleTask
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Proxy:
         least_shots: support images of a class that it needs where the task has no queries.
     """
 
-    of_copy: Callable[[nn.Module, Task], float]
+    of_copy: Callable[[nn.Module, ScoredTask], float]
     higher_is_better: bool = True
     least_shots: int = 1
 
-    def score(self, net: nn.Module, task: Task) -> float:
+    def score(self, net: nn.Module, task: ScoredTask) -> float:
         """Score a network; the network, its mode and the state of the random generators stay as they are.
 
         Args:
@@ -44,6 +44,6 @@ class Proxy:
             torch.manual_seed(0)
             return float(self.of_copy(private, task))
 
-    def reward(self, net: nn.Module, task: Task) -> float:
+    def reward(self, net: nn.Module, task: ScoredTask) -> float:
         """Return the score with the sign that makes the higher one better."""
         return self.score(net, task) if self.higher_is_better else -self.score(net, task)

@@ -3,10 +3,10 @@
 from torch import nn
 
 from few_shot_nas.proxies.gradients import loss_gradients, weights_of
-from few_shot_nas.proxies.proxy import Proxy, Task
+from few_shot_nas.proxies.proxy import Proxy, ScoredTask
 
 
-def snip(net: nn.Module, task: Task) -> float:
+def snip(net: nn.Module, task: ScoredTask) -> float:
     """``sum |dL/dw * w|`` over the weights of convolutions and linear layers, ``L`` the support loss.
 
     Source: Lee et al., ICLR 2019, arXiv:1810.02340, equation 5, summed over a network as in Abdelfattah et al., ICLR

@@ -4,10 +4,10 @@ from torch import nn
 
 from few_shot_nas.kernels.activation_codes import activation_codes
 from few_shot_nas.kernels.linear_regions import distinct_rows
-from few_shot_nas.proxies.proxy import Proxy, Task
+from few_shot_nas.proxies.proxy import Proxy, ScoredTask
 
 
-def swap(net: nn.Module, task: Task) -> float:
+def swap(net: nn.Module, task: ScoredTask) -> float:
     """Number of different patterns over the images among all units: a unit's pattern says which images switch it on.
 
     Needs no labels. At most ``2^S`` for S images, so that it tells large networks apart with many images only. Source:

@@ -8,10 +8,10 @@ from torch import nn
 
 from few_shot_nas.nn.norm import BatchNorm2d
 from few_shot_nas.proxies.gradients import weights_of
-from few_shot_nas.proxies.proxy import Proxy, Task
+from few_shot_nas.proxies.proxy import Proxy, ScoredTask
 
 
-def synflow(net: nn.Module, task: Task) -> float:
+def synflow(net: nn.Module, task: ScoredTask) -> float:
     """Logarithm of ``sum w * dR/dw`` with ``R = sum of the logits``, absolute weights, an image of ones and no norm.
 
     Source: Tanaka et al., NeurIPS 2020, arXiv:2006.05467, equation 2, summed over a network as in Abdelfattah et al.,

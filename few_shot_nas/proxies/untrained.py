@@ -7,14 +7,14 @@ from torch import nn
 
 from few_shot_nas.nn.init import xavier_init
 from few_shot_nas.proxies import PROXIES
-from few_shot_nas.proxies.proxy import Task
+from few_shot_nas.proxies.proxy import ScoredTask
 from few_shot_nas.registry import lookup
 from few_shot_nas.seeding import derived_seed
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.supernet import DerivedNetwork
 
 
-def untrained_score(name: str, genotype: Genotype, tasks: Sequence[Task], seed: int) -> float:
+def untrained_score(name: str, genotype: Genotype, tasks: Sequence[ScoredTask], seed: int) -> float:
     """Mean of a proxy over tasks, each with a freshly initialised network of one architecture; higher is better.
 
     A task starts all architectures from the same seed, so that what they share (a stem) starts equal.
@@ -22,7 +22,7 @@ def untrained_score(name: str, genotype: Genotype, tasks: Sequence[Task], seed: 
     Args:
         name: the proxy, a key of :data:`few_shot_nas.proxies.PROXIES`. Where lower is better the sign is turned.
         genotype: the architecture; no weights of a supernet are used.
-        tasks: one or more tasks, without the meta-batch axis.
+        tasks: one or more.
         seed: of the initial weights.
 
     Raises:

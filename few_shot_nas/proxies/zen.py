@@ -5,13 +5,13 @@ from torch import nn
 
 from few_shot_nas.nn.norm import BatchNorm2d
 from few_shot_nas.proxies.gradients import weights_of
-from few_shot_nas.proxies.proxy import Proxy, Task
+from few_shot_nas.proxies.proxy import Proxy, ScoredTask
 
 #: Images of noise, and the size of the change between them.
 IMAGES, CHANGE = 16, 0.01
 
 
-def zen(net: nn.Module, task: Task) -> float:
+def zen(net: nn.Module, task: ScoredTask) -> float:
     """``log E |f(x) - f(x + 0.01 e)| + sum_l log sqrt(mean_c var_lc)`` with Gaussian weights, images and changes.
 
     ``var_lc`` is the variance that batch normalisation l divides channel c by; the sum gives back the scale that it

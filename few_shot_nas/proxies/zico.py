@@ -7,10 +7,10 @@ from torch import nn
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.proxies.gradients import loss_gradients, weights_of
-from few_shot_nas.proxies.proxy import Proxy, Task
+from few_shot_nas.proxies.proxy import Proxy, ScoredTask
 
 
-def zico(net: nn.Module, task: Task) -> float:
+def zico(net: nn.Module, task: ScoredTask) -> float:
     """``sum_l log sum_w mean |g_w| / std |g_w|`` over the layers l and their weights w.
 
     Mean and standard deviation (that of the population) are over batches: the support images in the order of their

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from few_shot_nas.episode import Episode, SupportSet
+from few_shot_nas.episode import HasSupport, SingleTask, SupportSet, Task
 from few_shot_nas.meta.bn_mode import check_bn_mode, run_queries
 from few_shot_nas.meta.features import extract, support_features
 from few_shot_nas.meta.functional import Params, call
@@ -134,7 +134,7 @@ class Children:
     # ---- from an architecture to its logits and loss ----------------------------------------------------------------
 
     def fast_weights(
-        self, task: Episode | SupportSet, genotype: Genotype, *, training: bool, second_order: bool
+        self, task: HasSupport, genotype: Genotype, *, training: bool, second_order: bool
     ) -> Params:
         """Return the fast weights of ``genotype`` after the inner loop on the support set; none for a closed form."""
         if self.head is not None:
@@ -151,7 +151,7 @@ class Children:
 
     def logits(
         self,
-        support: Episode | SupportSet,
+        support: HasSupport,
         images: Tensor,
         genotype: Genotype,
         weights: Params,
@@ -186,20 +186,20 @@ class Children:
         weights = self.fast_weights(support, genotype, training=True, second_order=False)
         return self.logits(support, images, genotype, weights, training=True, bn_mode="transductive")
 
-    def query_logits(self, task: Episode, genotype: Genotype, modes: Sequence[str]) -> dict[str, Tensor]:
+    def query_logits(self, task: SingleTask, genotype: Genotype, modes: Sequence[str]) -> dict[str, Tensor]:
         """Adapt a child as in evaluation and return its query logits ``[Q, N]`` for every bn_mode of ``modes``."""
         weights = self.fast_weights(task, genotype, training=False, second_order=False)
         return {
             mode: self.logits(task, task.query_x, genotype, weights, training=False, bn_mode=mode) for mode in modes
         }
 
-    def adapted_child(self, task: Episode, genotype: Genotype) -> AdaptedChild:
+    def adapted_child(self, task: Task, genotype: Genotype) -> AdaptedChild:
         """Adapt a child to one training task and take the outer loss of its queries, differentiable."""
         weights = self.fast_weights(task, genotype, training=True, second_order=not self.inner.first_order)
         logits = self.logits(task, task.query_x, genotype, weights, training=True, bn_mode="transductive")
         return AdaptedChild(self.outer_loss(logits, task.query_y), logits, weights)
 
-    def mean_loss(self, task: Episode, architectures: Sequence[Decisions]) -> tuple[Tensor, Tensor]:
+    def mean_loss(self, task: Task, architectures: Sequence[Decisions]) -> tuple[Tensor, Tensor]:
         """Return the mean outer loss and the mean query accuracy of some children on one training task."""
         losses, accuracies = [], []
         for decisions in architectures:
@@ -210,14 +210,14 @@ class Children:
 
     # ---- rewards ----------------------------------------------------------------------------------------------------
 
-    def reward(self, decisions: Decisions, task: Episode, provider: RewardProvider | None = None) -> float:
+    def reward(self, decisions: Decisions, task: Task, provider: RewardProvider | None = None) -> float:
         """Reward of a child on one task; a provider that needs no queries does not get them.
 
         The shared weights stay as they are.
 
         Args:
             decisions: the architecture.
-            task: one task, without the meta-batch axis.
+            task: one task.
             provider: what rewards; None takes the children's own.
         """
         provider = provider or self.provider

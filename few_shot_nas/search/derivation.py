@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Task
 from few_shot_nas.ranges import Count
 from few_shot_nas.search.found import Found
 from few_shot_nas.settings import Settings
@@ -14,7 +14,7 @@ from few_shot_nas.stats.statistics import MeanCI, mean_ci
 
 Decisions = tuple[int, ...]
 #: (architecture, task) -> its reward there.
-EpisodeScore = Callable[[Decisions, Episode], float]
+EpisodeScore = Callable[[Decisions, Task], float]
 
 
 class Ranked(NamedTuple):
@@ -43,7 +43,7 @@ class Derivation(Settings):
 
 def rank(
     candidates: Sequence[Decisions],
-    episodes: Sequence[Episode],
+    episodes: Sequence[Task],
     reward: EpisodeScore,
     *,
     place: tuple[int, int] = (0, 1),
@@ -56,7 +56,7 @@ def rank(
 
     Args:
         candidates: architectures as decisions; equal ones are scored once.
-        episodes: single tasks, without the meta-batch axis.
+        episodes: tasks.
         reward: the score of one architecture on one task, higher is better.
         place: (index, number) of the processes that share the candidates; this one scores every number-th of them.
         gather: returns the entries of all processes from those of this one.

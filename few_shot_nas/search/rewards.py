@@ -1,6 +1,6 @@
 """What an architecture is rewarded for on one task, and what of the task a reward may see.
 
-The type of a provider says what it may see. A :class:`QueryReward` takes an :class:`few_shot_nas.episode.Episode` with
+The type of a provider says what it may see. A :class:`QueryReward` takes an :class:`few_shot_nas.episode.Task` with
 the labels of the queries; a learner has these while it is meta-trained, and never at meta-test. A
 :class:`SupportReward` takes a :class:`few_shot_nas.episode.SupportSet`, which has no queries. A higher reward means a
 better architecture.
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from few_shot_nas.episode import Episode, SupportSet
+from few_shot_nas.episode import SupportSet, Task
 from few_shot_nas.errors import InputError
 from few_shot_nas.proxies import PROXIES
 from few_shot_nas.proxies.proxy import Proxy
@@ -43,10 +43,10 @@ class QueryReward:
     """A reward that needs the labels of the queries.
 
     Attributes:
-        score: (query logits ``[Q, N]`` of the adapted child, the episode) -> a scalar.
+        score: (query logits ``[Q, N]`` of the adapted child, the task) -> a scalar.
     """
 
-    score: Callable[[Tensor, Episode], Tensor]
+    score: Callable[[Tensor, Task], Tensor]
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class SupportReward:
 RewardProvider = QueryReward | SupportReward
 
 
-def _query_accuracy(logits: Tensor, task: Episode) -> Tensor:
+def _query_accuracy(logits: Tensor, task: Task) -> Tensor:
     return accuracy(logits, task.query_y)
 
 
-def _negative_query_loss(logits: Tensor, task: Episode) -> Tensor:
+def _negative_query_loss(logits: Tensor, task: Task) -> Tensor:
     return -F.cross_entropy(logits, task.query_y)
 
 

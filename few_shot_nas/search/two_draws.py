@@ -2,11 +2,11 @@
 
 import torch
 
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Task
 from few_shot_nas.errors import InputError
 
 
-def two_draws(task: Episode) -> tuple[Episode, Episode]:
+def two_draws(task: Task) -> tuple[Task, Task]:
     """Return (train1, val1) and (train2, val2): disjoint images of the same classes.
 
     The published experiment draws twice as many images per class. That is more than Omniglot's 20 for one shot and 15
@@ -14,7 +14,7 @@ def two_draws(task: Episode) -> tuple[Episode, Episode]:
     images the first K become support of phase two, the rest is halved.
 
     Args:
-        task: one task, without the meta-batch axis, with the same number of queries of each class.
+        task: one task, with the same number of queries of each class.
 
     Returns:
         Two tasks with K support images a class; an odd image out goes to the first.
@@ -37,6 +37,6 @@ def two_draws(task: Episode) -> tuple[Episode, Episode]:
     )
     x, y = task.query_x, task.query_y
     return (
-        Episode(task.support_x, task.support_y, x[query1], y[query1], task.task_id),
-        Episode(x[support], y[support], x[query2], y[query2], task.task_id),
+        Task(task.support_x, task.support_y, x[query1], y[query1], task.task_id),
+        Task(x[support], y[support], x[query2], y[query2], task.task_id),
     )

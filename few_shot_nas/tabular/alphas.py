@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from few_shot_nas.episode import Episode, SupportSet
+from few_shot_nas.episode import HasSupport, Task
 from few_shot_nas.errors import InputError
 from few_shot_nas.forward_context import forward_context
 from few_shot_nas.meta.features import query_features, support_features
@@ -98,13 +98,13 @@ def mixture_features(supernet: Supernet, x: Tensor, stat_rows: int | None = None
     return features
 
 
-def support_loss(supernet: Supernet, task: Episode | SupportSet, n_way: int) -> Callable[[Tensor], Tensor]:
+def support_loss(supernet: Supernet, task: HasSupport, n_way: int) -> Callable[[Tensor], Tensor]:
     """Return the leave-one-out cross-entropy of a support set as a function of the alphas ``[layers, ops]``."""
     features = mixture_features(supernet, task.support_x)
     return lambda alphas: leave_one_out_scores(features(alphas).unsqueeze(0), task.support_y, n_way).loss[0]
 
 
-def query_loss(supernet: Supernet, task: Episode, loop: AlphaLoop) -> Callable[[Tensor], Tensor]:
+def query_loss(supernet: Supernet, task: Task, loop: AlphaLoop) -> Callable[[Tensor], Tensor]:
     """Return the cross-entropy of the queries under the support set's prototypes as a function of the alphas."""
     support = mixture_features(supernet, task.support_x)
     rows = len(task.support_y) if loop.bn_mode == "support" else 0
@@ -117,7 +117,7 @@ def query_loss(supernet: Supernet, task: Episode, loop: AlphaLoop) -> Callable[[
     return loss
 
 
-def adapted(supernet: Supernet, task: Episode | SupportSet, start: Tensor, loop: AlphaLoop) -> Tensor:
+def adapted(supernet: Supernet, task: HasSupport, start: Tensor, loop: AlphaLoop) -> Tensor:
     """Return the alphas after gradient descent on the support loss, ``[layers, ops]``; the weights stay frozen.
 
     Source: Lian et al., ICLR 2020, "Towards fast adaptation of neural architectures with meta learning" (T-NAS),
@@ -145,7 +145,7 @@ def likeliest(alphas: Tensor) -> Decisions:
 
 
 def choice_accuracy(
-    supernet: Supernet, replicates: Sequence[Episode], start: Tensor, loop: AlphaLoop
+    supernet: Supernet, replicates: Sequence[Task], start: Tensor, loop: AlphaLoop
 ) -> float:
     """Return the mean query accuracy of a task's choices, each made on a replicate and scored on the next one."""
     found = []
@@ -160,7 +160,7 @@ def choice_accuracy(
 
 
 def meta_learned(
-    supernet: Supernet, batches: Iterable[Sequence[Episode]], start: Tensor, loop: AlphaLoop, outer_lr: float
+    supernet: Supernet, batches: Iterable[Sequence[Task]], start: Tensor, loop: AlphaLoop, outer_lr: float
 ) -> Tensor:
     """Learn where the alphas of every task start, first order: Adam on the mean query gradient at the adapted alphas.
 

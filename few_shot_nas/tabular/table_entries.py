@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Task
 from few_shot_nas.forward_context import forward_context
 from few_shot_nas.meta.prototype_scores import Scores, leave_one_out_scores, query_scores
 from few_shot_nas.spaces.supernet import Supernet
@@ -23,12 +23,12 @@ class Entries(NamedTuple):
     support: Scores | None
 
 
-def prototype_entries(supernet: Supernet, task: Episode, bn_mode: str, n_way: int) -> Entries:
+def prototype_entries(supernet: Supernet, task: Task, bn_mode: str, n_way: int) -> Entries:
     """Score every architecture of the space under a prototype head, with the shared weights as they are.
 
     Args:
         supernet: the shared weights.
-        task: one task, without the meta-batch axis.
+        task: one task.
         bn_mode: ``transductive`` normalises support and queries each by themselves, ``support`` both by the support.
         n_way: number of classes.
     """
@@ -45,7 +45,7 @@ def prototype_entries(supernet: Supernet, task: Episode, bn_mode: str, n_way: in
     return Entries(_joined(query), _joined(support) if has_pairs else None)
 
 
-def _features(supernet: Supernet, task: Episode, bn_mode: str) -> Iterator[tuple[Tensor, Tensor]]:
+def _features(supernet: Supernet, task: Task, bn_mode: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the support and query features of each architecture."""
     if bn_mode == "support":
         rows = len(task.support_y)

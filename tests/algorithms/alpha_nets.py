@@ -6,7 +6,7 @@ from torch.func import functional_call
 
 from few_shot_nas.algorithms.alpha_search import AlphaLoop, is_alpha
 from few_shot_nas.algorithms.settings import InnerLoop
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Episode, Task
 from few_shot_nas.spaces.mixed_supernet import MixedSupernet
 
 SIZES = {"space": "darts", "channels": 2, "cells": 2, "nodes": 2}
@@ -21,7 +21,7 @@ def make_net(kind=MixedSupernet, **changes):
 def make_task(seed):
     draw = torch.Generator().manual_seed(seed)
     x = torch.randn(3 + 6, 1, 12, 12, generator=draw, dtype=torch.float64)
-    return Episode(x[:3], torch.arange(3), x[3:], torch.arange(3).repeat(2), torch.tensor(seed))
+    return Task(x[:3], torch.arange(3), x[3:], torch.arange(3).repeat(2), torch.tensor(seed))
 
 
 def tasks_of(count):

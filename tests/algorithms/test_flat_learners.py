@@ -16,7 +16,7 @@ from few_shot_nas.algorithms.rfs import RFS
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.algorithms.simple_shot import SimpleShot
 from few_shot_nas.data.flat import FlatBatch
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Task
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.probe import HeadSGD
 from few_shot_nas.models.conv4 import Conv4
@@ -151,7 +151,7 @@ def on_a_circle(classes, shots, queries, spread, seed=0):
         return (length * torch.stack([angle.cos(), angle.sin()])).T.reshape(-1, 2, 1, 1)
 
     support, query = torch.arange(classes).repeat(shots), torch.arange(classes).repeat(queries)
-    return Episode(images(support), support, images(query), query, torch.tensor(3))
+    return Task(images(support), support, images(query), query, torch.tensor(3))
 
 
 @pytest.mark.parametrize(("learner", "margin"), [(RFS, 0.01), (Baseline, 0.05), (BaselinePlusPlus, 0.05)])
@@ -174,7 +174,7 @@ def test_running_and_support_modes_judge_each_query_alone_and_renaming_classes_c
     module = train(ready(learner, outer=OuterLoop(outer_lr=0.01)), batches).eval()
     y = torch.arange(3).repeat(4)
     x = squares(y + CLASSES, seed=100), squares(y + CLASSES, seed=101)
-    task, order = Episode(x[0], y, x[1], y, torch.tensor(0)), torch.tensor([4, 9, 1, 0, 11])
+    task, order = Task(x[0], y, x[1], y, torch.tensor(0)), torch.tensor([4, 9, 1, 0, 11])
     with torch.no_grad():
         whole = module.task_logits(task)
         some = module.task_logits(task._replace(query_x=x[1][order], query_y=y[order]))
@@ -204,7 +204,7 @@ def test_evaluation_in_every_mode_leaves_parameters_and_running_statistics_as_th
     y = torch.arange(3).repeat(2)
     x = torch.randn(2, 6, 1, 28, 28, generator=g)
     with torch.no_grad():
-        module.task_logits(Episode(x[0], y, x[1], y, torch.tensor(0)))
+        module.task_logits(Task(x[0], y, x[1], y, torch.tensor(0)))
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 

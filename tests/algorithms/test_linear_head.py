@@ -11,7 +11,7 @@ from few_shot_nas.algorithms.meta_sgd import MetaSGD
 from few_shot_nas.algorithms.random_search import RandomSearch
 from few_shot_nas.algorithms.reptile import Reptile
 from few_shot_nas.algorithms.settings import InnerLoop
-from few_shot_nas.episode import Episode, tasks
+from few_shot_nas.episode import Episode, Task, tasks
 from few_shot_nas.errors import InputError
 from few_shot_nas.models.conv4 import Conv4
 from few_shot_nas.spaces.supernet import Supernet
@@ -24,7 +24,7 @@ def make_net() -> Conv4:
     return Conv4(n_way=WAY, in_channels=1, image_size=28, width=8).double()
 
 
-def make_task() -> Episode:
+def make_task() -> Task:
     images = torch.randn(1, WAY * SHOT, 1, 28, 28, generator=torch.Generator().manual_seed(0)).double()
     labels = torch.arange(WAY).repeat(1, SHOT)
     return next(iter(tasks(Episode(images, labels, images, labels, torch.zeros(1, dtype=torch.long)))))

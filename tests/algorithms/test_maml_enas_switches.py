@@ -304,6 +304,14 @@ def test_without_a_test_reward_every_task_gets_the_derived_architecture():
     assert search.genotype_for(make_task()) == search.genotype
 
 
+def test_an_oracle_cannot_be_asked_about_images_without_labels():
+    search = make_search(test={"test_reward": "query_accuracy", "oracle_adaptation": True})
+    with torch.no_grad():
+        assert search.task_logits(make_task())["support"].isfinite().all()
+        with pytest.raises(InputError, match="test_reward=query_accuracy: needs the labels of the queries, which"):
+            search.task_logits(make_task().unlabelled())
+
+
 @pytest.mark.parametrize("oracle", [False, True])
 def test_adaptation_at_meta_test_is_counted_and_an_oracle_is_labelled(caplog, oracle):
     reward = "query_accuracy" if oracle else "support_views"

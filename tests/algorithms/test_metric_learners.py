@@ -11,7 +11,7 @@ from torch import nn
 from few_shot_nas.algorithms.maml import MAML
 from few_shot_nas.algorithms.matching_net import MatchingNet
 from few_shot_nas.algorithms.proto_net import ProtoNet
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Task
 from few_shot_nas.errors import InputError
 from few_shot_nas.models.conv4 import Conv4
 from few_shot_nas.stats.statistics import accuracy
@@ -33,12 +33,12 @@ def gaussian_task(count, centres, seed=0):
     labels = torch.arange(len(centres)).repeat(count)
     noise = torch.randn(2, len(labels), 2, generator=g)
     images = (centres[labels] + noise).view(2, -1, 2, 1, 1)
-    return Episode(images[0], labels, images[1], labels, torch.tensor(0))
+    return Task(images[0], labels, images[1], labels, torch.tensor(0))
 
 
 def conv_task(ways=3, shots=2, queries=4):
     g = torch.Generator().manual_seed(0)
-    return Episode(
+    return Task(
         torch.randn(ways * shots, 1, 28, 28, generator=g),
         torch.arange(ways).repeat(shots),
         torch.randn(ways * queries, 1, 28, 28, generator=g),

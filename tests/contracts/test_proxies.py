@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from few_shot_nas.episode import Episode, SupportSet
+from few_shot_nas.episode import SupportSet, Task
 from few_shot_nas.proxies import PROXIES
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.nb201 import NB201_OPS
@@ -19,7 +19,7 @@ LABELS = {"grad_norm", "snip", "grasp", "fisher", "zico"}
 
 def make_task(seed=0, shots=4, size=16):
     g = torch.Generator().manual_seed(seed)
-    return Episode(
+    return Task(
         torch.randn(3 * shots, 1, size, size, generator=g),
         torch.arange(3).repeat(shots),
         torch.randn(6, 1, size, size, generator=g),

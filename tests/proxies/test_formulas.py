@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from few_shot_nas.episode import Episode, SupportSet
+from few_shot_nas.episode import SupportSet, Task
 from few_shot_nas.errors import InputError
 from few_shot_nas.kernels.activation_codes import activation_codes
 from few_shot_nas.kernels.linear_regions import crop_pool
@@ -49,7 +49,7 @@ def make_net(norm=True):
 def make_task(shots=2):
     g = torch.Generator().manual_seed(1)
     images = torch.randn(6 + 3 * shots, 1, 6, 6, generator=g, dtype=torch.double)
-    return Episode(images[6:], torch.arange(3).repeat(shots), images[:6], torch.arange(3).repeat(2))
+    return Task(images[6:], torch.arange(3).repeat(shots), images[:6], torch.arange(3).repeat(2))
 
 
 def layers(net):

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Task
 from few_shot_nas.errors import InputError
 from few_shot_nas.search.derivation import Derivation, derive, rank
 from few_shot_nas.spaces import SPACES
 
-EPISODES = [Episode(*torch.zeros(4, 1), torch.tensor(i)) for i in range(3)]
+EPISODES = [Task(*torch.zeros(4, 1), torch.tensor(i)) for i in range(3)]
 
 
 def test_the_best_mean_comes_first_ties_keep_their_order_and_each_candidate_is_scored_once():

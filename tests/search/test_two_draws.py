@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Task
 from few_shot_nas.errors import InputError
 from few_shot_nas.search.two_draws import two_draws
 
@@ -15,7 +15,7 @@ def make_task(n_way=3, k_shot=2, n_query=7, seed=0):
     order = torch.randperm(n_way * n_query, generator=g)
     number = torch.arange(n_way * (k_shot + n_query), dtype=torch.float32).view(-1, 1, 1, 1)
     split = n_way * k_shot
-    return Episode(
+    return Task(
         number[:split], labels.repeat(k_shot), number[split:][order], labels.repeat(n_query)[order], torch.tensor(4)
     )
 

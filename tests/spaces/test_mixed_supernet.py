@@ -7,7 +7,7 @@ from torch.func import functional_call, grad, vmap
 
 from few_shot_nas.algorithms.maml import MAML
 from few_shot_nas.algorithms.settings import InnerLoop
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Task
 from few_shot_nas.errors import InputError
 from few_shot_nas.nn.cost import count_parameters
 from few_shot_nas.spaces import SPACES
@@ -197,7 +197,7 @@ def test_maml_adapts_and_learns_alphas_like_any_parameter():
     y = torch.tensor([0, 1])
     stream = torch.Generator().manual_seed(0)
     images = torch.randn(6, 1, 16, 16, generator=stream)
-    task = Episode(images[:2], y, images[2:], y.repeat(2))
+    task = Task(images[:2], y, images[2:], y.repeat(2))
     end = module.descend(module.problem(task), training=True)[-1]
     assert not torch.equal(end["alphas.reduce"], net.alphas["reduce"])
     loss, _ = module.task_loss(task)

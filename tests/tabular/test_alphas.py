@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Task
 from few_shot_nas.errors import InputError
 from few_shot_nas.forward_context import forward_context
 from few_shot_nas.spaces.chain import CHAIN_OPS
@@ -38,12 +38,12 @@ def make_supernet(space: str, cells: int = 2) -> Supernet:
     return net
 
 
-def make_task(seed: int = 2, k_shot: int = 3) -> Episode:
+def make_task(seed: int = 2, k_shot: int = 3) -> Task:
     stream = torch.Generator().manual_seed(seed)
     labels = torch.arange(N_WAY)
     support_y, query_y = labels.repeat_interleave(k_shot), labels.repeat(4)
     images = torch.randn(len(support_y) + len(query_y), 1, 16, 16, generator=stream, dtype=torch.float64)
-    return Episode(images[: len(support_y)], support_y, images[len(support_y) :], query_y)
+    return Task(images[: len(support_y)], support_y, images[len(support_y) :], query_y)
 
 
 def some_alphas(net: Supernet, seed: int = 3) -> Tensor:
@@ -81,7 +81,7 @@ def test_a_mixture_is_the_weighted_sum_of_the_ops_before_the_norm(space: str) ->
     torch.testing.assert_close(mixture_features(net, x)(alphas), expected.flatten(1), rtol=0, atol=1e-10)
 
 
-def plain_support_loss(net: Supernet, task: Episode, alphas: Tensor) -> Tensor:
+def plain_support_loss(net: Supernet, task: Task, alphas: Tensor) -> Tensor:
     """Cross-entropy of each support image by the prototypes of the others, fitted anew for each."""
     features, y = mixture_features(net, task.support_x)(alphas), task.support_y
     losses = []

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Task
 from few_shot_nas.forward_context import forward_context
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.supernet import Supernet
@@ -22,15 +22,15 @@ def make_supernet(space: str, cells: int) -> Supernet:
     return net
 
 
-def make_task(k_shot: int) -> Episode:
+def make_task(k_shot: int) -> Task:
     stream = torch.Generator().manual_seed(2)
     labels = torch.arange(N_WAY)
     support_y, query_y = labels.repeat_interleave(k_shot), labels.repeat(4)
     images = torch.randn(len(support_y) + len(query_y), 1, 16, 16, generator=stream, dtype=torch.float64)
-    return Episode(images[: len(support_y)], support_y, images[len(support_y) :], query_y)
+    return Task(images[: len(support_y)], support_y, images[len(support_y) :], query_y)
 
 
-def plain_features(net: Supernet, task: Episode, bn_mode: str, decisions: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+def plain_features(net: Supernet, task: Task, bn_mode: str, decisions: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
     genotype = net.space.decode(decisions)
     if bn_mode == "transductive":
         return net.features(task.support_x, genotype), net.features(task.query_x, genotype)

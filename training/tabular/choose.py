@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from few_shot_nas.episode import Episode
+    from few_shot_nas.episode import Task
     from few_shot_nas.tabular.alphas import AlphaLoop
 
 #: Step sizes that compete where --rate gives none.
@@ -36,7 +36,7 @@ META_BATCH = 4
 Facts = dict[str, Any]
 
 
-def counted(what: str, filler: Filler, ids: range) -> "Iterator[list[Episode]]":
+def counted(what: str, filler: Filler, ids: range) -> "Iterator[list[Task]]":
     """Yield the replicates of tasks by their ids, with a progress bar."""
     from few_shot_nas.episode import tasks
     from few_shot_nas.runtime.count_progress import CountProgress

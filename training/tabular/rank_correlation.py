@@ -24,7 +24,7 @@ from training.evaluate import build, flags_of_run
 from training.exits import OneLineParser, guarded
 
 if TYPE_CHECKING:
-    from few_shot_nas.episode import Episode
+    from few_shot_nas.episode import Task
     from few_shot_nas.spaces.genotype import Genotype
 
 #: Fewer architectures have no ranks to speak of.
@@ -62,7 +62,7 @@ def truth_of_runs(folders: Sequence[Path], bn_mode: str) -> "tuple[list[Genotype
     return genotypes, accuracies
 
 
-def training_tasks(own: Namespace, overrides: Sequence[str]) -> "list[Episode]":
+def training_tasks(own: Namespace, overrides: Sequence[str]) -> "list[Task]":
     """Return the first training tasks of the run."""
     from few_shot_nas.episode import tasks
     from few_shot_nas.loading import named_checkpoint
@@ -75,7 +75,7 @@ def training_tasks(own: Namespace, overrides: Sequence[str]) -> "list[Episode]":
 
 
 def scores_of(
-    names: Sequence[str], genotypes: "Sequence[Genotype]", tasks: "Sequence[Episode]", seed: int
+    names: Sequence[str], genotypes: "Sequence[Genotype]", tasks: "Sequence[Task]", seed: int
 ) -> dict[str, list[float]]:
     """Return the score of every architecture by every proxy that is defined for all of them."""
     from few_shot_nas.proxies.untrained import untrained_score

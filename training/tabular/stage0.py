@@ -20,7 +20,7 @@ from training.evaluate import build, flags_of_run
 from training.exits import OneLineParser, guarded, output_folder
 
 if TYPE_CHECKING:
-    from few_shot_nas.episode import Episode
+    from few_shot_nas.episode import Episode, Task
     from few_shot_nas.tabular.reward_table import RewardTable
     from few_shot_nas.tabular.table_entries import Entries
 
@@ -115,7 +115,7 @@ def begin(path: Path, facts: dict[str, Any], supernet: Any, embedding_dim: int) 
     return table
 
 
-def linear_entries(module: Any, task: "Episode", bn_mode: str) -> "Entries":
+def linear_entries(module: Any, task: "Task", bn_mode: str) -> "Entries":
     """Score every architecture by the run's own inner loop and linear head: one child per architecture, slow."""
     import torch
     import torch.nn.functional as F
@@ -178,7 +178,7 @@ class Filler:
         split = self.source.split(self.own.split)
         return episode, group_of(split, plans[0]), classes_of(split, plans[0], self.source.rotation(self.own.split))
 
-    def entries(self, task: "Episode") -> "Entries":
+    def entries(self, task: "Task") -> "Entries":
         """Return the scores of every architecture on one replicate."""
         import torch
 
@@ -189,7 +189,7 @@ class Filler:
                 return linear_entries(self.module, task, self.own.bn_mode)
             return prototype_entries(self.supernet, task, self.own.bn_mode, self.shape["n_way"])
 
-    def embedding(self, task: "Episode") -> Any:
+    def embedding(self, task: "Task") -> Any:
         """Return the description of a replicate's support images, ``[D]``."""
         import torch
 

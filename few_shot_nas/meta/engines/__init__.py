@@ -1,11 +1,10 @@
 """Ways to compute the same meta-gradient: one interface, one file each."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from few_shot_nas.episode import Episode
 from few_shot_nas.meta.engines.folded import folded
 from few_shot_nas.meta.engines.graph import Graph
 from few_shot_nas.meta.engines.sweep import sweep
@@ -14,8 +13,8 @@ from few_shot_nas.meta.engines.vmap import mapped
 from few_shot_nas.meta.functional import takes_tasks
 from few_shot_nas.meta.problem import MakeProblem, Outcome, Plan
 
-#: (make, episodes, plan) -> outcome; the episodes are one task, or the meta-batch of an engine with ``whole_batch``.
-Run = Callable[[MakeProblem, Episode, Plan], Outcome]
+#: (make, data, plan) -> outcome; the data are a Task, or an Episode for an engine with ``whole_batch``.
+Run = Callable[[MakeProblem, Any, Plan], Outcome]
 
 
 class Engine(NamedTuple):

@@ -1,12 +1,12 @@
 """Go back over stored iterates, with the memory of one inner step; see :mod:`few_shot_nas.meta.reverse_sweep`."""
 
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Episode, Task
 from few_shot_nas.meta.engines.unroll import unroll
 from few_shot_nas.meta.problem import MakeProblem, Outcome, Plan
 from few_shot_nas.meta.reverse_sweep import swept_loss
 
 
-def sweep(make: MakeProblem, task: Episode, plan: Plan) -> Outcome:
+def sweep(make: MakeProblem, task: Task | Episode, plan: Plan) -> Outcome:
     """As :func:`unroll`, with an iterate per inner step in memory instead of its activations.
 
     The first order has no graph through the inner steps, and is unrolled.

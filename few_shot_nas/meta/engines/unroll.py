@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Episode, Task
 from few_shot_nas.meta.functional import Params
 from few_shot_nas.meta.inner_loop import Gradient, SupportLoss, adapt, tape_gradient
 from few_shot_nas.meta.outer_loss import weighted_sum
 from few_shot_nas.meta.problem import MakeProblem, Outcome, Plan, Problem
 
 
-def unroll(make: MakeProblem, task: Episode, plan: Plan) -> Outcome:
+def unroll(make: MakeProblem, task: Task | Episode, plan: Plan) -> Outcome:
     """Adapt to ``task`` and take its outer loss; one graph holds all inner steps.
 
     Example:

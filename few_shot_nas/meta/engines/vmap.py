@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from few_shot_nas.episode import Episode
+from few_shot_nas.episode import Episode, Task
 from few_shot_nas.meta.engines.unroll import unrolled
 from few_shot_nas.meta.functional import Params
 from few_shot_nas.meta.problem import MakeProblem, Outcome, Plan
@@ -36,7 +36,7 @@ def mapped(make: MakeProblem, batch: Episode, plan: Plan) -> Outcome:
     def one(
         support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor
     ) -> tuple[Tensor, Tensor, list[Params]]:
-        problem = make(Episode(support_x, support_y, query_x, query_y))
+        problem = make(Task(support_x, support_y, query_x, query_y))
         return tuple(unrolled(problem, problem.moved, plan, grad))  # type: ignore[return-value]
 
     losses, logits, trajectory = torch.vmap(one, randomness="different", chunk_size=CHUNK)(*batch[:4])
