@@ -322,7 +322,7 @@ class Learner:
         self.inputs = InputSpec.from_dict(card.inputs)
         self.bn_mode = "running" if module.outer.bn_mode == "running" else "support"
 
-    def adapt(self, support_x: Tensor, support_y: Tensor) -> "Adapted":
+    def adapt(self, support_x: Tensor, support_y: Tensor) -> "AdaptedLearner":
         """Return the classifier of one task.
 
         Args:
@@ -343,7 +343,7 @@ class Learner:
             raise InputError(
                 f"adapt: {n_way} classes given, the head has {head.out_features} outputs; load with n_way={n_way}"
             )
-        return Adapted(self, support_x, support_y)
+        return AdaptedLearner(self, support_x, support_y)
 
     def _check(self, images: Tensor) -> None:
         wanted = (self.inputs.channels, self.inputs.image_size, self.inputs.image_size)
@@ -351,7 +351,7 @@ class Learner:
             raise InputError(f"images are {list(images.shape)}, needed is [B, {', '.join(map(str, wanted))}]")
 
 
-class Adapted:
+class AdaptedLearner:
     """A learner with the support set of one task: scores and classes of any number of queries."""
 
     def __init__(self, learner: Learner, support_x: Tensor, support_y: Tensor) -> None:

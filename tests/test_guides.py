@@ -81,7 +81,7 @@ def test_the_algorithm_adapts_the_head_and_learns_the_body(guide) -> None:
     module = guide("few_shot_nas/algorithms/anil.py").ANIL(net, inner=InnerLoop(inner_lr=0.5, inner_steps=2))
     labels = torch.tensor([0, 1])
     task = Task(torch.randn(2, 1, 8, 8), labels, torch.randn(6, 1, 8, 8), labels.repeat(3))
-    assert set(module.adapted(task, training=True)) == {"head.weight", "head.bias"}
+    assert set(module.adapted_head(task, training=True)) == {"head.weight", "head.bias"}
     loss, scalars = module.task_loss(task)
     assert scalars["train/loss"] is loss and 0 <= float(scalars["train/accuracy"]) <= 1
     gradients = torch.autograd.grad(loss, list(net.parameters()), allow_unused=True)

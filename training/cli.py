@@ -1,4 +1,4 @@
-"""One flat parser in two phases: the class names are peeked at, then their constructors say which flags there are."""
+"""One flat parser in two passes: the class names are peeked at, then their constructors say which flags there are."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -111,7 +111,7 @@ def check_text(word: Word) -> None:
         raise InputError(f"--{word.name}: {word.value!r} is not UTF-8 text; rename the file or write it in UTF-8")
 
 
-# ---- phase one: which classes ---------------------------------------------------------------------------------------
+# ---- first pass: which classes --------------------------------------------------------------------------------------
 
 
 def _peek(words: Iterable[Word], tables: Tables | None) -> tuple[dict[str, str | None], str]:
@@ -142,7 +142,7 @@ def list_text() -> str:
     return "\n".join(lines) + "\n"
 
 
-# ---- phase two: which flags -----------------------------------------------------------------------------------------
+# ---- second pass: which flags ---------------------------------------------------------------------------------------
 
 
 def collect(experiment: Iterable[Flag], classes: Iterable[Iterable[Flag]]) -> dict[str, Flag]:

@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--margin", type=Positive, default=0.5, help="of the equivalence test, in percentage points")
     parser.add_argument("--resamples", type=Size, default=10_000, help="of the bootstrap")
     parser.add_argument("--output", type=Path, help="folder for compare.json, compare.md and compare.html")
-    own = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: compare(own.arms, own.reference, own.bn_mode, own.margin, own.resamples, own.output))
+    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: compare(args.arms, args.reference, args.bn_mode, args.margin, args.resamples, args.output))
 
 
 if __name__ == "__main__":

@@ -52,13 +52,13 @@ def write_decoded(path: Path, names: Mapping[int, str]) -> None:
     write_text(path, "\n".join(["task_id,genotype", *lines]) + "\n")
 
 
-def opened(own: Namespace, overrides: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+def opened(args: Namespace, overrides: Sequence[str]) -> tuple[Any, dict[str, Any]]:
     """Return the run's parts with the weights of a checkpoint, and its flags.
 
     Raises:
         InputError: if the run searched no alphas, or a flag does not fit.
     """
-    flags = flags_of_run(own.run_dir, overrides)
+    flags = flags_of_run(args.run_dir, overrides)
 
     from few_shot_nas.algorithms.alpha_search import AlphaSearch
     from few_shot_nas.loading import named_checkpoint
@@ -66,12 +66,12 @@ def opened(own: Namespace, overrides: Sequence[str]) -> tuple[Any, dict[str, Any
     from few_shot_nas.runtime.progress import quiet_lightning
 
     quiet_lightning()
-    checkpoint = named_checkpoint(own.run_dir, own.checkpoint)
-    parts = build(own.run_dir, checkpoint, flags)
+    checkpoint = named_checkpoint(args.run_dir, args.checkpoint)
+    parts = build(args.run_dir, checkpoint, flags)
     if not isinstance(parts.module, AlphaSearch):
         raise InputError(
-            f"decode: {own.run_dir} is a run of {flags.values['algorithm']}, which learns no alphas; give one of TNAS, "
-            "TNASPlusPlus, AutoMAML, MetaNAS or DARTS"
+            f"decode: {args.run_dir} is a run of {flags.values['algorithm']}, which learns no alphas; give one of "
+            "TNAS, TNASPlusPlus, AutoMAML, MetaNAS or DARTS"
         )
     parts.module.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
     parts.datamodule.prepare_data()
@@ -156,12 +156,12 @@ def scores(names: Mapping[int, str], trained: Mapping[str, Path], bn_mode: str) 
     return {"tasks": len(pairs), **{key: {"mean": value.mean, "ci95": value.ci95} for key, value in found.items()}}
 
 
-def decode(own: Namespace, overrides: Sequence[str], command: str) -> None:
+def decode(args: Namespace, overrides: Sequence[str], command: str) -> None:
     """Decode, train what was asked for, and write and print the summary."""
-    parts, values = opened(own, overrides)
-    output = own.output or own.run_dir / "decode"
+    parts, values = opened(args, overrides)
+    output = args.output or args.run_dir / "decode"
     output_folder(output)
-    names = decode_tasks(parts, own.tasks, output)
+    names = decode_tasks(parts, args.tasks, output)
     counts = Counter(names.values()).most_common()
     summary: dict[str, Any] = {
         "tasks": len(names),
@@ -171,10 +171,10 @@ def decode(own: Namespace, overrides: Sequence[str], command: str) -> None:
         "command": command,
     }
     trained: dict[str, Path] = {}
-    if own.retrain is not None:
+    if args.retrain is not None:
         words = [f"--{name}={values[name]}" for name in TASK_FLAGS if values.get(name) is not None]
-        words += [f"--test_episodes={own.tasks}", *shlex.split(own.retrain)]
-        for name, _ in counts[: own.most]:
+        words += [f"--test_episodes={args.tasks}", *shlex.split(args.retrain)]
+        for name, _ in counts[: args.most]:
             folder = output / "trained" / name
             if train_once(folder, output / "genotypes" / f"{name}.json", words):
                 trained[name] = folder
@@ -219,9 +219,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="folder of the result; default RUN_DIR/decode")
     parser.add_argument("--retrain", help="flags of run_experiment.py with which each distinct genotype is trained")
     parser.add_argument("--most", type=Count, help="train so many of the most frequent genotypes alone")
-    own, rest = parser.parse_known_args(words)
+    args, rest = parser.parse_known_args(words)
     command = shlex.join(["python", "training/decode.py", *words])
-    return guarded(lambda: decode(own, rest, command))
+    return guarded(lambda: decode(args, rest, command))
 
 
 if __name__ == "__main__":

@@ -151,11 +151,11 @@ def test_once(run_dir: Path, path: Path, earlier: dict[str, Any], overrides: Seq
     return Tested(summary, parts, flags)
 
 
-def evaluate(own: Any, overrides: Sequence[str], command: str) -> None:
+def evaluate(args: Any, overrides: Sequence[str], command: str) -> None:
     """Test one checkpoint, on the run's data or on every target, and print one table.
 
     Args:
-        own: run_dir; checkpoint, where None takes the one that the run itself tested; output, a folder for
+        args: run_dir; checkpoint, where None takes the one that the run itself tested; output, a folder for
             results.json, episodes.csv and config.yaml, as reports read them, of one folder per target; target.
         overrides: flags of run_experiment.py that replace the run's own.
         command: kept in results.json.
@@ -163,30 +163,30 @@ def evaluate(own: Any, overrides: Sequence[str], command: str) -> None:
     Raises:
         InputError: if the run, the checkpoint or a flag does not fit.
     """
-    targets = [target_of(text) for text in own.target]
+    targets = [target_of(text) for text in args.target]
     if len({target.name for target in targets}) < len(targets):
         raise InputError(f"--target: two have the name {targets[-1].name}; give folders of different names")
-    refuse_unset(own.run_dir)
-    folders = [] if own.output is None else [own.output / target.name for target in targets] or [own.output]
+    refuse_unset(args.run_dir)
+    folders = [] if args.output is None else [args.output / target.name for target in targets] or [args.output]
     for folder in folders:
         output_folder(folder)
-    config_of_run(own.run_dir)
+    config_of_run(args.run_dir)
 
     from few_shot_nas.loading import named_checkpoint
     from few_shot_nas.report.results_file import read_results
     from few_shot_nas.runtime.progress import quiet_lightning
     from training import results
 
-    finished = own.run_dir / "results.json"
+    finished = args.run_dir / "results.json"
     earlier = read_results(finished) if finished.is_file() else {}
-    path = named_checkpoint(own.run_dir, own.checkpoint or earlier.get("checkpoint", "last"))
+    path = named_checkpoint(args.run_dir, args.checkpoint or earlier.get("checkpoint", "last"))
     quiet_lightning()
     rows = []
     for place, target in enumerate(targets or [Target("", ())]):
-        tested = test_once(own.run_dir, path, earlier, [*overrides, *target.words], command)
+        tested = test_once(args.run_dir, path, earlier, [*overrides, *target.words], command)
         if is_first_rank() and folders:
             write_test(folders[place], tested)
-        rows.append((tested.content, own.run_dir / target.name))
+        rows.append((tested.content, args.run_dir / target.name))
     if is_first_rank():
         results.show(rows)
 
@@ -213,12 +213,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help=text)
     text = "data to test on instead, CLASS or CLASS:FOLDER; repeatable, each is a row of the table"
     parser.add_argument("--target", action="append", default=[], help=text)
-    own, rest = parser.parse_known_args(words)
-    episodes = [f"--test_episodes={own.episodes}"] if own.episodes is not None else []
+    args, rest = parser.parse_known_args(words)
+    episodes = [f"--test_episodes={args.episodes}"] if args.episodes is not None else []
     command = shlex.join(["python", "training/evaluate.py", *words])
 
     def work() -> None:
-        evaluate(own, [*rest, *episodes], command)
+        evaluate(args, [*rest, *episodes], command)
 
     return guarded(work)
 

@@ -121,33 +121,33 @@ def check_same(features: Any, embedding: Any, images: Any) -> None:
         raise RuntimeError(f"the exported network differs from the one at hand by {worst:.1e} of its largest feature")
 
 
-def export(own: Any) -> None:
+def export(args: Any) -> None:
     """Write the file and say what it holds.
 
     Args:
-        own: the flags.
+        args: the flags.
 
     Raises:
         InputError: if the run or the pictures do not fit.
     """
-    classes = {} if own.support is None else support_files(own.support)
+    classes = {} if args.support is None else support_files(args.support)
 
     import torch
 
     from few_shot_nas.loading import load
 
-    model_class = None if own.model_class is None else user_class(own.model_class)
-    learner = load(own.run_dir, checkpoint=own.checkpoint, model_class=model_class)
+    model_class = None if args.model_class is None else user_class(args.model_class)
+    learner = load(args.run_dir, checkpoint=args.checkpoint, model_class=model_class)
     embedding = embedding_of(learner, classes)
     size = learner.inputs.image_size
     example = torch.randn(3, learner.inputs.channels, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         features = embedding(example).shape[1]
-    folder = own.run_dir if own.run_dir.is_dir() else own.run_dir.parent
-    path = own.output or folder / f"embedding{SUFFIX[own.format]}"
+    folder = args.run_dir if args.run_dir.is_dir() else args.run_dir.parent
+    path = args.output or folder / f"embedding{SUFFIX[args.format]}"
     path.parent.mkdir(parents=True, exist_ok=True)
     about = description(learner, classes, features)
-    (write_onnx if own.format == "onnx" else write_torch)(path, embedding, example, about)
+    (write_onnx if args.format == "onnx" else write_torch)(path, embedding, example, about)
     shape = f"[B, {learner.inputs.channels}, {size}, {size}]"
     print(f"{path}: images {shape} to features [B, {features}], compared with the network")
     print(f"inputs: {json.dumps(learner.inputs.to_dict())}", flush=True)
@@ -163,8 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="the file; default embedding.onnx or .pt2 in the run's folder")
     parser.add_argument("--checkpoint", help="best, last or a path; default the one that the run itself tested")
     parser.add_argument("--model_class", help="dotted path of a network of your own that the run was trained with")
-    own = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: export(own))
+    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: export(args))
 
 
 if __name__ == "__main__":

@@ -147,35 +147,35 @@ def write_answers(path: Path, answers: Answers) -> None:
     write_text(path, text.getvalue())
 
 
-def predict(own: Any) -> None:
+def predict(args: Any) -> None:
     """Classify the pictures, write table and page, and say where they are.
 
     Args:
-        own: the flags.
+        args: the flags.
 
     Raises:
         InputError: if the run, the pictures or a flag do not fit.
     """
-    classes, files = support_files(own.support), query_files(own.images)
+    classes, files = support_files(args.support), query_files(args.images)
 
     from few_shot_nas.report import write_contact_sheet
 
-    learner = load_learner(own.run_dir, own.checkpoint, own.model_class, len(classes))
-    root = own.images if own.images.is_dir() else own.images.parent
+    learner = load_learner(args.run_dir, args.checkpoint, args.model_class, len(classes))
+    root = args.images if args.images.is_dir() else args.images.parent
     names = [file.relative_to(root).as_posix() for file in files]
-    answers = answer(learner, classes, files, names, own.bn_mode)
+    answers = answer(learner, classes, files, names, args.bn_mode)
     note_sizes(learner, [*(file for members in classes.values() for file in members), *files])
-    write_answers(own.output, answers)
-    mode = own.bn_mode or learner.bn_mode
+    write_answers(args.output, answers)
+    mode = args.bn_mode or learner.bn_mode
     about = {
         "model": f"{learner.card.algorithm}, {learner.card.model_class}, trained on {learner.card.data_class}",
         "labelled": ", ".join(f"{name} {len(members)}" for name, members in classes.items()),
         "normalisation": f"{mode}: {'all pictures together' if mode == 'transductive' else 'each picture by itself'}",
     }
-    page = write_contact_sheet(own.output.with_suffix(".html"), files, answers, about, upright=learner.inputs.upright)
+    page = write_contact_sheet(args.output.with_suffix(".html"), files, answers, about, upright=learner.inputs.upright)
     counts = {name: sum(answers.prediction(row) == name for row in range(len(files))) for name in classes}
     print(", ".join(f"{name} {count}" for name, count in counts.items()))
-    print(f"{len(files)} pictures: {own.output}, {page}", flush=True)
+    print(f"{len(files)} pictures: {args.output}, {page}", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -190,8 +190,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--bn_mode", help=text)
     parser.add_argument("--checkpoint", help="best, last or a path; default the one that the run itself tested")
     parser.add_argument("--model_class", help="dotted path of a network of your own that the run was trained with")
-    own = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: predict(own))
+    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: predict(args))
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = OneLineParser(prog="report.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="folder of a run")
     parser.add_argument("--output", type=Path, help="HTML file or folder for the comparison")
-    own = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: report(own.run_dirs, own.output))
+    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: report(args.run_dirs, args.output))
 
 
 if __name__ == "__main__":

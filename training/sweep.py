@@ -217,7 +217,7 @@ def next_trial(study: Any, plan: Any, name: str, seed: int) -> Any:
     return trial
 
 
-def sweep(own: Namespace, overrides: Sequence[str]) -> None:
+def sweep(args: Namespace, overrides: Sequence[str]) -> None:
     """Run trials until there are ``count`` or the grid is used up, then write the table and the page.
 
     Raises:
@@ -228,14 +228,14 @@ def sweep(own: Namespace, overrides: Sequence[str]) -> None:
     from training import sweep_plan
     from training.cli import parse
 
-    plan = sweep_plan.read_plan(own.file)
+    plan = sweep_plan.read_plan(args.file)
     if overrides:
         plan = sweep_plan.with_flags(plan, overrides)
-    count = len(plan.grid()) if plan.method == "grid" and own.count is None else own.count or plan.cap
+    count = len(plan.grid()) if plan.method == "grid" and args.count is None else args.count or plan.cap
     if count is None or count < 1:
-        raise InputError(f"sweep {own.file}: method {plan.method} needs --count=N, the number of trials")
-    output = own.output or Path("runs") / "sweeps" / own.file.stem
-    name = own.name or own.file.stem
+        raise InputError(f"sweep {args.file}: method {plan.method} needs --count=N, the number of trials")
+    output = args.output or Path("runs") / "sweeps" / args.file.stem
+    name = args.name or args.file.stem
     if Path(plan.program).name == "run_experiment.py":
         parse([*plan.words(sweep_plan.smallest(plan.searched))])  # a mistyped flag ends here, not in every trial
     output_folder(output)
@@ -247,10 +247,10 @@ def sweep(own: Namespace, overrides: Sequence[str]) -> None:
             f"sweep: {output} is in use by another process; wait for it, or give another --output"
         ) from None
     with lock:
-        study = open_study(plan, name, own.storage, output)
+        study = open_study(plan, name, args.storage, output)
         failures = 0
-        for trial in _trials(study, plan, name, own.seed, output, count):
-            failures = 0 if run_trial(study, plan, trial, output, own.wandb) else failures + 1
+        for trial in _trials(study, plan, name, args.seed, output, count):
+            failures = 0 if run_trial(study, plan, trial, output, args.wandb) else failures + 1
             if failures == MAX_FAILURES:
                 raise InputError(
                     f"sweep: {failures} trials failed one after the other, the last one with: "
@@ -289,11 +289,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", help="name of the sweep in a shared storage; default: that of the file")
     parser.add_argument("--seed", type=Seed, default=0, help="of what the trials draw; theirs is a flag like others")
     parser.add_argument("--wandb", action="store_true", help="let every trial log to Weights & Biases as well")
-    own, overrides = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+    args, overrides = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
 
     def work() -> None:
         try:
-            sweep(own, overrides)
+            sweep(args, overrides)
         except Stopped as stop:
             again = shlex.join(["python", "training/sweep.py", *(sys.argv[1:] if argv is None else argv)])
             stop.advice = f"this continues it: {again}"

@@ -17,7 +17,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count, NonNegative, Positive
 from few_shot_nas.runtime.choices_csv import ChoicesCSV
 from few_shot_nas.runtime.gradients import world
-from few_shot_nas.search.found import Found
+from few_shot_nas.search.search_result import SearchResult
 from few_shot_nas.settings import Settings
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.mixed_supernet import MixedSupernet
@@ -172,7 +172,7 @@ class AlphaSearch(EpisodicModule):
     def passes_per_task(self) -> int:
         """Return the forward passes that one training task takes, or one flat batch."""
 
-    def end_search(self, datamodule: Any) -> Found:
+    def end_search(self, datamodule: Any) -> SearchResult:
         """Decode, and keep the genotype that comes most often; of equally frequent ones the first."""
         found = self.decoded(datamodule)
         counts = collections.Counter(found)
@@ -183,7 +183,7 @@ class AlphaSearch(EpisodicModule):
         if decoding:
             cost["forward_passes_decode"] = decoding
         facts = {"decoded": len(found), "distinct": len(counts), "most_often": often}
-        return Found(genotype, cost, {**facts, "entropy_fraction": entropy_fraction(self.supernet.mixture())})
+        return SearchResult(genotype, cost, {**facts, "entropy_fraction": entropy_fraction(self.supernet.mixture())})
 
 
 def alphas_of(params: Mapping[str, Tensor]) -> dict[str, Tensor]:

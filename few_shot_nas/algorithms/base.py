@@ -30,7 +30,7 @@ from few_shot_nas.nn.foreign import refuse_foreign_norms
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.early_stop import NOTHING_SEEN, Waiting
 from few_shot_nas.runtime.gradients import world
-from few_shot_nas.search.found import Found
+from few_shot_nas.search.search_result import SearchResult
 from few_shot_nas.seeding import derived_seed, generator, seed_global
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.stats.statistics import mean_ci
@@ -350,7 +350,7 @@ class EpisodicModule(pl.LightningModule, ABC):
 
     # ---- search -------------------------------------------------------------------------------------------------
 
-    def end_search(self, datamodule: Any) -> Found | None:
+    def end_search(self, datamodule: Any) -> SearchResult | None:
         """Return the architecture that training ends with and its cost; None for a learner that searches none.
 
         Runs on every rank after training, and the ranks must agree.

@@ -17,7 +17,7 @@ from few_shot_nas.meta.skip_prior import mean_skip_prior_kl
 from few_shot_nas.search.derivation import Decisions
 
 
-class Adapted(NamedTuple):
+class AdaptedController(NamedTuple):
     """A clone of the controller after its step on one task, and what the step was made of.
 
     Attributes:
@@ -33,8 +33,8 @@ class Adapted(NamedTuple):
     baseline: Tensor
 
 
-class Rewarded(NamedTuple):
-    """What one task's rewards taught, kept for further outer steps.
+class TaskSamples(NamedTuple):
+    """The architectures that were drawn for one task, with their advantages, kept for further outer steps.
 
     Attributes:
         policy: the controller in the task's context.
@@ -47,7 +47,7 @@ class Rewarded(NamedTuple):
     outer: tuple[Sequence[Decisions], Tensor]
 
 
-class PolicyLoss(NamedTuple):
+class ControllerLoss(NamedTuple):
     """The loss of one task's policy, and what is logged of it; all ``[]``.
 
     Attributes:
@@ -78,18 +78,18 @@ class ControllerObjective:
     def of_task(
         self,
         policy: TaskPolicy,
-        own: Params,
-        adapted: Adapted,
+        params: Params,
+        adapted: AdaptedController,
         chosen: Sequence[Decisions],
         rewards: Tensor,
         baseline: Tensor,
         tried_baseline: Tensor,
-    ) -> PolicyLoss:
+    ) -> ControllerLoss:
         """Return the loss of M architectures that the clone drew.
 
         Args:
             policy: the controller in the task's context.
-            own: the controller's parameters.
+            params: the controller's parameters.
             adapted: its clone.
             chosen: the M architectures.
             rewards: of these, ``[M]``.
@@ -97,7 +97,7 @@ class ControllerObjective:
             tried_baseline: the correction's baseline of the outer rewards, ``[K]``.
         """
         log_probs, entropies = policy.rollouts(adapted.clone, chosen)
-        of_tried = policy.log_probs(own, adapted.tried) if self.estimator.corrected else None
+        of_tried = policy.log_probs(params, adapted.tried) if self.estimator.corrected else None
         loss = self.estimator.loss(log_probs, rewards, baseline, of_tried, tried_baseline)
         entropy = entropy_bonus(log_probs, entropies, self.loop.entropy_gradient)
         loss = loss - self.loop.entropy_weight * entropy
@@ -105,23 +105,23 @@ class ControllerObjective:
             prior = mean_skip_prior_kl(log_probs, chosen, self.kinds, self.loop.skip_target)
             loss = loss + self.loop.skip_weight * prior
         with torch.no_grad():
-            kl = kl_estimate(log_probs, policy.log_probs(own, chosen))
-        return PolicyLoss(loss, entropy, kl)
+            kl = kl_estimate(log_probs, policy.log_probs(params, chosen))
+        return ControllerLoss(loss, entropy, kl)
 
-    def promp(self, own: Params, before: Params, rewarded: Rewarded) -> Tensor:
+    def promp(self, params: Params, before: Params, samples: TaskSamples) -> Tensor:
         """Return ProMP's loss of one task on rewards that it has had.
 
         Args:
-            own: the controller's parameters.
+            params: the controller's parameters.
             before: the parameters that drew the architectures.
-            rewarded: the architectures and their advantages.
+            samples: the architectures and their advantages.
         """
         return promp(
-            rewarded.policy.log_probs,
-            own,
+            samples.policy.log_probs,
+            params,
             before,
-            rewarded.inner,
-            rewarded.outer,
+            samples.inner,
+            samples.outer,
             lr=self.loop.controller_inner_lr,
             clip=self.loop.promp_clip,
             kl_weight=self.loop.promp_kl_weight,

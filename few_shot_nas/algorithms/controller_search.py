@@ -18,7 +18,7 @@ from few_shot_nas.runtime.choices_csv import ChoicesCSV
 from few_shot_nas.runtime.gradients import gather_rows, world
 from few_shot_nas.search.collapse import GREEDY_ENTROPY, WEIGHTLESS, collapse_warning, weightless_fraction
 from few_shot_nas.search.derivation import Decisions, Derivation, derive, rank
-from few_shot_nas.search.found import Found
+from few_shot_nas.search.search_result import SearchResult
 from few_shot_nas.seeding import generator
 from few_shot_nas.spaces.genotype import Genotype
 
@@ -39,13 +39,13 @@ class ControllerSearch(EpisodicModule):
         scoring: what a child classifies with and is rewarded for.
         outer: the outer loop of the shared weights.
         derivation: how the search ends: the greedy architecture and samples compete.
-        controller: name of the policy.
+        controller: name of the controller.
         task_embedding: whether the controller is told what the task looks like.
         seed: names every random stream of the run.
 
     Attributes:
         supernet_children: the architectures, as they are trained and rewarded.
-        controller: the policy.
+        controller: the module that holds the policy.
     """
 
     default_model: ClassVar[str] = "Supernet"
@@ -109,7 +109,7 @@ class ControllerSearch(EpisodicModule):
     def rewards_spent(self, meta_batch_size: int) -> int:
         """Return the reward calls of the search before the derivation."""
 
-    def end_search(self, datamodule: Any) -> Found:
+    def end_search(self, datamodule: Any) -> SearchResult:
         """Let the candidates compete on validation episodes; note the bound on the policy's certainty."""
         episodes = self.episodes_of(datamodule, "val", range(self.derivation.derive_episodes))
         ranking = rank(self.propose(), episodes, self.supernet_children.reward, place=world(), gather=gather_rows)

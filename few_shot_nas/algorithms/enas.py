@@ -9,7 +9,7 @@ from torch import nn
 
 from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.controller_search import ControllerSearch
-from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring
+from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Phase, Scoring
 from few_shot_nas.episode import Episode, Task
 from few_shot_nas.meta.policy_gradient import leave_one_out, policy_loss
 from few_shot_nas.meta.skip_prior import mean_skip_prior_kl
@@ -19,15 +19,13 @@ from few_shot_nas.search.derivation import Decisions, Derivation
 from few_shot_nas.search.single_path import uniform_paths
 from few_shot_nas.settings import Settings
 
-Phase = Literal["warmup", "weights", "policy"]
-
 
 @dataclass(frozen=True)
 class ENASLoop(Settings):
     """How controller and shared weights take turns.
 
     Attributes:
-        controller: name of the policy.
+        controller: name of the controller.
         controller_lr: Adam's rate on the controller (beta1 = 0 and eps = 1e-3, as in ENAS).
         warmup_steps: meta-steps at the start that train the shared weights alone, on uniformly drawn children.
         weights_steps: meta-steps on the shared weights in each turn. ENAS takes 352 per 50 steps of the controller.

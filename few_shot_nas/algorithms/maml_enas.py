@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.outer_step import TaskLoss
-from few_shot_nas.algorithms.controller_objective import Adapted, ControllerObjective, Rewarded
+from few_shot_nas.algorithms.controller_objective import AdaptedController, ControllerObjective, TaskSamples
 from few_shot_nas.algorithms.controller_search import ControllerSearch
 from few_shot_nas.algorithms.maml_enas_settings import ControllerLoop, MetaTest, SharedWeights, check_together
-from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, Scoring
+from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, Phase, Scoring
 from few_shot_nas.controllers.policy import TaskPolicy
 from few_shot_nas.episode import Episode, SingleTask, SupportSet, Task, UnlabelledTask, tasks
 from few_shot_nas.errors import InputError
@@ -21,15 +21,15 @@ from few_shot_nas.meta.gradient_signal import GradientWindow
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.gradients import average_buffers, gather_rows, world
 from few_shot_nas.search.derivation import Decisions, Derivation
-from few_shot_nas.search.found import Found
-from few_shot_nas.search.rewards import QueryReward, RewardProvider, SupportReward, reward_named
+from few_shot_nas.search.search_result import SearchResult
+from few_shot_nas.search.rewards import QueryReward, RewardFunction, SupportReward, reward_named
 from few_shot_nas.search.single_path import uniform_paths
 from few_shot_nas.search.two_draws import two_draws
 from few_shot_nas.seeding import generator
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.stats.statistics import accuracy
 
-Score = Callable[[Decisions], float]
+ArchitectureReward = Callable[[Decisions], float]
 #: Decay per meta-step of the mean task embedding.
 EMBEDDING_DECAY = 0.99
 
@@ -94,14 +94,14 @@ class MAMLENAS(ControllerSearch):
         )
         check_together(loop, shared, scoring, test)
         self.loop, self.shared, self.meta_test = loop, shared, test
-        self.inner_provider = reward_named(loop.inner_reward or scoring.reward, "inner_reward", scoring.head)
-        self.test_provider = test.provider(scoring.head)
+        self.inner_reward_function = reward_named(loop.inner_reward or scoring.reward, "inner_reward", scoring.head)
+        self.test_reward_function = test.reward_function(scoring.head)
         self.estimator = loop.make_estimator()
         self.objective = ControllerObjective(loop, self.estimator, self.kinds)
         self.inner_baseline, self.outer_baseline = loop.baselines()
         self.reward_average = self.outer_average = MovingAverage()
         self._gradients = GradientWindow()
-        self._rewarded: list[Rewarded] = []
+        self._samples: list[TaskSamples] = []
         self.scoring_calls = self.validation_calls = 0
         if loop.task_embedding:
             self.register_buffer("mean_embedding", torch.zeros(self.supernet.embedding_dim))
@@ -154,13 +154,13 @@ class MAMLENAS(ControllerSearch):
 
         Where the inner rewards are of another kind it is the average outer reward of the steps before.
         """
-        if self.inner_provider is self.supernet_children.provider or self.loop.inner_baseline == "none":
+        if self.inner_reward_function is self.supernet_children.reward_function or self.loop.inner_baseline == "none":
             return inner_baseline
         return torch.full_like(inner_baseline, self.outer_average.value)
 
     # ---- one task -------------------------------------------------------------------------------------------------
 
-    def phase(self) -> str:
+    def phase(self) -> Phase:
         """Return what this meta-step trains."""
         return self.shared.phase(self.meta_step)
 
@@ -178,21 +178,21 @@ class MAMLENAS(ControllerSearch):
     def inner_reward(self, decisions: Decisions, task: Task) -> float:
         """Reward of an architecture that the controller tries on a training task."""
         if self.trains_in_place():
-            return float(self.trained_child(decisions, task, self.inner_provider)[2])
-        return self.supernet_children.reward(decisions, task, self.inner_provider)
+            return float(self.trained_child(decisions, task, self.inner_reward_function)[2])
+        return self.supernet_children.reward(decisions, task, self.inner_reward_function)
 
     def trained_child(
-        self, decisions: Decisions, task: Task, provider: RewardProvider
+        self, decisions: Decisions, task: Task, reward_function: RewardFunction
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Query loss, accuracy and reward of an architecture; the loss is differentiable if it trains the weights."""
         with torch.set_grad_enabled(self.phase() == "joint" and not self.trains_in_place()):
             child = self.supernet_children.adapted_child(task, self.supernet_children.decode(decisions))
         if self.trains_in_place():
             self.keep(child.weights)
-        if isinstance(provider, QueryReward):
-            reward = provider.score(child.logits.detach(), task)
+        if isinstance(reward_function, QueryReward):
+            reward = reward_function.score(child.logits.detach(), task)
         else:
-            reward = torch.tensor(self.supernet_children.reward(decisions, task, provider), device=self.device)
+            reward = torch.tensor(self.supernet_children.reward(decisions, task, reward_function), device=self.device)
         return child.loss, accuracy(child.logits, task.query_y), reward
 
     def task_loss(self, task: Task) -> TaskLoss:
@@ -207,7 +207,7 @@ class MAMLENAS(ControllerSearch):
         adapted = self.adapt(policy, own, tried, lambda a: self.inner_reward(a, first))
 
         chosen = self.draw(adapted.clone, task, "outer", self.loop.outer_archs)
-        children = [self.trained_child(a, second, self.supernet_children.provider) for a in chosen]
+        children = [self.trained_child(a, second, self.supernet_children.reward_function) for a in chosen]
         weights_loss, query_accuracy = (torch.stack(column).mean() for column in list(zip(*children, strict=True))[:2])
         rewards = torch.stack([reward.to(adapted.rewards.dtype) for _, _, reward in children])
         baseline = self.baseline_values(
@@ -221,7 +221,7 @@ class MAMLENAS(ControllerSearch):
         )
         if self.loop.promp_epochs > 1:
             inner = (tried, adapted.rewards - adapted.baseline)
-            self._rewarded.append(Rewarded(policy, inner, (chosen, rewards - baseline)))
+            self._samples.append(TaskSamples(policy, inner, (chosen, rewards - baseline)))
         return weights_loss + found.loss, {
             "train/loss": weights_loss,
             "train/accuracy": query_accuracy,
@@ -240,13 +240,15 @@ class MAMLENAS(ControllerSearch):
         loss, query_accuracy = self.supernet_children.mean_loss(task, paths)
         return loss, {"train/loss": loss, "train/accuracy": query_accuracy}
 
-    def adapt(self, policy: TaskPolicy, params: Params, tried: list[Decisions], score: Score) -> Adapted:
+    def adapt(
+        self, policy: TaskPolicy, params: Params, tried: list[Decisions], score: ArchitectureReward
+    ) -> AdaptedController:
         """Return the controller's clone after one step on K architectures, rewarded by ``score``."""
         rewards = torch.tensor([score(a) for a in tried], device=self.device)
         baseline = self.baseline_values(self.inner_baseline, rewards, rewards, lambda: score(policy.greedy(params)))
         lr = self.loop.controller_inner_lr
         clone = self.estimator.adapt(policy.log_probs, params, tried, rewards - baseline, lr=lr)
-        return Adapted(clone, tried, rewards, baseline)
+        return AdaptedController(clone, tried, rewards, baseline)
 
     # ---- one meta-step ----------------------------------------------------------------------------------------------
 
@@ -255,7 +257,7 @@ class MAMLENAS(ControllerSearch):
         if self.phase() == "warmup":
             return super().update(batch)
         before = {name: value.detach().clone() for name, value in trainable(self.controller).items()}
-        self._rewarded, self._embeddings = [], []
+        self._samples, self._embeddings = [], []
         scalars = self.backward_mean(map(self.task_loss, tasks(batch)), len(batch.support_x))
         self._gradients = self._gradients.add(self._controller_gradient())
         self.descend_outer()
@@ -278,8 +280,8 @@ class MAMLENAS(ControllerSearch):
             before: the parameters that drew the architectures.
         """
         own = trainable(self.controller)
-        losses = (self.objective.promp(own, before, rewarded) for rewarded in self._rewarded)
-        self.backward_mean(((loss, {"controller/promp_loss": loss}) for loss in losses), len(self._rewarded))
+        losses = (self.objective.promp(own, before, samples) for samples in self._samples)
+        self.backward_mean(((loss, {"controller/promp_loss": loss}) for loss in losses), len(self._samples))
         self.descend_outer()
 
     def _average_embeddings(self) -> None:
@@ -295,17 +297,17 @@ class MAMLENAS(ControllerSearch):
 
     def genotype_for(self, task: SingleTask) -> Genotype:
         """The architecture of the whole search; with task_embedding or test_reward the task's own greedy one."""
-        if self.test_provider is None and not self.loop.task_embedding:
+        if self.test_reward_function is None and not self.loop.task_embedding:
             return super().genotype_for(task)
         policy, params = self.on_task(task), trainable(self.controller)
-        if self.test_provider is not None:
+        if self.test_reward_function is not None:
             params = self.adapted_controller(policy, params, task)
         return self.supernet.space.decode(policy.greedy(params))
 
     def adapted_controller(self, policy: TaskPolicy, params: Params, task: SingleTask) -> Params:
         """Return the controller's clone after one step on K architectures that ``test_reward`` rewards."""
-        if isinstance(self.test_provider, SupportReward):
-            score = self.deployed_score(self.test_provider, task.support_set())
+        if isinstance(self.test_reward_function, SupportReward):
+            score = self.deployed_score(self.test_reward_function, task.support_set())
         elif isinstance(task, UnlabelledTask):
             raise InputError(
                 f"test_reward={self.meta_test.test_reward}: needs the labels of the queries, which images to classify "
@@ -317,14 +319,14 @@ class MAMLENAS(ControllerSearch):
         self.scoring_calls += self.loop.inner_archs + self.inner_baseline.greedy
         return self.adapt(policy, params, tried, score).clone
 
-    def deployed_score(self, provider: SupportReward, support: SupportSet) -> Score:
+    def deployed_score(self, reward_function: SupportReward, support: SupportSet) -> ArchitectureReward:
         """Return the reward of architectures on a task whose queries are not there to be seen."""
-        return lambda decisions: self.supernet_children.support_reward(decisions, support, provider)
+        return lambda decisions: self.supernet_children.support_reward(decisions, support, reward_function)
 
-    def oracle_score(self, task: Task) -> Score:
+    def oracle_score(self, task: Task) -> ArchitectureReward:
         """Return the reward that knows the labels of the queries, which MetaTest grants only by name."""
-        provider = cast(RewardProvider, self.test_provider)
-        return lambda decisions: self.supernet_children.reward(decisions, task, provider)
+        reward_function = cast(RewardFunction, self.test_reward_function)
+        return lambda decisions: self.supernet_children.reward(decisions, task, reward_function)
 
     def take_scoring_calls(self) -> int:
         """Return ``scoring_calls`` of all ranks and count from 0 again. A collective: every rank must call it."""
@@ -341,7 +343,7 @@ class MAMLENAS(ControllerSearch):
     def on_test_epoch_end(self) -> None:
         """Count what adaptation to the test tasks cost, and say so if it used their labels."""
         super().on_test_epoch_end()
-        if self.test_provider is None:
+        if self.test_reward_function is None:
             return
         self.search_summary.update(self.meta_test.spent(self.take_scoring_calls(), self.search_summary))
 
@@ -375,7 +377,7 @@ class MAMLENAS(ControllerSearch):
 
     # ---- search -----------------------------------------------------------------------------------------------------
 
-    def end_search(self, datamodule: Any) -> Found:
+    def end_search(self, datamodule: Any) -> SearchResult:
         """Derive; the rewards of the validations stand beside ``reward_calls``, by which searches are compared."""
         found = super().end_search(datamodule)
         if not self.validation_calls:

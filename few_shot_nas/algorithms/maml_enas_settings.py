@@ -5,19 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from few_shot_nas.algorithms.settings import RewardName, Scoring
+from few_shot_nas.algorithms.settings import Phase, RewardName, Scoring
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.control_variates import ControlVariate, legal_control_variate
 from few_shot_nas.meta.entropy import EntropyGradient
 from few_shot_nas.meta.estimators import ESTIMATORS, Estimator, loaded_dice_estimator
 from few_shot_nas.ranges import Between, Count, Number, Positive, Share
 from few_shot_nas.registry import lookup
-from few_shot_nas.search.rewards import REWARDS, QueryReward, RewardProvider, reward_at_test, reward_named
+from few_shot_nas.search.rewards import REWARDS, QueryReward, RewardFunction, reward_at_test, reward_named
 from few_shot_nas.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-Phase = Literal["warmup", "joint", "policy"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class ControllerLoop(Settings):
     """How the controller is adapted and updated.
 
     Attributes:
-        controller: name of the policy.
+        controller: name of the controller.
         controller_inner_lr: step size of the policy-gradient step on a task's clone, in parameter units per unit of the
             gradient of the expected reward (a fraction).
         controller_lr: Adam's rate on the meta-learned controller.
@@ -149,7 +147,7 @@ class MetaTest(Settings):
     test_reward: RewardName | None = None
     oracle_adaptation: bool = False
 
-    def provider(self, head: str) -> RewardProvider | None:
+    def reward_function(self, head: str) -> RewardFunction | None:
         """Return the reward at test; one with query labels only as an oracle."""
         if self.test_reward is None:
             return None
@@ -177,7 +175,7 @@ class MetaTest(Settings):
 
 def check_together(loop: ControllerLoop, shared: SharedWeights, scoring: Scoring, test: MetaTest) -> None:
     """Raise InputError for settings that exclude each other."""
-    outer = scoring.provider()
+    outer = scoring.reward_function()
     inner = outer if loop.inner_reward is None else reward_named(loop.inner_reward, "inner_reward", scoring.head)
     if inner is not outer and loop.outer_baseline in ("per_task", "moving_average"):
         raise InputError(
@@ -185,7 +183,7 @@ def check_together(loop: ControllerLoop, shared: SharedWeights, scoring: Scoring
             f"{loop.inner_reward} puts on another scale than reward={scoring.reward}; choose "
             "leave_one_out with outer_archs=2 or more, self_critical or none"
         )
-    adapted = test.provider(scoring.head)
+    adapted = test.reward_function(scoring.head)
     if adapted not in (None, inner):
         if loop.inner_baseline == "moving_average":
             raise InputError(
@@ -201,7 +199,7 @@ def check_together(loop: ControllerLoop, shared: SharedWeights, scoring: Scoring
         _check_persistent(loop, scoring, (inner, outer))
 
 
-def _check_persistent(loop: ControllerLoop, scoring: Scoring, rewards: tuple[RewardProvider, RewardProvider]) -> None:
+def _check_persistent(loop: ControllerLoop, scoring: Scoring, rewards: tuple[RewardFunction, RewardFunction]) -> None:
     if scoring.head != "linear":
         raise InputError(
             f"weights=persistent: head={scoring.head} takes no inner step, so nothing would train; set head=linear"

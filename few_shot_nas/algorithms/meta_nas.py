@@ -183,7 +183,7 @@ class MetaNAS(AlphaSearch):
         scalars = {"train/loss": loss, "train/accuracy": accuracy(logits, task.query_y)}
         return half_squared_distance(trainable(self.net), params), scalars
 
-    def adapted(self, task: SingleTask) -> Params:
+    def adapted_params(self, task: SingleTask) -> Params:
         """Return weights and alphas after the inner loop of evaluation on the support set."""
         task_id = -1 if task.task_id is None else int(task.task_id)
         steps = self.inner.steps(training=False)
@@ -194,7 +194,7 @@ class MetaNAS(AlphaSearch):
 
     def task_logits(self, task: SingleTask) -> dict[str, Tensor]:
         """Query logits after the inner loop on the support set, for every bn_mode."""
-        params = self.adapted(task)
+        params = self.adapted_params(task)
         return {mode: self.hardened_logits(task, params, mode) for mode in self.bn_modes}
 
     # ---- the outer step and the end ----------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ class MetaNAS(AlphaSearch):
 
     def decode(self, task: SingleTask) -> Genotype:
         """Return the genotype of one task: likeliest pairs and ops of its adapted alphas."""
-        return self.supernet.discretise_alphas(alphas_of(self.adapted(task)))
+        return self.supernet.discretise_alphas(alphas_of(self.adapted_params(task)))
 
     def decoded(self, datamodule: Any) -> list[Genotype]:
         """The genotypes of decode_episodes validation tasks."""

@@ -24,7 +24,7 @@ from few_shot_nas.meta.metric import ways
 from few_shot_nas.proxies.linear_regions import thin_body
 from few_shot_nas.ranges import Count, Size
 from few_shot_nas.runtime.checkpoint import KEY
-from few_shot_nas.search.found import Found
+from few_shot_nas.search.search_result import SearchResult
 from few_shot_nas.search.kernel_network import Init, draw_weights, equal_weights, mixture_of
 from few_shot_nas.search.pruning import Candidate, Scores, evaluations, first_stage, margin, without
 from few_shot_nas.seeding import generator
@@ -198,7 +198,7 @@ class PruningSearch(EpisodicModule):
             "search/degenerate": degenerate,
             "search/trainability": scores.trainability,
             "search/expressivity": scores.expressivity,
-            **{f"search/seconds_{phase}": self.seconds[phase] - before[phase] for phase in self.seconds},
+            **{f"search/seconds_{part}": self.seconds[part] - before[part] for part in self.seconds},
         }
 
     def draw(self, repeat: int) -> Draw:
@@ -272,7 +272,7 @@ class PruningSearch(EpisodicModule):
         head = HEADS["prototype"]
         return {mode: head.logits(features, task.support_y, found, n_way) for mode, found in queries.items()}
 
-    def end_search(self, datamodule: Any) -> Found:
+    def end_search(self, datamodule: Any) -> SearchResult:
         """Return the architecture that is left, and what it took to find it."""
         done = self.meta_step if not self.stage.finished else self.total
         if not self.stage.finished:
@@ -281,9 +281,9 @@ class PruningSearch(EpisodicModule):
                 "with --ckpt_path=last and a larger --max_meta_steps",
                 type(self).__name__, done, self.total,
             )  # fmt: skip
-        facts = {f"seconds_{phase}": seconds for phase, seconds in self.seconds.items()}
+        facts = {f"seconds_{part}": seconds for part, seconds in self.seconds.items()}
         cost = {"candidates": done, "kernel_evaluations": (done + self.stage.number) * self.pruning.repeats}
-        return Found(self.incumbent(), cost, {"candidates_in_all": self.total, "weights": "untrained", **facts})
+        return SearchResult(self.incumbent(), cost, {"candidates_in_all": self.total, "weights": "untrained", **facts})
 
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count
 from few_shot_nas.runtime.gradients import gather_rows, world
 from few_shot_nas.search.derivation import Decisions, Derivation, Ranked, derive, rank
-from few_shot_nas.search.found import Found
+from few_shot_nas.search.search_result import SearchResult
 from few_shot_nas.search.single_path import uniform_paths
 from few_shot_nas.seeding import generator
 
@@ -89,7 +89,7 @@ class RandomSearch(EpisodicModule):
         """Rank candidates by their mean reward; the ranks of the run share the work."""
         return rank(candidates, episodes, self.supernet_children.reward, place=world(), gather=gather_rows)
 
-    def end_search(self, datamodule: Any) -> Found:
+    def end_search(self, datamodule: Any) -> SearchResult:
         """Spend the budget on training tasks, then let the best compete on validation episodes."""
         drawn = list(dict.fromkeys(self.draw(self.random_archs, "candidates")))
         budget = self.meta_step * datamodule.meta_batch_size * self.rewards_per_task

@@ -9,11 +9,15 @@ from few_shot_nas.meta.heads import HEADS, Head
 from few_shot_nas.meta.inner_optimizer import PLAIN, Adam, InnerRule
 from few_shot_nas.meta.schedule import cosine_with_restarts
 from few_shot_nas.ranges import Count, NonNegative, Number, Positive, Share
-from few_shot_nas.search.rewards import REWARDS, RewardProvider, reward_named
+from few_shot_nas.search.rewards import REWARDS, RewardFunction, reward_named
 from few_shot_nas.settings import Settings
 
 #: A network that was trained to adapt in one step adapts better in three; more hardly help.
 LEAST_EVAL_STEPS = 3
+
+#: What a meta-step of a search by rewards trains: the shared weights on uniform children, the shared weights, the
+#: policy, or both.
+Phase = Literal["warmup", "weights", "policy", "joint"]
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,9 @@ class Scoring(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.provider()
+        self.reward_function()
 
-    def provider(self) -> RewardProvider:
+    def reward_function(self) -> RewardFunction:
         """Return the reward that the flags name."""
         return reward_named(self.reward, "reward", self.head)
 

@@ -32,4 +32,4 @@ def shared_children(module: EpisodicModule, net: nn.Module, inner: InnerLoop, sc
     start_head(net, inner, name)
     module.hparams.update({**dataclasses.asdict(inner), **dataclasses.asdict(scoring)})
     head = scoring.closed_form()
-    return Children(net, inner, head=head, provider=scoring.provider(), outer_loss=module.outer_loss)
+    return Children(net, inner, head=head, reward_function=scoring.reward_function(), outer_loss=module.outer_loss)

@@ -1,4 +1,4 @@
-"""Policies that propose architectures."""
+"""Controllers: modules that hold a policy, a distribution over the architectures of a space."""
 
 from few_shot_nas.controllers.base import Controller
 from few_shot_nas.controllers.enas import ENASController

@@ -1,4 +1,4 @@
-"""What every architecture policy is: a distribution over the decisions of a search space, taken one by one."""
+"""What every controller is: the module of a policy, a distribution over the decisions of a search space."""
 
 import math
 from abc import ABC, abstractmethod
@@ -33,7 +33,9 @@ class Rollout(NamedTuple):
 
 
 class Controller(nn.Module, ABC):
-    """A policy over L decisions. A subclass says which logits each decision has, given the choices before it.
+    """The module of a policy over L decisions, which it takes one by one.
+
+    A subclass says which logits each decision has, given the choices before it.
 
     Logits are divided by ``temperature``, then bounded: ``tanh_constant * tanh(logits)``.
 

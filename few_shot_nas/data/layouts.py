@@ -61,7 +61,7 @@ class Layout(ABC):
         """
 
 
-class Found(NamedTuple):
+class FoundLayout(NamedTuple):
     """The layout in use, the folder it is in, and the splits that are there."""
 
     layout: Layout
@@ -83,7 +83,7 @@ class LayoutSource(Source):
 
     def __init__(self, data_dir: str, cache_dir: str, image_size: ImageSize) -> None:
         super().__init__(data_dir, cache_dir, image_size)
-        self._found: Found | None = None
+        self._found: FoundLayout | None = None
 
     @abstractmethod
     def layouts(self) -> tuple[Layout, ...]:
@@ -133,13 +133,13 @@ class LayoutSource(Source):
             return content.images(self.image_size, self.resample())
         return read_all(content.files, "RGB", self.image_size, self.resample(), depth=depth)
 
-    def _layout(self) -> Found:
+    def _layout(self) -> FoundLayout:
         if self._found is None:
             self._found = find(self.data_dir, self.name, self.roots, self.layouts(), self.advice)
         return self._found
 
 
-def find(data_dir: Path, label: str, roots: Sequence[str], layouts: Sequence[Layout], advice: str) -> Found:
+def find(data_dir: Path, label: str, roots: Sequence[str], layouts: Sequence[Layout], advice: str) -> FoundLayout:
     """Return the first layout that has train and val.
 
     Args:
@@ -157,7 +157,7 @@ def find(data_dir: Path, label: str, roots: Sequence[str], layouts: Sequence[Lay
         for layout in layouts:
             splits = tuple(split for split in SPLITS if layout.has(root, split))
             if "train" in splits and "val" in splits:
-                return Found(layout, root, splits)
+                return FoundLayout(layout, root, splits)
             if splits:
                 half.append(f"{root} has {layout.name} for {', '.join(splits)} only")
     raise InputError(

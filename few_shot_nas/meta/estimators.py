@@ -6,11 +6,11 @@ step of policy gradient on K rewarded architectures, and M architectures of the 
 
     theta' = theta + alpha * (1/K) sum_k A_k grad log pi_theta(a_k),    a_k ~ pi_theta,  a'_m ~ pi_theta'
 
-An estimator is three choices:
+An estimator answers three questions:
 
-- the surrogate of the inner step: all have the same first derivative, and their second derivatives differ;
-- whether the outer gradient passes through the gradient of the inner step;
-- how the effect of theta on *which* a_k are drawn enters, if it does.
+- Which surrogate has the inner step? All have the same first derivative; their second derivatives differ.
+- Does the outer gradient pass through the gradient of the inner step?
+- How does the effect of theta on *which* a_k are drawn enter, if it does?
 
 docs/estimators.md has the formulas, says what each estimator is unbiased for, and has exact numbers.
 
@@ -33,7 +33,7 @@ from few_shot_nas.meta.inner_loop import adapt
 from few_shot_nas.meta.policy_gradient import policy_loss
 
 #: (parameters, n architectures) -> log-probability of each of their decisions, ``[n, L]``.
-Policy = Callable[[Params, Sequence[Any]], Tensor]
+PolicyLogProbs = Callable[[Params, Sequence[Any]], Tensor]
 #: (log-probabilities ``[K, L]``, advantages ``[K]`` or ``[K, L]``) -> a scalar to minimise.
 Surrogate = Callable[[Tensor, Tensor], Tensor]
 
@@ -157,7 +157,13 @@ class Estimator:
         return self.correction != "none"
 
     def adapt(
-        self, policy: Policy, params: Mapping[str, Tensor], tried: Sequence[Any], advantages: Tensor, *, lr: float
+        self,
+        policy: PolicyLogProbs,
+        params: Mapping[str, Tensor],
+        tried: Sequence[Any],
+        advantages: Tensor,
+        *,
+        lr: float,
     ) -> Params:
         """Return the clone: ``params`` after one step of policy gradient on the architectures tried.
 
@@ -214,7 +220,7 @@ class Estimator:
 
     def task_loss(
         self,
-        policy: Policy,
+        policy: PolicyLogProbs,
         params: Mapping[str, Tensor],
         inner: tuple[Sequence[Any], Tensor],
         outer: tuple[Sequence[Any], Tensor],

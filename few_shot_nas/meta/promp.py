@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from few_shot_nas.meta.entropy import kl_estimate
-from few_shot_nas.meta.estimators import Policy
+from few_shot_nas.meta.estimators import PolicyLogProbs
 from few_shot_nas.meta.functional import Params
 from few_shot_nas.meta.inner_loop import adapt
 
@@ -43,7 +43,13 @@ def clipped_ratio_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Ten
 
 
 def promp_clone(
-    policy: Policy, params: Mapping[str, Tensor], old: Params, tried: Sequence[Any], advantages: Tensor, *, lr: float
+    policy: PolicyLogProbs,
+    params: Mapping[str, Tensor],
+    old: Params,
+    tried: Sequence[Any],
+    advantages: Tensor,
+    *,
+    lr: float,
 ) -> Params:
     """Return ``params`` after one step on :func:`ratio_loss` with architectures that ``old`` drew.
 
@@ -65,7 +71,7 @@ def promp_clone(
 
 
 def promp(
-    policy: Policy,
+    policy: PolicyLogProbs,
     params: Mapping[str, Tensor],
     old: Mapping[str, Tensor],
     inner: tuple[Sequence[Any], Tensor],

@@ -22,7 +22,7 @@ from few_shot_nas.meta.inner_optimizer import InnerRule
 from few_shot_nas.meta.metric import ways
 from few_shot_nas.meta.outer_loss import support_loss
 from few_shot_nas.search.derivation import Decisions
-from few_shot_nas.search.rewards import RewardProvider, SupportReward, check_shots
+from few_shot_nas.search.rewards import RewardFunction, SupportReward, check_shots
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.supernet import DerivedNetwork, Supernet
 from few_shot_nas.stats.statistics import accuracy
@@ -61,7 +61,7 @@ class AdaptedChild(NamedTuple):
 
 
 class SharedChild(NamedTuple):
-    """One architecture with the shared weights, as a reward provider sees it."""
+    """One architecture with the shared weights, as a reward function sees it."""
 
     children: "Children"
     genotype: Genotype
@@ -108,7 +108,7 @@ class Children:
         supernet: the shared weights.
         inner: the inner loop of every child; without effect under a closed-form head.
         head: the closed-form head; None adapts the supernet's own linear one.
-        provider: what :meth:`reward` gives when no other provider is named.
+        reward_function: what :meth:`reward` gives when no other reward function is named.
         outer_loss: (logits ``[Q, N]``, labels ``[Q]``) -> loss of a training task, a scalar.
     """
 
@@ -118,13 +118,13 @@ class Children:
         inner: InnerSettings,
         *,
         head: Head | None,
-        provider: RewardProvider,
+        reward_function: RewardFunction,
         outer_loss: Callable[[Tensor, Tensor], Tensor],
     ) -> None:
         self.supernet = supernet
         self.inner = inner
         self.head = head
-        self.provider = provider
+        self.reward_function = reward_function
         self.outer_loss = outer_loss
 
     def decode(self, decisions: Decisions) -> Genotype:
@@ -210,29 +210,29 @@ class Children:
 
     # ---- rewards ----------------------------------------------------------------------------------------------------
 
-    def reward(self, decisions: Decisions, task: Task, provider: RewardProvider | None = None) -> float:
-        """Reward of a child on one task; a provider that needs no queries does not get them.
+    def reward(self, decisions: Decisions, task: Task, reward_function: RewardFunction | None = None) -> float:
+        """Reward of a child on one task; a reward function that needs no queries does not get them.
 
         The shared weights stay as they are.
 
         Args:
             decisions: the architecture.
             task: one task.
-            provider: what rewards; None takes the children's own.
+            reward_function: what rewards; None takes the children's own.
         """
-        provider = provider or self.provider
-        if isinstance(provider, SupportReward):
-            return self.support_reward(decisions, task.support_set(), provider)
+        reward_function = reward_function or self.reward_function
+        if isinstance(reward_function, SupportReward):
+            return self.support_reward(decisions, task.support_set(), reward_function)
         with torch.no_grad():
             logits = self.predict(task.support_set(), task.query_x, self.decode(decisions))
-            return float(provider.score(logits, task))
+            return float(reward_function.score(logits, task))
 
-    def support_reward(self, decisions: Decisions, support: SupportSet, provider: SupportReward) -> float:
-        """Reward of a child by a provider that sees the support set alone.
+    def support_reward(self, decisions: Decisions, support: SupportSet, reward_function: SupportReward) -> float:
+        """Reward of a child by a reward function that sees the support set alone.
 
         Raises:
             InputError: if there are too few shots for it.
         """
-        check_shots(provider, support)
+        check_shots(reward_function, support)
         with torch.no_grad():
-            return float(provider.score(SharedChild(self, self.decode(decisions)), support))
+            return float(reward_function.score(SharedChild(self, self.decode(decisions)), support))

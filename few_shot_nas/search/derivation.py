@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from few_shot_nas.episode import Task
 from few_shot_nas.ranges import Count
-from few_shot_nas.search.found import Found
+from few_shot_nas.search.search_result import SearchResult
 from few_shot_nas.settings import Settings
 from few_shot_nas.spaces.space import SearchSpace
 from few_shot_nas.stats.statistics import MeanCI, mean_ci
 
 Decisions = tuple[int, ...]
 #: (architecture, task) -> its reward there.
-EpisodeScore = Callable[[Decisions, Task], float]
+TaskReward = Callable[[Decisions, Task], float]
 
 
 class Ranked(NamedTuple):
@@ -44,7 +44,7 @@ class Derivation(Settings):
 def rank(
     candidates: Sequence[Decisions],
     episodes: Sequence[Task],
-    reward: EpisodeScore,
+    reward: TaskReward,
     *,
     place: tuple[int, int] = (0, 1),
     gather: Gather = list,
@@ -84,7 +84,7 @@ def rank(
     return sorted(gather(scored), key=place_of)
 
 
-def derive(space: SearchSpace, ranking: Sequence[Ranked], *, spent: int) -> Found:
+def derive(space: SearchSpace, ranking: Sequence[Ranked], *, spent: int) -> SearchResult:
     """Return the winner of a ranking, and the reward calls of its search and of the ranking.
 
     Its facts name the ``candidates``, best first: decisions, mean reward and half-width of its 95 % t-interval, None
@@ -105,4 +105,4 @@ def derive(space: SearchSpace, ranking: Sequence[Ranked], *, spent: int) -> Foun
         }
         for ranked in ranking
     ]
-    return Found(space.decode(ranking[0].decisions), cost, {"candidates": candidates})
+    return SearchResult(space.decode(ranking[0].decisions), cost, {"candidates": candidates})

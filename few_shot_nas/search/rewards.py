@@ -1,9 +1,9 @@
-"""What an architecture is rewarded for on one task, and what of the task a reward may see.
+"""What an architecture is rewarded for on one task, and what of the task a reward function may see.
 
-The type of a provider says what it may see. A :class:`QueryReward` takes an :class:`few_shot_nas.episode.Task` with
-the labels of the queries; a learner has these while it is meta-trained, and never at meta-test. A
-:class:`SupportReward` takes a :class:`few_shot_nas.episode.SupportSet`, which has no queries. A higher reward means a
-better architecture.
+A reward is a number; a higher one means a better architecture. The type of a reward function says what it may see. A
+:class:`QueryReward` takes a :class:`few_shot_nas.episode.Task` with the labels of the queries; a learner has these
+while it is meta-trained, and never at meta-test. A :class:`SupportReward` takes a
+:class:`few_shot_nas.episode.SupportSet`, which has no queries.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ VIEW_SHIFT = 14
 
 
 class Child(Protocol):
-    """One architecture with the shared weights, as a reward sees it. Nothing here changes these weights."""
+    """One architecture with the shared weights, as a reward function sees it. Nothing here changes these weights."""
 
     def logits(self, support: SupportSet, images: Tensor) -> Tensor:
         """Adapt to a support set, as the search does, and classify ``images [B, C, H, W]``: ``[B, N]``."""
@@ -40,7 +40,7 @@ class Child(Protocol):
 
 @dataclass(frozen=True)
 class QueryReward:
-    """A reward that needs the labels of the queries.
+    """A reward function that needs the labels of the queries.
 
     Attributes:
         score: (query logits ``[Q, N]`` of the adapted child, the task) -> a scalar.
@@ -51,7 +51,7 @@ class QueryReward:
 
 @dataclass(frozen=True)
 class SupportReward:
-    """A reward that sees the support set alone, and so can be had at meta-test.
+    """A reward function that sees the support set alone, and so can be had at meta-test.
 
     Attributes:
         score: (child, support set) -> a scalar.
@@ -64,7 +64,8 @@ class SupportReward:
     least_shots: int = 1
 
 
-RewardProvider = QueryReward | SupportReward
+#: What gives the reward of an architecture on a task; :data:`REWARDS` has all by name.
+RewardFunction = QueryReward | SupportReward
 
 
 def _query_accuracy(logits: Tensor, task: Task) -> Tensor:
@@ -112,7 +113,7 @@ def shifted_views(images: Tensor) -> Tensor:
     return torch.cat([padded[..., top : top + height, left : left + width] for top, left in corners])
 
 
-REWARDS: dict[str, RewardProvider] = {
+REWARDS: dict[str, RewardFunction] = {
     "query_accuracy": QueryReward(_query_accuracy),
     # Continuous where an accuracy has Q + 1 values: less noise from few queries.
     "negative_query_loss": QueryReward(_negative_query_loss),
@@ -126,7 +127,7 @@ REWARDS: dict[str, RewardProvider] = {
 }
 
 
-def reward_named(name: str, flag: str, head: str) -> RewardProvider:
+def reward_named(name: str, flag: str, head: str) -> RewardFunction:
     """Return ``REWARDS[name]``.
 
     Args:

@@ -11,7 +11,7 @@ def two_draws(task: Task) -> tuple[Task, Task]:
 
     The published experiment draws twice as many images per class. That is more than Omniglot's 20 for one shot and 15
     queries, so the second support set and both query sets are cut out of the task's queries: of each class's n_query
-    images the first K become support of phase two, the rest is halved.
+    images the first K become the support set of the second draw; the rest is halved.
 
     Args:
         task: one task, with the same number of queries of each class.

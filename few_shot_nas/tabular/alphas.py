@@ -117,7 +117,7 @@ def query_loss(supernet: Supernet, task: Task, loop: AlphaLoop) -> Callable[[Ten
     return loss
 
 
-def adapted(supernet: Supernet, task: HasSupport, start: Tensor, loop: AlphaLoop) -> Tensor:
+def adapted_alphas(supernet: Supernet, task: HasSupport, start: Tensor, loop: AlphaLoop) -> Tensor:
     """Return the alphas after gradient descent on the support loss, ``[layers, ops]``; the weights stay frozen.
 
     Source: Lian et al., ICLR 2020, "Towards fast adaptation of neural architectures with meta learning" (T-NAS),
@@ -150,7 +150,7 @@ def choice_accuracy(
     """Return the mean query accuracy of a task's choices, each made on a replicate and scored on the next one."""
     found = []
     for index, task in enumerate(replicates):
-        genotype = supernet.space.decode(likeliest(adapted(supernet, task, start, loop)))
+        genotype = supernet.space.decode(likeliest(adapted_alphas(supernet, task, start, loop)))
         other = replicates[(index + 1) % len(replicates)]
         with torch.no_grad():
             support = support_features(supernet, other, genotype=genotype).unsqueeze(0)
@@ -181,7 +181,7 @@ def meta_learned(
     optimizer = torch.optim.Adam([alphas], lr=outer_lr, betas=(0.5, 0.999))
     for batch in batches:
         with torch.no_grad():  # stops the outer tape only, as in the inner loop
-            ends = [(task, adapted(supernet, task, alphas, loop)) for task in batch]
+            ends = [(task, adapted_alphas(supernet, task, alphas, loop)) for task in batch]
             gradients = [grad(query_loss(supernet, task, loop))(end) for task, end in ends]
         alphas.grad = torch.stack(gradients).mean(0)
         optimizer.step()

@@ -23,11 +23,11 @@ from few_shot_nas.tabular.environment import Environment, RewardColumn
 from few_shot_nas.tabular.simulator import (
     SimulatedLoop,
     Trained,
-    adapted,
+    clones_of,
     new_controller,
     over_tasks,
     run_rows,
-    subtracted,
+    baseline_values,
     train,
 )
 
@@ -214,9 +214,9 @@ def _adapt(
         if baseline.greedy:
             own = _greedy(rows, context, many).unsqueeze(1)
             likeliest = env.rewards(loop.inner_reward, own, tasks, torch.full((len(tasks), 1), replicate))
-        value = subtracted(baseline, rewards, rewards, learned.average, likeliest)
+        value = baseline_values(baseline, rewards, rewards, learned.average, likeliest)
         estimator = ESTIMATORS[loop.estimator]
-        clones = adapted(rows, estimator, learned.params, context, tried, rewards - value, learned.inner_lr)
+        clones = clones_of(rows, estimator, learned.params, context, tried, rewards - value, learned.inner_lr)
         with torch.no_grad():
             moved.append(over_tasks(_moved(rows), context, clones, many, uniforms))
     return _greedy(rows, context, clones)

@@ -168,7 +168,7 @@ def over_tasks(function: Callable[..., Any], context: Tensor | None, *batched: T
     )
 
 
-def adapted(
+def clones_of(
     rows: ControllerRows,
     estimator: Estimator,
     params: Params,
@@ -189,7 +189,7 @@ def adapted(
     return clones
 
 
-def subtracted(
+def baseline_values(
     baseline: ControlVariate, rewards: Tensor, inner: Tensor, average: MovingAverage, greedy: Tensor | None
 ) -> Tensor:
     """Return the baseline of every sample of B tasks, ``[B, n]``."""
@@ -263,7 +263,7 @@ def _draw_and_reward(training: Training) -> _Rewarded:
         if baseline.greedy:
             archs = over_tasks(lambda own, p: run_rows(rows, p, own).decisions, context, params)
             likeliest = environment.rewards((loop.inner_reward, loop.outer_reward)[kind], archs, tasks, where)
-        return subtracted(baseline, rewards, inner, state.averages[kind], likeliest)
+        return baseline_values(baseline, rewards, inner, state.averages[kind], likeliest)
 
     clones, tried = many, first.long()
     inner = prior = advantages = prior_value = first.sum(2)  # [B, 0] without an inner step
@@ -277,7 +277,7 @@ def _draw_and_reward(training: Training) -> _Rewarded:
         if loop.rescores():
             prior = environment.rewards(loop.outer_reward, tried, tasks, inner_replicate)
             prior_value = value(inner_baseline, 1, prior, prior, many, inner_replicate[:, :1])
-        clones = adapted(rows, estimator, start, context, tried, advantages, state.inner_lr)
+        clones = clones_of(rows, estimator, start, context, tried, advantages, state.inner_lr)
     chosen = over_tasks(sample, context, clones, second)
     outer = environment.rewards(loop.outer_reward, chosen, tasks, outer_replicate.expand(-1, loop.outer_archs))
     outer_value = value(outer_baseline, 1, outer, prior, clones, outer_replicate)

@@ -51,7 +51,7 @@ def test_controller_gradient_equals_a_plain_loop(monkeypatch, estimator, tried, 
     chosen, task = (2, 0, 4), make_task()
     draws, left = {"inner": tried, "outer": [chosen]}, list(rewards)
     monkeypatch.setattr(search, "draw", lambda params, task, phase, count: draws[phase])
-    monkeypatch.setattr(search.supernet_children, "reward", lambda decisions, task, provider=None: left.pop(0))
+    monkeypatch.setattr(search.supernet_children, "reward", lambda decisions, task, reward_function=None: left.pop(0))
     loss, scalars = search.task_loss(task)
     loss.backward()
 
@@ -114,7 +114,7 @@ def fixed(monkeypatch, search, tried, chosen, reward=lambda decisions: 0.5):
     calls = []
     monkeypatch.setattr(search, "draw", lambda params, task, phase, count: tried if phase == "inner" else chosen)
 
-    def rewarded(decisions, task, provider=None):
+    def rewarded(decisions, task, reward_function=None):
         calls.append((decisions, len(task.query_y)))
         return reward(decisions)
 

@@ -234,7 +234,7 @@ def test_the_skip_prior_of_the_clone_joins_the_loss(monkeypatch):
         chosen = [tuple(0 if kind == "op" else place % 2 for place, kind in enumerate(kinds)), (1,) * len(kinds)]
         fixed(monkeypatch, search, chosen, chosen)
         # Equal rewards: the clone is theta.
-        monkeypatch.setattr(search.supernet_children, "reward", lambda decisions, task, provider=None: 0.5)
+        monkeypatch.setattr(search.supernet_children, "reward", lambda decisions, task, reward_function=None: 0.5)
         losses.append(float(search.task_loss(make_task())[0].detach()))
     rollouts = [search.controller(torch.tensor(a)) for a in chosen]
     expected = sum(float(skip_prior_kl(r.log_probs, r.decisions, kinds, 0.3).detach()) for r in rollouts) / 2
@@ -249,7 +249,7 @@ def test_promps_first_step_is_lvcs_and_later_ones_reuse_the_rewards(monkeypatch)
     monkeypatch.setattr(
         search.supernet_children,
         "reward",
-        lambda decisions, task, provider=None: calls.append(decisions) or 0.1 * len(calls),
+        lambda decisions, task, reward_function=None: calls.append(decisions) or 0.1 * len(calls),
     )
     optimizer = torch.optim.SGD([{"params": list(search.parameters()), "base_lr": 0.5}], lr=0.5)
     monkeypatch.setattr(search, "optimizers", lambda: optimizer)
@@ -278,7 +278,7 @@ def test_the_clone_of_a_test_task_takes_the_step_of_its_support_rewards(monkeypa
     task, seen = make_task(shots=2), []
     values = {}
 
-    def scored(decisions, support, provider):
+    def scored(decisions, support, reward_function):
         assert type(support) is SupportSet
         seen.append(decisions)
         return values.setdefault(decisions, 0.1 * len(values))

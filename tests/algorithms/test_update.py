@@ -10,7 +10,7 @@ from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode, tasks
 from few_shot_nas.models.conv4 import Conv4
 from few_shot_nas.runtime.checkpoint import MetaCheckpoint
-from few_shot_nas.search.found import Found
+from few_shot_nas.search.search_result import SearchResult
 from few_shot_nas.spaces import SPACES
 
 
@@ -86,7 +86,7 @@ class Pruning(EpisodicModule):
         return {mode: self.net(task.query_x) for mode in self.bn_modes}
 
     def end_search(self, datamodule):
-        return Found(self.space.decode((int(self.kept.float().argmax()),)), {"proxy_calls": 5 * self.meta_step})
+        return SearchResult(self.space.decode((int(self.kept.float().argmax()),)), {"proxy_calls": 5 * self.meta_step})
 
 
 class Loader(pl.LightningDataModule):

@@ -127,8 +127,8 @@ def test_adaptation_in_validations_is_counted_beside_the_budget(
     module = make_module("MAMLENAS", test=test, loop=policy, derivation=Derivation(2, 2))
     given, deployed = [], module.deployed_score
 
-    def counted(provider, support):
-        score = deployed(provider, support)
+    def counted(reward_function, support):
+        score = deployed(reward_function, support)
         return lambda decisions: given.append(decisions) or score(decisions)
 
     module.deployed_score = counted

@@ -137,7 +137,7 @@ def test_rewards_with_query_labels_are_refused_at_meta_test_unless_as_an_oracle(
     with pytest.raises(InputError, match=f"test_reward={name}"):
         make_search(MAMLENAS, test=MetaTest(test_reward=name))
     oracle = make_search(MAMLENAS, test=MetaTest(test_reward=name, oracle_adaptation=True))
-    assert oracle.test_provider is REWARDS[name]
+    assert oracle.test_reward_function is REWARDS[name]
 
 
 def test_leaving_one_out_needs_two_shots_and_a_closed_form():

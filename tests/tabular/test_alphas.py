@@ -13,7 +13,7 @@ from few_shot_nas.spaces.layered import LayeredBody
 from few_shot_nas.spaces.supernet import Supernet
 from few_shot_nas.tabular.alphas import (
     AlphaLoop,
-    adapted,
+    adapted_alphas,
     choice_accuracy,
     layers_of,
     likeliest,
@@ -117,7 +117,7 @@ def test_adapted_alphas_are_those_of_a_plain_descent_and_the_weights_stay(space:
     for _ in range(3):
         (gradient,) = torch.autograd.grad(plain_support_loss(net, task, expected), [expected])
         expected = (expected - 2.0 * gradient).detach().requires_grad_()
-    found = adapted(net, task.support_set(), some_alphas(net), AlphaLoop(N_WAY, 3, 2.0))
+    found = adapted_alphas(net, task.support_set(), some_alphas(net), AlphaLoop(N_WAY, 3, 2.0))
     torch.testing.assert_close(found, expected.detach(), rtol=0, atol=1e-10)
     assert not found.requires_grad
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
@@ -142,7 +142,7 @@ def test_a_choice_on_each_replicate_is_scored_on_the_next() -> None:
     order = list(net.space.enumerate())
     expected = []
     for task, other in zip(replicates, [*replicates[1:], replicates[0]], strict=True):
-        place = order.index(likeliest(adapted(net, task, neutral_alphas(net), loop)))
+        place = order.index(likeliest(adapted_alphas(net, task, neutral_alphas(net), loop)))
         expected.append(float(prototype_entries(net, other, "transductive", N_WAY).query.accuracy[place]))
     found = choice_accuracy(net, replicates, neutral_alphas(net), loop)
     assert len(set(expected)) > 1 and found == pytest.approx(sum(expected) / 3)
@@ -179,7 +179,7 @@ def test_the_first_layer_runs_once_for_all_steps() -> None:
     runs = [0, 0]
     for index, layer in enumerate(body_of(net).searched()):
         layer.ops["conv_k3"].register_forward_hook(lambda *_, index=index: runs.__setitem__(index, runs[index] + 1))
-    adapted(net, task, neutral_alphas(net), AlphaLoop(N_WAY, 4, 1.0))
+    adapted_alphas(net, task, neutral_alphas(net), AlphaLoop(N_WAY, 4, 1.0))
     assert runs == [1, 4]
 
 

@@ -209,8 +209,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--standalone", type=Path, nargs="*", default=[], help="results.json of runs of one genotype")
     parser.add_argument("--output", type=Path, help="JSON file; default analysis_SPLIT.json beside the table")
     parser.add_argument("--seed", type=Seed, default=0, help="of the bootstrap")
-    own = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: analyse(own.table, own.train_table, own.standalone, own.output, own.seed))
+    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: analyse(args.table, args.train_table, args.standalone, args.output, args.seed))
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def chosen_arms(wanted: str, table: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def settings(own: Namespace, tables: "tuple[RewardTable, RewardTable]", seed: int) -> "Setting":
+def settings(args: Namespace, tables: "tuple[RewardTable, RewardTable]", seed: int) -> "Setting":
     """Return what all arms of one seed share."""
     import numpy as np
 
@@ -121,21 +121,21 @@ def settings(own: Namespace, tables: "tuple[RewardTable, RewardTable]", seed: in
 
     has_loo = all(np.isfinite(table.loo_loss).all() for table in tables)
     loop = SimulatedLoop(
-        controller=own.controller,
-        controller_inner_lr=own.controller_inner_lr,
-        kl_target=own.kl_target or None,
-        controller_lr=own.controller_lr,
-        inner_reward=own.inner_reward or ("loo_loss" if has_loo else "loss"),
-        outer_reward=own.outer_reward,
-        outer_archs=own.outer_archs,
-        outer_baseline=own.outer_baseline,
-        tasks=own.meta_batch_size,
+        controller=args.controller,
+        controller_inner_lr=args.controller_inner_lr,
+        kl_target=args.kl_target or None,
+        controller_lr=args.controller_lr,
+        inner_reward=args.inner_reward or ("loo_loss" if has_loo else "loss"),
+        outer_reward=args.outer_reward,
+        outer_archs=args.outer_archs,
+        outer_baseline=args.outer_baseline,
+        tasks=args.meta_batch_size,
     )
     train, test = (Environment(table) for table in tables)
-    return Setting(train, test, loop, own.budget, seed, hand_made(tables[0].facts))
+    return Setting(train, test, loop, args.budget, seed, hand_made(tables[0].facts))
 
 
-def choice_arms(own: Namespace, test: "RewardTable") -> "dict[str, Choices]":
+def choice_arms(args: Namespace, test: "RewardTable") -> "dict[str, Choices]":
     """Return the arms of --choices by name.
 
     Raises:
@@ -143,14 +143,14 @@ def choice_arms(own: Namespace, test: "RewardTable") -> "dict[str, Choices]":
     """
     from few_shot_nas.tabular.choices import check_same_tasks, load_choices
 
-    if own.choices and own.plant:
+    if args.choices and args.plant:
         raise InputError("--choices with --plant: a preference planted in the table is not in the images; leave one")
     found: dict[str, Choices] = {}
-    for path in (Path(word.strip()) for word in own.choices.split(",") if word.strip()):
+    for path in (Path(word.strip()) for word in args.choices.split(",") if word.strip()):
         choices = load_choices(path)
         check_same_tasks(path, choices.facts, test.facts)
         if choices.arm in found:
-            raise InputError(f"--choices={own.choices}: two files of arm {choices.arm}; give one")
+            raise InputError(f"--choices={args.choices}: two files of arm {choices.arm}; give one")
         found[choices.arm] = choices
     return found
 
@@ -209,20 +209,20 @@ def show(rows: Sequence[tuple[str, "Outcome"]]) -> None:
     console().print(table)
 
 
-def check_flags(own: Namespace) -> None:
+def check_flags(args: Namespace) -> None:
     """Refuse numbers and combinations of flags that mean nothing.
 
     Raises:
         InputError: for a negative KL, or --ladder with flags of the arms.
     """
-    if own.kl_target < 0:
-        raise InputError(f"--kl_target={own.kl_target:g}: must be 0 (keep the inner rate) or more")
-    fixed = [flag for flag in ("arms", "ks", "estimators") if own.ladder and getattr(own, flag) is not None]
+    if args.kl_target < 0:
+        raise InputError(f"--kl_target={args.kl_target:g}: must be 0 (keep the inner rate) or more")
+    fixed = [flag for flag in ("arms", "ks", "estimators") if args.ladder and getattr(args, flag) is not None]
     if fixed:
-        raise InputError(f"--ladder with --{fixed[0]}={getattr(own, fixed[0])}: its rungs are fixed; leave one out")
+        raise InputError(f"--ladder with --{fixed[0]}={getattr(args, fixed[0])}: its rungs are fixed; leave one out")
 
 
-def compare_arms(own: Namespace, command: str) -> None:
+def compare_arms(args: Namespace, command: str) -> None:
     """Run the arms of all seeds, write and print them.
 
     Raises:
@@ -232,20 +232,20 @@ def compare_arms(own: Namespace, command: str) -> None:
     from few_shot_nas.tabular.arms import ablations, all_arms, chosen_arm, ladder
     from few_shot_nas.tabular.reward_table import planted
 
-    check_flags(own)
-    train, test = load_tables(own.train_table, own.test_table)
-    chosen = choice_arms(own, test)
-    tables = planted(train, own.plant, own.plant_per), planted(test, own.plant, own.plant_per)
-    ks, seeds = numbers(own.ks or KS, "--ks"), numbers(own.seeds, "--seeds")
-    wanted = "" if own.ladder else wanted_arms(own.arms, train.facts)
-    estimators = tuple((own.estimators or ESTIMATORS).split(","))
+    check_flags(args)
+    train, test = load_tables(args.train_table, args.test_table)
+    chosen = choice_arms(args, test)
+    tables = planted(train, args.plant, args.plant_per), planted(test, args.plant, args.plant_per)
+    ks, seeds = numbers(args.ks or KS, "--ks"), numbers(args.seeds, "--seeds")
+    wanted = "" if args.ladder else wanted_arms(args.arms, train.facts)
+    estimators = tuple((args.estimators or ESTIMATORS).split(","))
     work: list[tuple[str, int, Setting, Callable[[], Outcome]]] = []
     for seed in seeds:
-        setting = settings(own, tables, seed)
+        setting = settings(args, tables, seed)
         arms = (
-            {**ladder(setting), **ablations(setting)} if own.ladder else dict(all_arms(setting, ks, estimators))
+            {**ladder(setting), **ablations(setting)} if args.ladder else dict(all_arms(setting, ks, estimators))
         )
-        names = list(arms) if own.ladder else chosen_arms(wanted, arms)
+        names = list(arms) if args.ladder else chosen_arms(wanted, arms)
         work += [(name, seed, setting, arms[name]) for name in names]
         work += [(name, seed, setting, partial(chosen_arm, setting, choices)) for name, choices in chosen.items()]
     rows: list[tuple[str, Outcome]] = []
@@ -255,12 +255,12 @@ def compare_arms(own: Namespace, command: str) -> None:
             outcome = arm()
             rows.append((name, outcome))
             config = {
-                **dataclasses.asdict(setting.loop), "budget": own.budget, "seed": seed, "command": command,
-                "train_table": str(own.train_table), "test_table": str(own.test_table),
-                "wall_seconds": time.monotonic() - started, "plant": own.plant,
-                "plant_per": own.plant_per, "choices": own.choices,
+                **dataclasses.asdict(setting.loop), "budget": args.budget, "seed": seed, "command": command,
+                "train_table": str(args.train_table), "test_table": str(args.test_table),
+                "wall_seconds": time.monotonic() - started, "plant": args.plant,
+                "plant_per": args.plant_per, "choices": args.choices,
             }  # fmt: skip
-            write_arm(own.output / name / f"seed{seed}", name, outcome, tables[1], config)
+            write_arm(args.output / name / f"seed{seed}", name, outcome, tables[1], config)
             progress.update(len(rows))
     show(rows)
 
@@ -294,9 +294,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="positive control: points of accuracy by which a source of Mixed, or a task, favours one op")  # fmt: skip
     add("--plant_per", choices=("source", "task"), default="source",
         help="whose preference --plant is; that of a task shows in its rewards alone")  # fmt: skip
-    own = parser.parse_args(words)
+    args = parser.parse_args(words)
     command = shlex.join(["python", "training/tabular/arms.py", *words])
-    return guarded(lambda: compare_arms(own, command))
+    return guarded(lambda: compare_arms(args, command))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def counted(what: str, filler: Filler, ids: range) -> "Iterator[list[Task]]":
             progress.update(done)
 
 
-def chosen_loop(own: Namespace, filler: Filler, start: "Tensor") -> "tuple[AlphaLoop, Facts]":
+def chosen_loop(args: Namespace, filler: Filler, start: "Tensor") -> "tuple[AlphaLoop, Facts]":
     """Return how alphas are adapted: by --rate, or by the rate whose choices score best on training tasks.
 
     Raises:
@@ -57,11 +57,11 @@ def chosen_loop(own: Namespace, filler: Filler, start: "Tensor") -> "tuple[Alpha
 
     from few_shot_nas.tabular.alphas import AlphaLoop, choice_accuracy, step_cost
 
-    rates = RATES if own.rate is None else (own.rate,)
-    loops = [AlphaLoop(filler.shape["n_way"], own.steps, rate, own.bn_mode) for rate in rates]
-    facts: Facts = {"steps": own.steps, "passes_before": 0, "passes_per_task": own.steps * step_cost(filler.supernet)}
+    rates = RATES if args.rate is None else (args.rate,)
+    loops = [AlphaLoop(filler.shape["n_way"], args.steps, rate, args.bn_mode) for rate in rates]
+    facts: Facts = {"steps": args.steps, "passes_before": 0, "passes_per_task": args.steps * step_cost(filler.supernet)}
     if len(loops) == 1:
-        return loops[0], {**facts, "rate": own.rate}
+        return loops[0], {**facts, "rate": args.rate}
     training = counted("training tasks", filler.of_split("train"), range(RATE_TASKS))
     found = [[choice_accuracy(filler.supernet, task, start, loop) for loop in loops] for task in training]
     means = np.mean(found, axis=0)
@@ -71,17 +71,17 @@ def chosen_loop(own: Namespace, filler: Filler, start: "Tensor") -> "tuple[Alpha
     return loops[best], {**facts, "rate": rates[best], "rate_accuracy": tried, "passes_before": passes}
 
 
-def meta_start(own: Namespace, filler: Filler, start: "Tensor", loop: "AlphaLoop") -> "Tensor":
+def meta_start(args: Namespace, filler: Filler, start: "Tensor", loop: "AlphaLoop") -> "Tensor":
     """Return the start of the alphas after --meta_steps outer steps on training tasks."""
     from few_shot_nas.tabular.alphas import meta_learned
 
-    ids = range(RATE_TASKS, RATE_TASKS + META_BATCH * own.meta_steps)
+    ids = range(RATE_TASKS, RATE_TASKS + META_BATCH * args.meta_steps)
     firsts = (replicates[0] for replicates in counted("training tasks", filler.of_split("train"), ids))
     # zip of one iterator with itself: meta-batches of the next tasks
-    return meta_learned(filler.supernet, zip(*[firsts] * META_BATCH, strict=True), start, loop, own.meta_lr)
+    return meta_learned(filler.supernet, zip(*[firsts] * META_BATCH, strict=True), start, loop, args.meta_lr)
 
 
-def by_alphas(own: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
+def by_alphas(args: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
     """H: the alphas of each task after gradient steps on its support set, from zeros or from a learned start.
 
     Raises:
@@ -89,31 +89,31 @@ def by_alphas(own: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
     """
     import numpy as np
 
-    from few_shot_nas.tabular.alphas import adapted, layers_of, likeliest, neutral_alphas, step_cost
+    from few_shot_nas.tabular.alphas import adapted_alphas, layers_of, likeliest, neutral_alphas, step_cost
 
     layers_of(filler.supernet)
     if filler.shape["k_shot"] < 2:
         raise InputError(
-            f"--method={own.method}: k_shot={filler.shape['k_shot']} leaves no image of a class once one is left out; "
+            f"--method={args.method}: k_shot={filler.shape['k_shot']} leaves no image of a class once one is left out; "
             "set --k_shot=2 or more, or take --method=naswot"
         )
     start = neutral_alphas(filler.supernet)
-    loop, facts = chosen_loop(own, filler, start)
-    if own.method == "meta_alphas":
-        start = meta_start(own, filler, start, loop)
+    loop, facts = chosen_loop(args, filler, start)
+    if args.method == "meta_alphas":
+        start = meta_start(args, filler, start, loop)
         # The query gradient at the end runs through all ops as well.
-        passes = own.meta_steps * META_BATCH * (loop.steps + 1) * step_cost(filler.supernet)
-        learned = {"meta_steps_alphas": own.meta_steps, "meta_lr": own.meta_lr, "start": start.tolist()}
+        passes = args.meta_steps * META_BATCH * (loop.steps + 1) * step_cost(filler.supernet)
+        learned = {"meta_steps_alphas": args.meta_steps, "meta_lr": args.meta_lr, "start": start.tolist()}
         facts = {**facts, **learned, "passes_before": facts["passes_before"] + passes}
     places = {decisions: place for place, decisions in enumerate(filler.supernet.space.enumerate())}
     choices = [
-        [places[likeliest(adapted(filler.supernet, task, start, loop))] for task in replicates]
-        for replicates in counted("tasks", filler, range(own.tasks))
+        [places[likeliest(adapted_alphas(filler.supernet, task, start, loop))] for task in replicates]
+        for replicates in counted("tasks", filler, range(args.tasks))
     ]
     return np.array(choices, np.int64), facts
 
 
-def by_proxy(own: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
+def by_proxy(args: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
     """I: the architecture with the best mean of a proxy at initialisation over training tasks.
 
     Raises:
@@ -124,16 +124,16 @@ def by_proxy(own: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
     from few_shot_nas.proxies.untrained import untrained_score
     from few_shot_nas.runtime.count_progress import CountProgress
 
-    training = counted("training tasks", filler.of_split("train"), range(own.proxy_tasks))
+    training = counted("training tasks", filler.of_split("train"), range(args.proxy_tasks))
     tasks = [replicates[0] for replicates in training]
     space, scores = filler.supernet.space, []
     with CountProgress("architectures", space.size()) as progress:
         for decisions in space.enumerate():
-            scores.append(untrained_score(own.method, space.decode(decisions), tasks, filler.seed))
+            scores.append(untrained_score(args.method, space.decode(decisions), tasks, filler.seed))
             progress.update(len(scores))
     best = int(np.argmax(scores))
-    facts = {"proxy_tasks": own.proxy_tasks, "passes_before": space.size() * len(tasks), "passes_per_task": 0}
-    return np.full((own.tasks, own.replicates), best, np.int64), {**facts, "scores": scores}
+    facts = {"proxy_tasks": args.proxy_tasks, "passes_before": space.size() * len(tasks), "passes_per_task": 0}
+    return np.full((args.tasks, args.replicates), best, np.int64), {**facts, "scores": scores}
 
 
 Method = Callable[[Namespace, Filler], "tuple[np.ndarray, Facts]"]
@@ -151,34 +151,36 @@ def method_named(name: str) -> Method:
     return lookup({**dict.fromkeys(PROXIES, by_proxy), **METHODS}, name, "--method")
 
 
-def choose(own: Namespace, overrides: Sequence[str], command: str) -> None:
+def choose(args: Namespace, overrides: Sequence[str], command: str) -> None:
     """Choose for every replicate of every task and write it.
 
     Raises:
         InputError: if the run, the space, the split or a flag does not fit, or the table beside is of other tasks.
     """
-    if own.meta_steps < 1 or not own.meta_lr > 0:
-        raise InputError(f"--meta_steps={own.meta_steps}, --meta_lr={own.meta_lr:g}: needed are at least 1 and above 0")
-    method = method_named(own.method)
-    filler, facts = opened(own, overrides)
+    if args.meta_steps < 1 or not args.meta_lr > 0:
+        raise InputError(
+            f"--meta_steps={args.meta_steps}, --meta_lr={args.meta_lr:g}: needed are at least 1 and above 0"
+        )
+    method = method_named(args.method)
+    filler, facts = opened(args, overrides)
 
     from few_shot_nas.tabular.choices import Choices, check_same_tasks
     from few_shot_nas.tabular.reward_table import load_table
     from training import results
 
-    folder = own.output or own.run_dir / "stage0"
-    path, table = folder / f"choices_{own.method}_{own.split}.npz", folder / f"table_{own.split}.npz"
+    folder = args.output or args.run_dir / "stage0"
+    path, table = folder / f"choices_{args.method}_{args.split}.npz", folder / f"table_{args.split}.npz"
     if table.is_file():  # before the work, rather than when the choices are used
         check_same_tasks(path, facts, load_table(table, complete=False).facts)
     output_folder(folder)
     started = time.monotonic()
-    choices, own_facts = method(own, filler)
-    facts = {**facts, "method": own.method, "label_free": True, **own_facts, "command": command}
+    choices, own_facts = method(args, filler)
+    facts = {**facts, "method": args.method, "label_free": True, **own_facts, "command": command}
     facts |= {"wall_seconds": time.monotonic() - started, "versions": results.versions()}
     Choices(choices, facts).save(path)
     rate = f", rate {facts['rate']:g}" if "rate" in facts else ""
     print(
-        f"choices: {path} ({own.tasks} x {own.replicates} tasks x replicates, {facts['passes_per_task']} forward "
+        f"choices: {path} ({args.tasks} x {args.replicates} tasks x replicates, {facts['passes_per_task']} forward "
         f"passes each{rate}, {facts['wall_seconds']:.0f} s)"
     )
 
@@ -196,9 +198,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--meta_steps", type=Count, default=100, help=f"outer steps of {META_BATCH} training tasks of meta_alphas")
     add("--meta_lr", type=Positive, default=0.05, help="rate of Adam in these")
     add("--proxy_tasks", type=Count, default=10, help="training tasks on which a proxy ranks the architectures")
-    own, rest = parser.parse_known_args(words)
+    args, rest = parser.parse_known_args(words)
     command = shlex.join(["python", "training/tabular/choose.py", *words])
-    return guarded(lambda: choose(own, rest, command))
+    return guarded(lambda: choose(args, rest, command))
 
 
 if __name__ == "__main__":

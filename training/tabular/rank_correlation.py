@@ -62,16 +62,16 @@ def truth_of_runs(folders: Sequence[Path], bn_mode: str) -> "tuple[list[Genotype
     return genotypes, accuracies
 
 
-def training_tasks(own: Namespace, overrides: Sequence[str]) -> "list[Task]":
+def training_tasks(args: Namespace, overrides: Sequence[str]) -> "list[Task]":
     """Return the first training tasks of the run."""
     from few_shot_nas.episode import tasks
     from few_shot_nas.loading import named_checkpoint
     from few_shot_nas.runtime.progress import quiet_lightning
 
     quiet_lightning()
-    flags = flags_of_run(own.run_dir, overrides)
-    data = build(own.run_dir, named_checkpoint(own.run_dir, "last"), flags).datamodule
-    return list(tasks(data.episode("train", range(own.proxy_tasks))))
+    flags = flags_of_run(args.run_dir, overrides)
+    data = build(args.run_dir, named_checkpoint(args.run_dir, "last"), flags).datamodule
+    return list(tasks(data.episode("train", range(args.proxy_tasks))))
 
 
 def scores_of(
@@ -133,7 +133,7 @@ def show(rows: dict[str, dict[str, Any]], title: str) -> None:
     console().print(table)
 
 
-def correlate(own: Namespace, overrides: Sequence[str], command: str) -> None:
+def correlate(args: Namespace, overrides: Sequence[str], command: str) -> None:
     """Score, correlate, write and print.
 
     Raises:
@@ -143,23 +143,23 @@ def correlate(own: Namespace, overrides: Sequence[str], command: str) -> None:
     from few_shot_nas.registry import lookup
     from training import results
 
-    if (own.table is None) == (not own.trained):
+    if (args.table is None) == (not args.trained):
         raise InputError("rank_correlation.py: give the truth by --table=FILE or by --trained RUN RUN ..")
-    names = list(PROXIES) if own.proxies is None else own.proxies.split(",")
+    names = list(PROXIES) if args.proxies is None else args.proxies.split(",")
     for name in names:
         lookup(PROXIES, name, "--proxies")
-    genotypes, truth = truth_of_table(own.table) if own.table else truth_of_runs(own.trained, own.bn_mode)
+    genotypes, truth = truth_of_table(args.table) if args.table else truth_of_runs(args.trained, args.bn_mode)
     if len(genotypes) < LEAST:
         raise InputError(f"rank_correlation.py: {len(genotypes)} architectures given, at least {LEAST} are needed")
     started = time.monotonic()
     names = list(dict.fromkeys(["params", *names]))
-    scores = scores_of(names, genotypes, training_tasks(own, overrides), own.proxy_seed)
-    rows = rows_of(scores, truth, own.bootstrap)
+    scores = scores_of(names, genotypes, training_tasks(args, overrides), args.proxy_seed)
+    rows = rows_of(scores, truth, args.bootstrap)
     content = {
-        "truth": str(own.table or [str(folder) for folder in own.trained]),
+        "truth": str(args.table or [str(folder) for folder in args.trained]),
         "architectures": len(genotypes),
-        "proxy_tasks": own.proxy_tasks,
-        "proxy_seed": own.proxy_seed,
+        "proxy_tasks": args.proxy_tasks,
+        "proxy_seed": args.proxy_seed,
         "accuracy": list(truth),
         "scores": scores,
         "correlations": {
@@ -169,7 +169,7 @@ def correlate(own: Namespace, overrides: Sequence[str], command: str) -> None:
         "versions": results.versions(),
         "command": command,
     }
-    path = own.output or own.run_dir / "rank_correlation.json"
+    path = args.output or args.run_dir / "rank_correlation.json"
     results.write_json(path, content)
     show(rows, f"Rank correlation with the accuracy of {len(genotypes)} architectures")
     print(f"scores and correlations: {path}")
@@ -189,9 +189,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--proxy_seed", type=int, default=0, help="of the fresh weights")
     add("--bootstrap", type=Count, default=1000, help="resamples of the architectures")
     add("--output", type=Path, help="file of the result; default RUN_DIR/rank_correlation.json")
-    own, rest = parser.parse_known_args(words)
+    args, rest = parser.parse_known_args(words)
     command = shlex.join(["python", "training/tabular/rank_correlation.py", *words])
-    return guarded(lambda: correlate(own, rest, command))
+    return guarded(lambda: correlate(args, rest, command))
 
 
 if __name__ == "__main__":

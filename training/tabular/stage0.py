@@ -47,37 +47,37 @@ def checked_supernet(net: Any) -> Any:
     return net
 
 
-def check_head(own: Namespace, module: Any) -> None:
+def check_head(args: Namespace, module: Any) -> None:
     """Check that the run has the head that is to score its architectures.
 
     Raises:
         InputError: if that is the linear one and the run was trained with a closed form.
     """
-    if own.head == "linear" and module.hparams["head"] != "linear":
+    if args.head == "linear" and module.hparams["head"] != "linear":
         raise InputError(
-            f"--head=linear: scores a run's own inner loop and linear head, but {own.run_dir} was trained with "
+            f"--head=linear: scores a run's own inner loop and linear head, but {args.run_dir} was trained with "
             f"head={module.hparams['head']}; give --head=prototype, or the folder of a run with head=linear"
         )
 
 
-def facts_of(own: Namespace, parts: Any, checkpoint: Path, values: Any) -> dict[str, Any]:
+def facts_of(args: Namespace, parts: Any, checkpoint: Path, values: Any) -> dict[str, Any]:
     """Return what decides the bits of the table."""
     from few_shot_nas.models.digest import weights_digest
     from few_shot_nas.runtime.checkpoint import KEY, load_checkpoint
 
     space, data = parts.net.space, parts.datamodule
     return {
-        "run": own.run_dir.name,
+        "run": args.run_dir.name,
         "algorithm": values["algorithm"],
         "data_class": values["data_class"],
-        "split": own.split,
+        "split": args.split,
         "seed": data.seed,
-        "head": own.head,
-        "bn_mode": own.bn_mode,
-        "precision": "bf16" if own.bf16 else "32",
-        "device": own.device,
-        "tasks": own.tasks,
-        "replicates": own.replicates,
+        "head": args.head,
+        "bn_mode": args.bn_mode,
+        "precision": "bf16" if args.bf16 else "32",
+        "device": args.device,
+        "tasks": args.tasks,
+        "replicates": args.replicates,
         "n_way": data.n_way,
         "k_shot": data.k_shot,
         "n_query": data.n_query,
@@ -140,43 +140,43 @@ class Filler:
     """What fills the columns of a table: the tasks of one split, and the weights that score them.
 
     Args:
-        own: the command's own flags.
+        args: the command's own flags.
         parts: source, supernet, algorithm and DataModule of the run, with the weights of the checkpoint.
 
     Raises:
         InputError: if the network is not a supernet of a small space, or the split has too few images.
     """
 
-    def __init__(self, own: Namespace, parts: Any) -> None:
+    def __init__(self, args: Namespace, parts: Any) -> None:
         from few_shot_nas.data.replicates import check_replicates
         from few_shot_nas.data.sampler import image_tensor
 
         data = parts.datamodule
-        self.own, self.parts, self.source = own, parts, parts.source
+        self.args, self.parts, self.source = args, parts, parts.source
         self.supernet = checked_supernet(parts.net)
         self.shape = {
-            "n_way": data.n_way, "k_shot": data.k_shot, "n_query": data.n_query, "replicates": own.replicates,
+            "n_way": data.n_way, "k_shot": data.k_shot, "n_query": data.n_query, "replicates": args.replicates,
         }  # fmt: skip
         self.seed = data.seed
-        check_replicates(self.source, own.split, **self.shape)
-        self.module = parts.module.to(own.device).eval()
-        self.images = image_tensor(self.source.split(own.split)).to(own.device)
+        check_replicates(self.source, args.split, **self.shape)
+        self.module = parts.module.to(args.device).eval()
+        self.images = image_tensor(self.source.split(args.split)).to(args.device)
 
     def of_split(self, split: str) -> "Filler":
         """Return what fills the columns of a table of another split."""
-        return Filler(Namespace(**{**vars(self.own), "split": split}), self.parts)
+        return Filler(Namespace(**{**vars(self.args), "split": split}), self.parts)
 
     def episode(self, task_id: int) -> tuple["Episode", int, list[int]]:
         """Return the replicates of a task as a meta-batch, the part of the data it is from, and its classes."""
         from few_shot_nas.data.replicates import draw_replicates
         from few_shot_nas.data.sampler import classes_of, group_of, materialise, stack
 
-        plans = draw_replicates(self.source, self.own.split, seed=self.seed, task_id=task_id, **self.shape)
+        plans = draw_replicates(self.source, self.args.split, seed=self.seed, task_id=task_id, **self.shape)
         plan = stack(plans)
-        moved = {name: getattr(plan, name).to(self.own.device) for name in ("index", "label", "rotation")}
+        moved = {name: getattr(plan, name).to(self.args.device) for name in ("index", "label", "rotation")}
         episode = materialise(plan._replace(**moved), self.images, self.source.mean, self.source.std)
-        split = self.source.split(self.own.split)
-        return episode, group_of(split, plans[0]), classes_of(split, plans[0], self.source.rotation(self.own.split))
+        split = self.source.split(self.args.split)
+        return episode, group_of(split, plans[0]), classes_of(split, plans[0], self.source.rotation(self.args.split))
 
     def entries(self, task: "Task") -> "Entries":
         """Return the scores of every architecture on one replicate."""
@@ -184,10 +184,10 @@ class Filler:
 
         from few_shot_nas.tabular.table_entries import prototype_entries
 
-        with torch.autocast(self.own.device, torch.bfloat16) if self.own.bf16 else contextlib.nullcontext():
-            if self.own.head == "linear":
-                return linear_entries(self.module, task, self.own.bn_mode)
-            return prototype_entries(self.supernet, task, self.own.bn_mode, self.shape["n_way"])
+        with torch.autocast(self.args.device, torch.bfloat16) if self.args.bf16 else contextlib.nullcontext():
+            if self.args.head == "linear":
+                return linear_entries(self.module, task, self.args.bn_mode)
+            return prototype_entries(self.supernet, task, self.args.bn_mode, self.shape["n_way"])
 
     def embedding(self, task: "Task") -> Any:
         """Return the description of a replicate's support images, ``[D]``."""
@@ -232,13 +232,13 @@ def fill(table: "RewardTable", path: Path, filler: Filler) -> "RewardTable":
     return table
 
 
-def opened(own: Namespace, overrides: Sequence[str]) -> tuple[Filler, dict[str, Any]]:
+def opened(args: Namespace, overrides: Sequence[str]) -> tuple[Filler, dict[str, Any]]:
     """Return the tasks and the weights that the flags name, and the facts of a table of them.
 
     Raises:
         InputError: if the run, the space, the split or a flag does not fit.
     """
-    flags = flags_of_run(own.run_dir, overrides)
+    flags = flags_of_run(args.run_dir, overrides)
 
     import torch
 
@@ -246,31 +246,31 @@ def opened(own: Namespace, overrides: Sequence[str]) -> tuple[Filler, dict[str, 
     from few_shot_nas.runtime.progress import quiet_lightning
     from training import assemble
 
-    checkpoint = named_checkpoint(own.run_dir, own.checkpoint)
+    checkpoint = named_checkpoint(args.run_dir, args.checkpoint)
     quiet_lightning()
-    if own.device == "cuda" and not torch.cuda.is_available():
+    if args.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device=cuda: this machine has no GPU that torch can use; give auto or cpu")
-    own.device = ("cuda" if torch.cuda.is_available() else "cpu") if own.device == "auto" else own.device
-    parts = build(own.run_dir, checkpoint, flags)
+    args.device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
+    parts = build(args.run_dir, checkpoint, flags)
     parts.datamodule.setup()  # a table may be of any split
     assemble.load_weights(checked_supernet(parts.net), str(checkpoint))
-    check_head(own, parts.module)
-    filler = Filler(own, parts)
-    return filler, facts_of(own, parts, checkpoint, flags.values)
+    check_head(args, parts.module)
+    filler = Filler(args, parts)
+    return filler, facts_of(args, parts, checkpoint, flags.values)
 
 
-def stage0(own: Namespace, overrides: Sequence[str], command: str) -> None:
+def stage0(args: Namespace, overrides: Sequence[str], command: str) -> None:
     """Fill the table and write what it is beside it.
 
     Raises:
         InputError: if the run, the space, the split or a flag does not fit.
     """
-    filler, facts = opened(own, overrides)
+    filler, facts = opened(args, overrides)
 
     from few_shot_nas.episode import tasks
     from training import results
 
-    path = (own.output or own.run_dir / "stage0") / f"table_{own.split}.npz"
+    path = (args.output or args.run_dir / "stage0") / f"table_{args.split}.npz"
     output_folder(path.parent)
     first = next(tasks(filler.episode(0)[0]))
     table = begin(path, facts, filler.supernet, len(filler.embedding(first)))
@@ -278,7 +278,7 @@ def stage0(own: Namespace, overrides: Sequence[str], command: str) -> None:
     table = fill(table, path, filler)
     spent = time.monotonic() - started
     summary = {**facts, "wall_seconds": spent, "versions": results.versions(), "command": command}
-    results.write_json(path.with_name(f"stage0_{own.split}.json"), summary)
+    results.write_json(path.with_name(f"stage0_{args.split}.json"), summary)
     print(f"table: {path} ({' x '.join(map(str, table.shape))} architectures x tasks x replicates, {spent:.0f} s)")
 
 
@@ -301,9 +301,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_task_flags(parser)
     parser.add_argument("--head", choices=("prototype", "linear"), default="prototype", help="what classifies features")
     parser.add_argument("--bf16", action="store_true", help="run the network in bfloat16")
-    own, rest = parser.parse_known_args(words)
+    args, rest = parser.parse_known_args(words)
     command = shlex.join(["python", "training/tabular/stage0.py", *words])
-    return guarded(lambda: stage0(own, rest, command))
+    return guarded(lambda: stage0(args, rest, command))
 
 
 if __name__ == "__main__":

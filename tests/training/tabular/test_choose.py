@@ -8,7 +8,14 @@ import pytest
 from few_shot_nas.episode import tasks
 from few_shot_nas.proxies.untrained import untrained_score
 from few_shot_nas.report import load_run
-from few_shot_nas.tabular.alphas import AlphaLoop, adapted, choice_accuracy, likeliest, meta_learned, neutral_alphas
+from few_shot_nas.tabular.alphas import (
+    AlphaLoop,
+    adapted_alphas,
+    choice_accuracy,
+    likeliest,
+    meta_learned,
+    neutral_alphas,
+)
 from few_shot_nas.tabular.choices import load_choices
 from few_shot_nas.tabular.reward_table import load_table
 from training.tabular import arms, choose, stage0
@@ -56,7 +63,10 @@ def test_alphas_take_the_best_rate_of_training_tasks_and_choose_for_every_replic
     assert found.facts["rate"] == max(scores, key=lambda rate: scores[rate])
     loop = AlphaLoop(3, 2, found.facts["rate"])
     expected = [
-        [place(filler, likeliest(adapted(filler.supernet, task, start, loop))) for task in tasks(filler.episode(i)[0])]
+        [
+            place(filler, likeliest(adapted_alphas(filler.supernet, task, start, loop)))
+            for task in tasks(filler.episode(i)[0])
+        ]
         for i in range(4)
     ]
     assert found.choices.tolist() == expected and len(np.unique(found.choices)) > 1
@@ -74,7 +84,7 @@ def test_meta_alphas_start_from_what_other_training_tasks_taught(filler: stage0.
     start = meta_learned(filler.supernet, [first[:4], first[4:]], neutral_alphas(filler.supernet), loop, 0.5)
     np.testing.assert_allclose(found.facts["start"], start.numpy(), atol=1e-6)
     task = next(tasks(filler.episode(2)[0]))
-    assert found.choices[2, 0] == place(filler, likeliest(adapted(filler.supernet, task, start, loop)))
+    assert found.choices[2, 0] == place(filler, likeliest(adapted_alphas(filler.supernet, task, start, loop)))
     assert found.facts["passes_before"] == 2 * 4 * 2 * 15 and found.facts["rate"] == 2.0
     before = found.choices.tobytes()
     assert choose.main(argv) == 0

@@ -4,7 +4,7 @@ import torch
 
 from few_shot_nas.algorithms.maml import MAML
 from few_shot_nas.models.conv4 import Conv4
-from few_shot_nas.search.found import Found
+from few_shot_nas.search.search_result import SearchResult
 from few_shot_nas.spaces import SPACES
 
 GENOTYPE = SPACES["chain"](channels=4, cells=2, nodes=1).decode((1, 2))
@@ -14,7 +14,7 @@ class Convinced(MAML):
     """MAML that ends with the same architecture always, for three forward passes."""
 
     def end_search(self, datamodule):
-        return Found(GENOTYPE, {"forward_passes": 3 * datamodule.meta_batch_size}, {"certainty": 1.0})
+        return SearchResult(GENOTYPE, {"forward_passes": 3 * datamodule.meta_batch_size}, {"certainty": 1.0})
 
 
 class Data:

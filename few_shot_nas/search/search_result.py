@@ -8,7 +8,7 @@ from few_shot_nas.spaces.genotype import Genotype
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The architecture that a search ended with, and what it cost.
 
     Attributes:
