@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import nn
 
 import few_shot_nas
+from few_shot_nas.algorithms.task_scores import out_of_bounds
 from few_shot_nas.nn.cost import count_macs, count_parameters
 from few_shot_nas.report import Run, results_table
 from few_shot_nas.spaces.mixed_supernet import MixedSupernet
@@ -25,17 +26,23 @@ from few_shot_nas.whole_file import write_text
 Rows = Sequence[Mapping[str, Any]]
 
 
-def scores(rows: Rows) -> dict[str, dict[str, float | int | None]]:
+def scores(rows: Rows) -> dict[str, dict[str, float | int | bool | None]]:
     """Return accuracy, half-width of its 95 % interval (None for one episode) and episodes of every bn_mode.
 
     ``non_finite`` counts the episodes whose answers are no numbers: their accuracy is that of always the first class.
+    ``diverged`` says that the answers are numbers, but of a network that has diverged (:func:`out_of_bounds`).
     """
-    found: dict[str, dict[str, float | int | None]] = {}
+    found: dict[str, dict[str, float | int | bool | None]] = {}
     for mode in sorted({row["bn_mode"] for row in rows}, reverse=True):
-        score = mean_ci([row["accuracy"] for row in rows if row["bn_mode"] == mode])
-        half = None if math.isnan(score.ci95) else score.ci95
-        diverged = sum(not row.get("finite", True) for row in rows if row["bn_mode"] == mode)
-        found[mode] = {"accuracy": score.mean, "ci95": half, "episodes": score.n, "non_finite": diverged}
+        own = [row for row in rows if row["bn_mode"] == mode]
+        score = mean_ci([row["accuracy"] for row in own])
+        found[mode] = {
+            "accuracy": score.mean,
+            "ci95": None if math.isnan(score.ci95) else score.ci95,
+            "episodes": score.n,
+            "non_finite": sum(not row.get("finite", True) for row in own),
+            "diverged": out_of_bounds(own),
+        }
     return found
 
 

@@ -51,6 +51,7 @@ class EpisodicModule(pl.LightningModule, ABC):
         bn_modes: the bn_modes that tasks are scored in, those of the network.
         meta_step: outer updates done so far. Lightning's ``global_step`` counts optimizer steps and is not used.
         val_accuracy: mean accuracy of the latest validation in ``outer.bn_mode``.
+        val_finite: whether all its answers were finite.
         test_rows: after a test, one dict per (task, bn_mode) with task_id, bn_mode, accuracy and loss, of all ranks.
         task_scores: rows of the tasks that this rank has scored.
         recorder: scalars since the latest row of training metrics.
@@ -85,7 +86,7 @@ class EpisodicModule(pl.LightningModule, ABC):
         self.outer = outer
         self.seed = seed
         self.meta_step = 0
-        self.val_accuracy = float("nan")
+        self.val_accuracy, self.val_finite = float("nan"), True
         self.run_identity: dict[str, str | int] = {}
         self.genotype: Genotype | None = None
         self.search_summary: dict[str, Any] = {}
@@ -282,15 +283,18 @@ class EpisodicModule(pl.LightningModule, ABC):
         metrics = validation_metrics(rows, self.bn_modes, self.outer.bn_mode)
         self.val_accuracy = metrics["val/accuracy"]
         diverged = metrics.get("val/non_finite", 0.0)
-        if diverged and world()[0] == 0:
-            scored = len(in_mode(rows, self.outer.bn_mode))
-            warn_of_divergence(type(self).__name__, self.meta_step, int(diverged), scored)
+        self.val_finite = not diverged
+        self._warn("validation", rows)
         self.log("val/non_finite", diverged, logger=False)
         metrics.update(self._gap())
         self.log("val/accuracy", self.val_accuracy, logger=False, prog_bar=True)
         self.log("val/ci95", metrics["val/ci95"], logger=False)
         self.log_row(metrics)
         self._stop_if_no_better(-math.inf if diverged else self.val_accuracy)
+
+    def _warn(self, phase: str, rows: Sequence[dict[str, Any]]) -> None:
+        if world()[0] == 0:
+            warn_of_divergence(type(self).__name__, self.meta_step, phase, in_mode(rows, self.outer.bn_mode))
 
     def _datamodule(self) -> Any:
         """Return the data module of a fit, and None elsewhere: without a Trainer, or in its check before training."""
@@ -334,6 +338,7 @@ class EpisodicModule(pl.LightningModule, ABC):
     def on_test_epoch_end(self) -> None:
         """Gather the rows of all ranks into ``test_rows``; ``trainer.test`` returns their means."""
         self.test_rows = self.task_scores.take()
+        self._warn("test", self.test_rows)
         for mode in dict.fromkeys(row["bn_mode"] for row in self.test_rows):
             score = mean_ci([row["accuracy"] for row in in_mode(self.test_rows, mode)])
             self.log_dict({f"test/accuracy_{mode}": score.mean, f"test/ci95_{mode}": score.ci95})

@@ -148,11 +148,12 @@ class MAMLPlusPlus(GradientLearner):
     def on_validation_epoch_end(self) -> None:
         """Log the validation and, for an ensemble, keep the state if it is among the best.
 
-        The check before training is no validation: its network has learned nothing.
+        The check before training is no validation: its network has learned nothing. Nor is a network kept whose
+        answers are not finite: the mean with its answers would not be finite either.
         """
         super().on_validation_epoch_end()
         fits = self._trainer is not None and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
-        if self.ingredients.ensemble_of and fits:
+        if self.ingredients.ensemble_of and fits and self.val_finite:
             state = {name: value.detach().cpu().clone() for name, value in self.state_dict().items()}
             self._keep_best([{"meta_step": self.meta_step, "accuracy": self.val_accuracy, "state": state}])
 

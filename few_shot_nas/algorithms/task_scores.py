@@ -1,6 +1,7 @@
 """How well tasks were answered: a row per task and bn_mode, gathered from all ranks, and what is logged of the rows."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,8 +14,10 @@ from few_shot_nas.stats.statistics import accuracy, mean_ci
 
 logger = logging.getLogger(__name__)
 
-#: task_id, bn_mode, accuracy, loss and finite of one task in one bn_mode; ``watched`` where scalars were watched.
+#: task_id, bn_mode, accuracy, loss, finite and ways of one task in one bn_mode; ``watched`` where scalars were watched.
 ScoreRow = dict[str, Any]
+#: A mean loss of so many times that of guessing is out of bounds.
+FAR = 1000.0
 
 
 class TaskScores:
@@ -43,6 +46,7 @@ class TaskScores:
                     "accuracy": float(accuracy(logits, task.query_y)),
                     "loss": float(F.cross_entropy(logits, task.query_y)),
                     "finite": bool(logits.isfinite().all()),
+                    "ways": logits.shape[1],
                     **({"watched": dict(watched[mode])} if watched.get(mode) else {}),
                 }
             )
@@ -54,7 +58,7 @@ class TaskScores:
         return sorted(rows, key=lambda row: (row["bn_mode"], row["task_id"]))
 
 
-def mean_of(rows: Sequence[ScoreRow], name: str) -> float:
+def mean_of(rows: Sequence[Mapping[str, Any]], name: str) -> float:
     """Return the mean of one column."""
     return mean_ci([row[name] for row in rows]).mean
 
@@ -87,10 +91,36 @@ def validation_metrics(rows: Sequence[ScoreRow], bn_modes: Sequence[str], chosen
     return {**metrics, "val/non_finite": float(diverged)} if diverged else metrics
 
 
-def warn_of_divergence(learner: str, meta_step: int, diverged: int, scored: int) -> None:
-    """Warn that the answers to some of the validation tasks are not finite."""
-    logger.warning(
-        "%s, meta-step %d: the answers to %d of %d validation tasks are not finite: training has diverged, "
-        "or the inner loop does on them",
-        learner, meta_step, diverged, scored,
-    )  # fmt: skip
+def out_of_bounds(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the rows of one bn_mode are those of a network that has diverged, but to finite weights.
+
+    Its mean loss is over :data:`FAR` times ``ln(ways)``, that of guessing, and its accuracy is no better than that of
+    guessing: a network that is only too sure of itself answers better. Rows of earlier versions do not say their ways.
+
+    >>> row = {"accuracy": 0.5, "loss": 1e9, "finite": True, "ways": 2}
+    >>> out_of_bounds([row] * 2), out_of_bounds([{**row, "loss": 9.0}] * 2), out_of_bounds([{**row, "accuracy": 1}] * 2)
+    (True, False, False)
+    """
+    if not rows or not all(row.get("ways") and row["finite"] for row in rows):
+        return False
+    ways, score = rows[0]["ways"], mean_ci([row["accuracy"] for row in rows])
+    half = score.ci95 if math.isfinite(score.ci95) else math.inf
+    guessed = score.mean <= 1.0 / ways or score.mean - half <= 1.0 / ways
+    return guessed and mean_of(rows, "loss") > FAR * math.log(ways)
+
+
+def warn_of_divergence(learner: str, meta_step: int, phase: str, rows: Sequence[ScoreRow]) -> None:
+    """Warn if answers to the tasks of a validation or a test, rows of one bn_mode, show that training has diverged."""
+    diverged = sum(not row["finite"] for row in rows)
+    if diverged:
+        logger.warning(
+            "%s, meta-step %d: the answers to %d of %d %s tasks are not finite: training has diverged, "
+            "or the inner loop does on them",
+            learner, meta_step, diverged, len(rows), phase,
+        )  # fmt: skip
+    elif out_of_bounds(rows):
+        logger.warning(
+            "%s, meta-step %d: the mean loss of the %s, %.3g, is over %d times that of guessing, and the accuracy no "
+            "better: training has diverged, or the inner loop does; lower outer_lr or inner_lr, or set meta_grad_clip",
+            learner, meta_step, phase, mean_of(rows, "loss"), FAR,
+        )  # fmt: skip

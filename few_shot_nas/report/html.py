@@ -20,6 +20,7 @@ from few_shot_nas.report.page import write_page
 from few_shot_nas.report.pairing import paired_differences
 from few_shot_nas.report.run import Run, load_run
 from few_shot_nas.report.tables import (
+    diverged,
     duration,
     modes,
     names,
@@ -162,6 +163,8 @@ def _cards(run: Run) -> list[tuple[str, str]]:
     ]
     if non_finite(run):
         values.append((f"{non_finite(run):,}", "test tasks with answers that are no numbers"))
+    if diverged(run):
+        values.append(("diverged", "the loss of the test is over 1,000 times that of guessing"))
     if results.get("skipped_steps"):
         values.append((f"{results['skipped_steps']:,}", "meta-steps left out"))
     if "reward_calls" in results["search"]:

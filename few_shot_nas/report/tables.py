@@ -136,6 +136,8 @@ def tabulate(runs: Sequence[Run]) -> ResultsTable:
         columns["episodes"] = episodes
     if any(non_finite(run) for run in runs):
         columns["not finite"] = [str(non_finite(run)) for run in runs]
+    if any(diverged(run) for run in runs):
+        columns["diverged"] = ["yes" if diverged(run) else "no" for run in runs]
     columns["params"] = [quantity(run.results.get("parameters")) for run in runs]
     columns["MACs"] = [quantity(run.results.get("macs")) for run in runs]
     columns["seconds"] = [_seconds(run, "wall_seconds") for run in runs]
@@ -150,6 +152,11 @@ def tabulate(runs: Sequence[Run]) -> ResultsTable:
 def non_finite(run: Run) -> int:
     """Return on how many test tasks the answers of a run were no numbers, in the worst ``bn_mode``."""
     return max((int(found.get("non_finite") or 0) for found in run.results["test"].values()), default=0)
+
+
+def diverged(run: Run) -> bool:
+    """Return whether a run's answers were numbers, but those of a network that has diverged, in any ``bn_mode``."""
+    return any(found.get("diverged") is True for found in run.results["test"].values())
 
 
 def _seconds(run: Run, key: str) -> str:

@@ -4,9 +4,11 @@ import json
 import math
 from pathlib import Path
 
+import pytest
 import torch
 
-from few_shot_nas.algorithms import MAML
+from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.task_scores import out_of_bounds
 from few_shot_nas.meta.probe import logistic_regression
 from few_shot_nas.search.derivation import rank
 from training import evaluate, run_experiment
@@ -14,7 +16,7 @@ from training import evaluate, run_experiment
 
 def poison(monkeypatch, at, where="net"):
     """Make the network's weights, or the gradient, of one meta-step and all later ones infinite."""
-    whole = MAML.descend_outer
+    whole = EpisodicModule.descend_outer
 
     def poisoned(self):
         if where == "gradient" and self.meta_step == at:
@@ -24,7 +26,7 @@ def poison(monkeypatch, at, where="net"):
             with torch.no_grad():
                 next(self.net.parameters()).fill_(math.nan)
 
-    monkeypatch.setattr(MAML, "descend_outer", poisoned)
+    monkeypatch.setattr(EpisodicModule, "descend_outer", poisoned)
 
 
 def results(folder="a"):
@@ -50,6 +52,43 @@ def test_a_run_that_diverges_before_its_first_validation_has_no_best(tiny, monke
     assert run_experiment.main([*tiny, "--run_dir=a", "--max_meta_steps=3", "--log_every=100"]) == 0
     assert not Path("a/checkpoints/best.ckpt").exists()
     assert results()["checkpoint"] == "last" and results()["test"]["support"]["non_finite"] == 3
+
+
+def test_a_network_that_diverges_to_finite_weights_is_named(tiny, capsys, caplog):
+    assert run_experiment.main([*tiny, "--run_dir=a", "--outer_lr=1e9", "--meta_batch_size=2"]) == 0
+    assert all(row["diverged"] is True and row["non_finite"] == 0 for row in results()["test"].values())
+    (line,) = {text for text in caplog.messages if "of the test" in text}
+    assert "is over 1000 times that of guessing" in line and "lower outer_lr" in line
+    assert any("of the validation" in text for text in caplog.messages)
+    assert "diverged" in capsys.readouterr().out and "1,000 times that of guessing" in Path("a/report.html").read_text()
+    caplog.clear()
+    assert evaluate.main(["--run_dir=a", "--output=b"]) == 0
+    assert results("b")["test"]["support"]["diverged"] is True and "of the test" in caplog.text
+
+
+@pytest.mark.parametrize("algorithm", ["MAML", "ProtoNet", "RFS", "Reptile"])
+def test_an_honest_run_is_far_from_diverged(tiny, caplog, algorithm):
+    flags = [f"--algorithm={algorithm}", *tiny[1:], *(["--flat_batch_size=8"] if algorithm == "RFS" else [])]
+    assert run_experiment.main([*flags, "--run_dir=a"]) == 0
+    assert not any(row["diverged"] for row in results()["test"].values()) and "guessing" not in caplog.text
+
+
+def test_a_diverged_mean_loss_counts_only_at_the_accuracy_of_guessing():
+    row = {"accuracy": 0.25, "loss": 1e6, "finite": True, "ways": 5}
+    assert out_of_bounds([row, {**row, "accuracy": 0.15}])
+    assert not out_of_bounds([{**row, "loss": 1600.0}] * 2)  # 1,000 ln 5 is 1609.4
+    assert not out_of_bounds([{**row, "accuracy": 0.9}] * 2)
+    assert not out_of_bounds([row, {**row, "finite": False}])  # which is counted by itself
+    assert not out_of_bounds([{**row, "ways": 0}])
+
+
+def test_an_ensemble_keeps_no_validation_whose_answers_are_no_numbers(tiny, monkeypatch):
+    poison(monkeypatch, at=5)
+    flags = ["--algorithm=MAMLPlusPlus", *tiny[1:], "--ensemble_of=3", "--log_every=100"]
+    assert run_experiment.main([*flags, "--run_dir=a"]) == 0
+    last = torch.load("a/checkpoints/last.ckpt", weights_only=True)["few_shot_nas"]
+    assert [kept["meta_step"] for kept in last["ensemble"]] == [3]
+    assert results()["test"]["ensemble1_support"]["non_finite"] == 0
 
 
 def test_a_gradient_that_is_not_finite_stops_or_is_left_out_and_counted(tiny, ended, monkeypatch):

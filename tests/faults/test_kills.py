@@ -26,7 +26,7 @@ SMALL = {
 }  # fmt: skip
 #: For searches that cannot take the smallest space; those by pruning end with their last candidate.
 SPACES = {"MetaNAS": ["--space=darts_fewshot", "--cells=1"]}
-SPACES |= dict.fromkeys(("MetaNTKNAS", "TENAS"), ["--space=nb201", "--max_meta_steps=8"])
+SPACES |= {name: ["--space=nb201", "--max_meta_steps=8"] for name in ("MetaNTKNAS", "TENAS")}
 QUICK = {("MAML", 0), ("MAMLENAS", 1), ("AutoMAML", 0), ("DARTS", 0)}
 
 
