@@ -65,6 +65,7 @@ def saved(search):
     ("algorithm", "space"),
     [
         (MetaNTKNAS, "darts_fewshot"),
+        (MetaNTKNAS, "metantk"),
         (TENAS, "nb201"),
         pytest.param(TENAS, "darts", marks=pytest.mark.slow),
     ],
