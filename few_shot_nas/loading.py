@@ -371,12 +371,12 @@ class AdaptedLearner:
             InputError: if the images are of another size, or the network has no such ``bn_mode``.
         """
         module, mode = self.learner.module, bn_mode or self.learner.bn_mode
-        if mode not in module.bn_modes:
-            raise InputError(f"bn_mode={mode}: this learner has {', '.join(module.bn_modes)}")
+        if mode not in module.network_bn_modes:
+            raise InputError(f"bn_mode={mode}: this learner has {', '.join(module.network_bn_modes)}")
         self.learner._check(query_x)
         device = next(module.parameters()).device
         with torch.no_grad():
-            parts = [module.task_logits(task)[mode].cpu() for task in self._tasks(query_x, mode, device)]
+            parts = [module.logits_in(task, mode).cpu() for task in self._tasks(query_x, mode, device)]
         n_way = int(self.support_y.max()) + 1
         return torch.cat(parts) if parts else torch.empty(0, n_way)
 

@@ -43,11 +43,11 @@ def example(parts: Any, split_name: str) -> dict[str, Any]:
     plan = draw_task(split, seed=data.seed, split_name=split_name, task_id=task_id, rotation=rotation, **shape)
     device = next(module.parameters()).device
     (task,) = tasks(data.episode(split_name, [task_id]))
-    with torch.no_grad():
-        logits = module.task_logits(Task(*(part.to(device) for part in task if part is not None)))
     mode = module.outer.bn_mode
+    with torch.no_grad():
+        logits = module.logits_in(Task(*(part.to(device) for part in task if part is not None)), mode)
     # A diverged network gives no numbers, so it is sure of nothing.
-    likely, predicted = logits[mode].softmax(dim=1).nan_to_num(0.0).max(dim=1)
+    likely, predicted = logits.softmax(dim=1).nan_to_num(0.0).max(dim=1)
     classes = np.searchsorted(split.starts, plan.index.numpy(), side="right") - 1
     named = [split.class_names[number] for number in classes]
     if rotation == "classes":

@@ -31,6 +31,7 @@ COMMANDS = {
     "train": Command("training.run_experiment", "meta-train a network, test it, and leave a run directory"),
     "search": Command("training.run_experiment", "search, with MAMLENAS by default", ("--algorithm=MAMLENAS",)),
     "decode": Command("training.decode", "the genotype of every test task of a search by gradient"),
+    "draw": Command("training.draw", "random architectures of a space, to compare a searched one with"),
     "evaluate": Command("training.evaluate", "test a finished run again: more episodes, other data"),
     "predict": Command("training.predict", "sort new pictures into your own classes"),
     "report": Command("training.report", "one table and page of several runs"),

@@ -48,7 +48,8 @@ class EpisodicModule(pl.LightningModule, ABC):
         per_query: the algorithm scores the bn_mode per_query too.
 
     Attributes:
-        bn_modes: the bn_modes that tasks are scored in, those of the network.
+        network_bn_modes: the bn_modes that the network has.
+        bn_modes: those of them that tasks are scored in: all, or ``outer.bn_mode`` alone (``outer.score_modes``).
         meta_step: outer updates done so far. Lightning's ``global_step`` counts optimizer steps and is not used.
         val_accuracy: mean accuracy of the latest validation in ``outer.bn_mode``.
         val_finite: whether all its answers were finite.
@@ -80,7 +81,8 @@ class EpisodicModule(pl.LightningModule, ABC):
         super().__init__()
         refuse_foreign_norms(net)
         check_bn_mode(net, outer.bn_mode, per_query=per_query)
-        self.bn_modes = bn_modes(net, per_query=per_query)
+        self.network_bn_modes = bn_modes(net, per_query=per_query)
+        self.bn_modes = self.network_bn_modes if outer.score_modes == "all" else (outer.bn_mode,)
         self.automatic_optimization = False
         self.net = net
         self.outer = outer
@@ -351,7 +353,15 @@ class EpisodicModule(pl.LightningModule, ABC):
         by the support set.
         """
         mode = "running" if self.outer.bn_mode == "running" else "support"
-        return torch.stack([self.task_logits(task.unlabelled())[mode].softmax(dim=1) for task in tasks(batch)])
+        return torch.stack([self.logits_in(task.unlabelled(), mode).softmax(dim=1) for task in tasks(batch)])
+
+    def logits_in(self, task: SingleTask, bn_mode: str) -> Tensor:
+        """Return the query logits ``[Q, N]`` of a task in one bn_mode, whichever tasks are scored in."""
+        scored, self.bn_modes = self.bn_modes, (bn_mode,)
+        try:
+            return self.task_logits(task)[bn_mode]
+        finally:
+            self.bn_modes = scored
 
     # ---- search -------------------------------------------------------------------------------------------------
 

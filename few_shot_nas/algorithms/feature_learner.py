@@ -1,5 +1,6 @@
 """What learners share that classify queries by comparing features with the support set's, and adapt no weights."""
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable
 
@@ -8,7 +9,6 @@ from torch import Tensor
 from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.episode import SingleTask, Task
-from few_shot_nas.meta.bn_mode import BN_MODES
 from few_shot_nas.meta.features import query_features, support_features
 from few_shot_nas.stats.statistics import accuracy
 
@@ -45,9 +45,8 @@ class FeatureModule(EpisodicModule):
 
     def task_logits(self, task: SingleTask) -> dict[str, Tensor]:
         """Query logits for every bn_mode; one classifier serves those in which the support set normalises itself."""
-        classify = self.classifier(support_features(self.net, task), task.support_y, task)
-        logits = {mode: classify(query_features(self.net, task, mode)) for mode in BN_MODES}
-        if "running" in self.bn_modes:
-            classify = self.classifier(support_features(self.net, task, running=True), task.support_y, task)
-            logits["running"] = classify(query_features(self.net, task, "running"))
+        logits: dict[str, Tensor] = {}
+        for running, modes in itertools.groupby(self.bn_modes, lambda mode: mode == "running"):
+            classify = self.classifier(support_features(self.net, task, running=running), task.support_y, task)
+            logits.update({mode: classify(query_features(self.net, task, mode)) for mode in modes})
         return logits

@@ -117,6 +117,8 @@ class OuterLoop(Settings):
             support set and one query at a time (per_query; Reptile with per_query_bn) or the statistics of training
             (running; flat pre-training, and MAMLPlusPlus with per_step_statistics). The test reports all that there
             are.
+        score_modes: all scores the tasks of validation and test in every bn_mode that the network has; bn_mode in that
+            one alone, which saves the passes of the others.
         log_every: meta-steps between two rows of training metrics.
         log_grad_norm: order p of the norm of the meta-gradient to log; None logs none.
         log_inner_steps: let the validation of MAML and its relatives also score the queries before and after every
@@ -136,6 +138,7 @@ class OuterLoop(Settings):
     label_smoothing: Share = 0.0
     meta_grad_clip: Positive | None = None
     bn_mode: Literal["transductive", "support", "per_query", "running"] = "transductive"
+    score_modes: Literal["all", "bn_mode"] = "all"
     log_every: Count = 50
     log_grad_norm: Positive | None = None
     log_inner_steps: bool = True

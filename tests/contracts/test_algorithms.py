@@ -188,6 +188,20 @@ def test_evaluation_leaves_no_trace_and_rows_are_the_fixed_episodes(name, make_m
 
 
 @everyone
+def test_one_bn_mode_alone_gives_the_logits_that_it_has_among_all(name, make_module, make_data):
+    module = make_module(name).eval()
+    (task,) = tasks(make_data().episode("val", [0]))
+    with torch.no_grad():
+        among_all = module.task_logits(task)
+        for mode in module.network_bn_modes:
+            assert torch.equal(module.logits_in(task, mode), among_all[mode])
+    assert module.bn_modes == module.network_bn_modes
+    module.bn_modes = ("support",)  # what outer.score_modes=bn_mode makes of it
+    with torch.no_grad():
+        assert set(module.task_logits(task)) - {"nil_support"} == {"support"}
+
+
+@everyone
 def test_checkpoints_are_plain_data_and_hold_the_cursor(name, make_module, make_data, make_trainer):
     (trainer, checkpoint), data = make_trainer(), make_data()
     fit(trainer, make_module(name), data)

@@ -23,7 +23,7 @@ TRAINER = (
 ).split()
 OUTER = (
     "max_meta_steps outer_lr outer_schedule outer_lr_min restart_steps restart_factor weight_decay label_smoothing "
-    "meta_grad_clip bn_mode log_every log_grad_norm log_inner_steps patience on_nonfinite"
+    "meta_grad_clip bn_mode score_modes log_every log_grad_norm log_inner_steps patience on_nonfinite"
 ).split()
 SCORING = ["head", "reward"]
 INNER = "inner_lr inner_steps eval_inner_steps first_order engine inner_optimizer zero_head".split()

@@ -9,7 +9,7 @@ from training import main as command
 
 
 def test_every_word_stands_for_a_program() -> None:
-    assert set(command.COMMANDS) == set("train decode evaluate predict report compare search sweep export".split())
+    assert set(command.COMMANDS) == set("train decode draw evaluate predict report compare search sweep export".split())
     for name, entry in command.COMMANDS.items():
         assert callable(importlib.import_module(entry.module).main), name
 

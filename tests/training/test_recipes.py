@@ -32,9 +32,10 @@ DATA = {
 
 
 def algorithm_in_a_name(written: dict) -> str:
-    """MAMLPlusPlus to maml_plus_plus; the first order is part of the name of MAML."""
+    """MAMLPlusPlus to maml_plus_plus; the first order of MAML and GenotypeNetwork are part of the name."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", written["algorithm"]).lower()
-    return name + "_first_order" * (written["algorithm"] == "MAML" and written.get("first_order", False))
+    name += "_first_order" * (written["algorithm"] == "MAML" and written.get("first_order", False))
+    return name + "_genotype" * (written.get("model_class") == "GenotypeNetwork")
 
 
 def test_there_are_recipes() -> None:

@@ -1,13 +1,13 @@
 """Correlate every proxy with a truth: the accuracies of a reward table, or of architectures trained one by one.
 
 ``python training/tabular/rank_correlation.py --run_dir=runs/S --table=runs/S/stage0/table_val.npz`` scores all
-architectures of a small space; ``--trained runs/A runs/B ...`` those of finished runs. Networks start afresh; tasks are
-training tasks of ``--run_dir``. Writes ``rank_correlation.json`` and prints a table: Kendall's tau-b and Spearman's rho
-with the truth, and given the logarithm of the number of parameters, with 95 % bootstrap intervals over architectures.
-Flags of run_experiment.py, such as --data_dir or --k_shot, replace those of the run.
+architectures of a small space; ``--trained runs/A runs/B ...`` or ``--trained runs`` those of finished runs, each of a
+network that was trained alone. Networks start afresh; tasks are training tasks of ``--run_dir``. Writes
+``rank_correlation.json`` and prints a table: Kendall's tau-b and Spearman's rho with the truth, and given the logarithm
+of the number of parameters, with 95 % bootstrap intervals over architectures. Flags of run_experiment.py, such as
+--data_dir or --k_shot, replace those of the run.
 """
 
-import json
 import math
 import shlex
 import sys
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from few_shot_nas.episode import Task
     from few_shot_nas.spaces.genotype import Genotype
 
+#: Proxies that look at nothing: rows of every table.
+CONTROLS = ("params", "macs")
 #: Fewer architectures have no ranks to speak of.
 LEAST = 4
 
@@ -43,23 +45,49 @@ def truth_of_table(path: Path) -> "tuple[list[Genotype], list[float]]":
     return [space.decode(tuple(map(int, choices))) for choices in table.decisions], accuracies.tolist()
 
 
-def truth_of_runs(folders: Sequence[Path], bn_mode: str) -> "tuple[list[Genotype], list[float]]":
-    """Return the architectures of finished runs and their test accuracies.
+def folders_of_runs(given: Sequence[Path]) -> list[Path]:
+    """Return run directories: those given, and of a folder that is none the finished runs in it.
 
     Raises:
-        InputError: if a folder has no genotype or no such accuracy.
+        InputError: if such a folder has no finished run in it.
     """
-    from few_shot_nas.spaces.genotype import Genotype
+    folders: list[Path] = []
+    for path in given:
+        inside = [] if (path / "results.json").is_file() else sorted(f.parent for f in path.glob("*/results.json"))
+        if not inside and not (path / "results.json").is_file():
+            raise InputError(f"--trained={path}: no results.json there or one folder below; give finished runs")
+        folders += inside or [path]
+    return folders
 
-    genotypes, accuracies = [], []
-    for folder in folders:
-        genotypes.append(Genotype.load(folder / "genotype.json"))
-        try:
-            results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-            accuracies.append(float(results["test"][bn_mode]["accuracy"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"--trained={folder}: no accuracy in bn_mode={bn_mode} ({error!r})") from None
-    return genotypes, accuracies
+
+def truth_of_runs(folders: Sequence[Path], bn_mode: str | None) -> "tuple[list[Genotype], list[float], str]":
+    """Return the architectures of finished runs, their test accuracies, and the bn_mode of these.
+
+    Args:
+        folders: run directories.
+        bn_mode: of the accuracies; None takes the first that all were tested in.
+
+    Raises:
+        InputError: if a folder has no genotype or no such accuracy, or they were not tested on the same tasks.
+    """
+    from few_shot_nas.report.pairing import task_settings
+    from few_shot_nas.report.run import BN_MODES, load_run
+
+    runs, genotypes = list(map(load_run, folders)), []
+    for run in runs:
+        if run.genotype is None:
+            raise InputError(f"--trained={run.path}: has no genotype.json; give runs of --model_class=GenotypeNetwork")
+        if task_settings(run) != task_settings(runs[0]):
+            raise InputError(f"--trained={run.path}: was tested on other tasks than {runs[0].path}; test them alike")
+        genotypes.append(run.genotype)
+    shared = [mode for mode in BN_MODES if all(mode in run.results["test"] for run in runs)]
+    mode = bn_mode or (shared[0] if shared else "transductive")
+    for run in runs:
+        if mode not in run.results["test"]:
+            raise InputError(
+                f"--trained={run.path}: no accuracy in bn_mode={mode}; all runs have {', '.join(shared) or 'none'}"
+            )
+    return genotypes, [float(run.results["test"][mode]["accuracy"]) for run in runs], mode
 
 
 def training_tasks(args: Namespace, overrides: Sequence[str]) -> "list[Task]":
@@ -119,6 +147,11 @@ def as_json(found: Any) -> dict[str, float | None]:
     return {field: None if math.isnan(value) else value for field, value in found._asdict().items()}
 
 
+def as_text(found: Any) -> str:
+    """Return a correlation with its interval as text; a dash where there is none."""
+    return "-" if math.isnan(found.value) else f"{found.value:+.2f} ({found.low:+.2f} .. {found.high:+.2f})"
+
+
 def show(rows: dict[str, dict[str, Any]], title: str) -> None:
     """Print one line for each proxy, the best Kendall tau first."""
     from rich.table import Table
@@ -129,7 +162,7 @@ def show(rows: dict[str, dict[str, Any]], title: str) -> None:
     table = Table("proxy", *(column.replace("_", " ") for column in columns), title=title)
     for name in sorted(rows, key=lambda name: (math.isnan(rows[name]["kendall"].value), -rows[name]["kendall"].value)):
         own = [rows[name][column] for column in columns]
-        table.add_row(name, *(f"{found.value:+.2f} ({found.low:+.2f} .. {found.high:+.2f})" for found in own))
+        table.add_row(name, *map(as_text, own))
     console().print(table)
 
 
@@ -148,15 +181,23 @@ def correlate(args: Namespace, overrides: Sequence[str], command: str) -> None:
     names = list(PROXIES) if args.proxies is None else args.proxies.split(",")
     for name in names:
         lookup(PROXIES, name, "--proxies")
-    genotypes, truth = truth_of_table(args.table) if args.table else truth_of_runs(args.trained, args.bn_mode)
+    folders = folders_of_runs(args.trained)
+    args.run_dir = args.run_dir or next(iter(folders), None)
+    if args.run_dir is None:
+        raise InputError("rank_correlation.py: --table needs --run_dir=RUN, whose training tasks the proxies look at")
+    if args.table:
+        genotypes, truth = truth_of_table(args.table)
+    else:
+        genotypes, truth, args.bn_mode = truth_of_runs(folders, args.bn_mode)
     if len(genotypes) < LEAST:
         raise InputError(f"rank_correlation.py: {len(genotypes)} architectures given, at least {LEAST} are needed")
     started = time.monotonic()
-    names = list(dict.fromkeys(["params", *names]))
+    names = list(dict.fromkeys([*CONTROLS, *names]))
     scores = scores_of(names, genotypes, training_tasks(args, overrides), args.proxy_seed)
     rows = rows_of(scores, truth, args.bootstrap)
     content = {
-        "truth": str(args.table or [str(folder) for folder in args.trained]),
+        "truth": str(args.table) if args.table else list(map(str, folders)),
+        "bn_mode": None if args.table else args.bn_mode,
         "architectures": len(genotypes),
         "proxy_tasks": args.proxy_tasks,
         "proxy_seed": args.proxy_seed,
@@ -180,10 +221,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     parser = OneLineParser(prog="rank_correlation.py", description=__doc__, allow_abbrev=False)
     add = parser.add_argument
-    add("--run_dir", type=Path, required=True, help="a finished run; says the data and the shape of the tasks")
+    add("--run_dir", type=Path, help="a finished run: its data and shape of tasks; default the first trained one")
     add("--table", type=Path, help="truth: a reward table, mean accuracy with shared weights")
-    add("--trained", type=Path, nargs="+", default=[], help="truth: runs that trained one architecture each")
-    add("--bn_mode", default="transductive", help="whose accuracy of the trained runs is the truth")
+    text = "truth: runs that trained one architecture each, or folders of such runs"
+    add("--trained", type=Path, nargs="+", default=[], help=text)
+    add("--bn_mode", help="whose accuracy of the trained runs is the truth; default the first that all have")
     add("--proxies", help="comma-separated names; default all")
     add("--proxy_tasks", type=Count, default=5, help="training tasks over which a score is averaged")
     add("--proxy_seed", type=int, default=0, help="of the fresh weights")

@@ -1,7 +1,6 @@
 """Correlations of proxies on a tiny search, from the command line; the truth is the table and the pure functions."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,7 @@ def test_a_table_is_the_truth_and_size_is_always_a_row(capsys: pytest.CaptureFix
     assert "linear_regions: left out: linear_regions: space chain given" in captured.err
     assert "naswot" in captured.out and "params" in captured.out
     found = json.loads(Path("s/rank_correlation.json").read_text(encoding="utf-8"))
-    assert set(found["correlations"]) == {"params", "naswot"} and found["architectures"] == 25
+    assert set(found["correlations"]) == {"params", "macs", "naswot"} and found["architectures"] == 25
     table = load_table(Path("s/stage0/table_val.npz"))
     truth = table.accuracy.mean((1, 2), dtype="float64")
     assert found["accuracy"] == pytest.approx(truth.tolist())
@@ -41,25 +40,43 @@ def test_a_table_is_the_truth_and_size_is_always_a_row(capsys: pytest.CaptureFix
     assert found["correlations"]["params"]["kendall_given_size"]["value"] is None
 
 
+def trained_alone(folder: Path, decisions: tuple[int, int], accuracy: float, **changed: object) -> None:
+    """Write what a report reads of a run that trained one architecture and was tested in the bn_mode running."""
+    folder.mkdir(parents=True)
+    SPACES["chain"](channels=3, cells=2).decode(decisions).save(folder / "genotype.json")
+    content = {
+        "algorithm": "RFS", "model_class": "GenotypeNetwork", "data_class": "Glyphs", "n_way": 3, "k_shot": 2,
+        "n_query": 3, "seed": 0, "split": "val", "test": {"running": {"accuracy": accuracy, "ci95": 0.1}}, **changed,
+    }  # fmt: skip
+    (folder / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder / "config.yaml").write_text("seed: 0\n", encoding="utf-8")
+
+
 def test_runs_that_trained_one_architecture_each_are_the_truth() -> None:
-    space = SPACES["chain"](channels=3, cells=2)
-    for number, (decisions, accuracy) in enumerate([((0, 0), 0.9), ((1, 1), 0.8), ((3, 3), 0.2), ((2, 4), 0.4)]):
-        folder = Path(f"r{number}")
-        folder.mkdir()
-        space.decode(decisions).save(folder / "genotype.json")
-        content = {"test": {"transductive": {"accuracy": accuracy}}}
-        (folder / "results.json").write_text(json.dumps(content), encoding="utf-8")
-    argv = [*FEW, "--proxies=params", "--output=out.json", "--trained", "r0", "r1", "r2", "r3"]
+    pairs = [((0, 0), 0.9), ((1, 1), 0.8), ((3, 3), 0.2), ((2, 4), 0.4)]
+    for number, (decisions, accuracy) in enumerate(pairs):
+        trained_alone(Path(f"r{number}") if number < 2 else Path("more", str(number)), decisions, accuracy)
+    argv = [*FEW, "--proxies=params", "--output=out.json", "--trained", "r0", "r1", "more"]
     assert rank_correlation.main(argv) == 0
     found = json.loads(Path("out.json").read_text(encoding="utf-8"))
     assert found["accuracy"] == [0.9, 0.8, 0.2, 0.4] and len(found["scores"]["params"]) == 4
+    assert found["bn_mode"] == "running" and found["truth"] == ["r0", "r1", "more/2", "more/3"]
 
 
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--table=FILE or by --trained" in error_of(FEW, capsys)
+    assert "--table needs --run_dir=RUN" in error_of(["--table=s/none.npz"], capsys)
     unknown = error_of([*FEW, "--proxies=naswto", "--trained", "s"], capsys)
     assert "--proxies=naswto: unknown. Did you mean naswot" in unknown
     assert "1 architectures given, at least 4" in error_of([*FEW, "--trained", "s"], capsys)
-    shutil.copytree("s", "t")
-    Path("t/results.json").write_text("{}", encoding="utf-8")
-    assert "--trained=t: no accuracy in bn_mode=transductive" in error_of([*FEW, "--trained", "t"], capsys)
+    trained_alone(Path("t/a"), (0, 0), 0.5)
+    assert "--trained=t/a: no accuracy in bn_mode=support; all runs have running" in error_of(
+        [*FEW, "--bn_mode=support", "--trained", "t"], capsys
+    )
+    trained_alone(Path("t/b"), (0, 1), 0.5, k_shot=5)
+    assert "--trained=t/b: was tested on other tasks than t/a" in error_of([*FEW, "--trained", "t"], capsys)
+    Path("t/a/genotype.json").unlink()
+    assert "--trained=t/a: has no genotype.json" in error_of([*FEW, "--trained", "t/a"], capsys)
+    assert "--trained=nowhere: no results.json there or one folder below" in error_of(
+        [*FEW, "--trained", "nowhere"], capsys
+    )

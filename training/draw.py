@@ -1,0 +1,97 @@
+"""Draw random architectures of a space as genotype files: what a searched architecture is to be compared with.
+
+``python training/draw.py --like=runs/search --count=8 --output=genotypes`` takes space and sizes from what a search
+found, which is not drawn itself; or give ``--space --channels --cells --nodes``. The draws are uniform over the
+decisions of the space, all different, and a function of the seed alone: number 3 of 8 is number 3 of 100. Each file
+``random_N.json`` is a ``--genotype`` of run_experiment.py.
+"""
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from few_shot_nas.errors import InputError
+from few_shot_nas.ranges import Cells, Count, Nodes, Seed, Width
+from training.exits import OneLineParser, guarded, output_folder
+
+if TYPE_CHECKING:
+    from few_shot_nas.spaces.genotype import Genotype
+    from few_shot_nas.spaces.space import SearchSpace
+
+
+def space_given(args: Namespace) -> "tuple[SearchSpace, Genotype | None]":
+    """Return the space of the flags, and the architecture that it was read from.
+
+    Raises:
+        InputError: if it is given twice or not at all, or ``--like`` has no genotype.
+    """
+    from few_shot_nas.registry import lookup
+    from few_shot_nas.spaces import SPACES
+    from few_shot_nas.spaces.genotype import Genotype
+    from few_shot_nas.spaces.supernet import space_of
+
+    given = {name: getattr(args, name) for name in ("channels", "cells", "nodes")}
+    sizes = {name: size for name, size in given.items() if size is not None}
+    if (args.like is None) == (args.space is None) or (args.like is not None and sizes):
+        raise InputError(
+            "draw: give either --like=RUN, whose genotype says the space and its sizes, or --space=NAME with "
+            "--channels, --cells and --nodes where its own are not meant"
+        )
+    if args.like is not None:
+        genotype = Genotype.load(args.like / "genotype.json" if args.like.is_dir() else args.like)
+        return space_of(genotype), genotype
+    return lookup(SPACES, args.space, "--space")(**sizes), None
+
+
+def drawn(space: "SearchSpace", seed: int, taken: "Sequence[Genotype]" = ()) -> "Iterator[Genotype]":
+    """Yield different architectures of a space, uniform among those that are not ``taken``; all of them in the end."""
+    from few_shot_nas.seeding import generator
+
+    stream, seen = generator(seed, "draw", space.name), {space.encode(genotype) for genotype in taken}
+    while len(seen) < space.size():
+        decisions = space.sample(stream)
+        if decisions not in seen:
+            seen.add(decisions)
+            yield space.decode(decisions)
+
+
+def draw(args: Namespace) -> None:
+    """Draw, write and print one line for each file.
+
+    Raises:
+        InputError: if the space is not given, has too few architectures, or nothing can be written.
+    """
+    space, like = space_given(args)
+    taken = [] if like is None else [like]
+    if args.count > space.size() - len(taken):
+        raise InputError(
+            f"draw: --count={args.count} given, space {space.name} of these sizes has {space.size() - len(taken)} "
+            "others; draw fewer"
+        )
+    output_folder(args.output)
+    for number, genotype in zip(range(args.count), drawn(space, args.seed, taken)):
+        path = args.output / f"random_{number}.json"
+        genotype.save(path)
+        print(path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; 0, or SystemExit with code 2 after one line for a mistake of the user."""
+    parser = OneLineParser(prog="draw.py", description=__doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add("--like", type=Path, help="a run, or a genotype.json, whose space and sizes are taken")
+    add("--space", help="name of a space")
+    add("--channels", type=Width, help="channels of the first cell; default the space's own")
+    add("--cells", type=Cells, help="number of cells or layers; default the space's own")
+    add("--nodes", type=Nodes, help="intermediate nodes per cell; default the space's own")
+    add("--count", type=Count, default=8, help="number of architectures")
+    add("--seed", type=Seed, default=0, help="of the draws")
+    add("--output", type=Path, required=True, help="folder for random_0.json, random_1.json, ..")
+    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: draw(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
