@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from few_shot_nas import forward_context
 from few_shot_nas.errors import InputError
-from few_shot_nas.nn.batch_norm import as_rows, batch_norm, moments, pooled_batch_norm
+from few_shot_nas.nn.batch_norm import batch_norm, moments, pooled_batch_norm
 
 #: Numbers in a batch from which derivatives written by hand gain more on a CPU than their calls cost.
 _MANY = 2**18
@@ -81,19 +81,21 @@ class BatchNorm2d(nn.Module):
         batch = x.shape[0] // tasks
         if not 0 < rows < batch:
             raise ValueError(f"stat_rows={rows} does not fit a batch of {batch} rows; it must be in 1..rows")
-        by_task = x.unflatten(0, (tasks, batch))
+        # As [G, B, H, W, C]: put together as [G, B, C, H, W], images lose their layout and pools their speed.
+        by_task = x.permute(0, 2, 3, 1).unflatten(0, (tasks, batch))
         first, rest = by_task[:, :rows], by_task[:, rows:]
-        mean, variance = (value.view(tasks, 1, -1, 1, 1) for value in moments(as_rows(first.flatten(0, 1), tasks)))
+        mean, variance = (value.view(tasks, 1, 1, 1, -1) for value in moments(first.flatten(1, 3)))
         scale = (variance + self.eps).rsqrt()
         if weight is not None:
-            scale = scale * weight.view(-1, 1, self.num_features, 1, 1)
+            scale = scale * weight.view(-1, 1, 1, 1, self.num_features)
         shift = -mean * scale
         if bias is not None:
-            shift = shift + bias.view(-1, 1, self.num_features, 1, 1)
+            shift = shift + bias.view(-1, 1, 1, 1, self.num_features)
         normed = torch.addcmul(shift, rest, scale).to(rest.dtype)  # one pass over the images
         # The first rows go through the same kernel as when they are alone: equal to the last bit, not to rounding.
-        alone = self._by_own_statistics(first.flatten(0, 1), weight, bias, tasks, False)
-        return torch.cat((alone.unflatten(0, (tasks, rows)), normed), 1).flatten(0, 1)
+        images = first.flatten(0, 1).permute(0, 3, 1, 2)
+        alone = self._by_own_statistics(images, weight, bias, tasks, False).permute(0, 2, 3, 1)
+        return torch.cat((alone.unflatten(0, (tasks, rows)), normed), 1).flatten(0, 1).permute(0, 3, 1, 2)
 
     def absorbs_bias(self) -> bool:
         """Whether a number added to a whole channel changes nothing in the current pass."""

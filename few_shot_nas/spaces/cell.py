@@ -104,7 +104,21 @@ def full_size_stem(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), BatchNorm2d(out_channels))
 
 
-def pooling_stem(in_channels: int, out_channels: int, image_size: int) -> nn.Sequential:
+class PoolingStem(nn.Sequential):
+    """Layers in their order; a BN takes the 2x2 max-pool after it, which leaves it a quarter of the pixels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images ``[B, C, H, W]`` to the last layer's."""
+        layers = list(self)
+        for before, layer, after in zip([None, *layers], layers, [*layers[1:], None], strict=False):
+            if isinstance(layer, BatchNorm2d):
+                x = layer(x, pool=isinstance(after, nn.MaxPool2d))
+            elif not (isinstance(before, BatchNorm2d) and isinstance(layer, nn.MaxPool2d)):
+                x = layer(x)
+        return x
+
+
+def pooling_stem(in_channels: int, out_channels: int, image_size: int) -> PoolingStem:
     """Convolutions and pools until the images are at most 21x21.
 
     Stages of Conv3x3, BN, max-pool, with a ReLU between stages, as T-NAS does it for 84 pixels; every stage but the
@@ -121,7 +135,7 @@ def pooling_stem(in_channels: int, out_channels: int, image_size: int) -> nn.Seq
             layers.append(nn.MaxPool2d(2))
             size //= 2
         channels = width
-    return nn.Sequential(*layers)
+    return PoolingStem(*layers)
 
 
 class CellBody(Body):

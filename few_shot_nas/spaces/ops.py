@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from few_shot_nas.nn.depthwise import DepthwiseConv2d
 from few_shot_nas.nn.norm import BatchNorm2d
 
 
@@ -93,12 +94,9 @@ def _separable(
     channels_in: int, channels_out: int, kernel: int, stride: int, dilation: int, style: LayerStyle
 ) -> nn.Sequential:
     """ReLU, depthwise ``kernel`` x ``kernel``, pointwise, BN."""
-    padding = dilation * (kernel - 1) // 2
     return nn.Sequential(
         nn.ReLU(),
-        nn.Conv2d(
-            channels_in, channels_in, kernel, stride, padding, dilation=dilation, groups=channels_in, bias=False
-        ),
+        DepthwiseConv2d(channels_in, kernel, stride, dilation),
         nn.Conv2d(channels_in, channels_out, 1, bias=False),
         BatchNorm2d(channels_out, affine=style.affine),
     )
@@ -179,7 +177,7 @@ def _plain_conv(kernel: int) -> OpBuilder:
 def _plain_separable(channels_in: int, channels_out: int, stride: int, style: LayerStyle) -> nn.Module:
     """Depthwise 3x3 and pointwise 1x1 and nothing else; the chain space adds BN and ReLU behind it."""
     return nn.Sequential(
-        nn.Conv2d(channels_in, channels_in, 3, stride, 1, groups=channels_in, bias=False),
+        DepthwiseConv2d(channels_in, 3, stride),
         nn.Conv2d(channels_in, channels_out, 1, bias=False),
     )
 

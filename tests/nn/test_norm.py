@@ -90,6 +90,11 @@ def test_a_query_gets_the_same_whatever_other_queries_come_with_it_and_in_which_
     assert torch.equal(singly, together[2:])
 
 
+def test_images_normalised_by_the_first_rows_keep_the_channels_of_a_pixel_side_by_side(norm, x):
+    with forward_context(stat_rows=2):
+        assert norm(x).is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("rows", [0, -1, 7])
 def test_statistics_rows_outside_the_batch_are_refused(norm, x, rows):
     with forward_context(stat_rows=rows), pytest.raises(ValueError, match=f"stat_rows={rows} .*6 rows"):

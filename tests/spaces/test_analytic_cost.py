@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from few_shot_nas.nn.cost import count_macs, count_parameters
+from few_shot_nas.nn.depthwise import DepthwiseConv2d
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.cell_space import CellSpace
 from few_shot_nas.spaces.chain import Chain
@@ -192,7 +193,7 @@ def by_layers(net):
     found, ran = [], []
 
     def count(name, layer, output):
-        kinds = {torch.nn.Conv2d: 4, torch.nn.Linear: 2}
+        kinds = (torch.nn.Conv2d, DepthwiseConv2d, torch.nn.Linear)
         ran.append(name)
         weights = layer.weight.numel() if type(layer) in kinds else 0
         found.append((sum(p.numel() for p in layer.parameters()), weights * math.prod(output.shape[2:])))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.nn.norm import BatchNorm2d
 from few_shot_nas.spaces.cell import Cell, reductions
 from few_shot_nas.spaces.darts_fewshot import DartsFewshot
 from few_shot_nas.spaces.genotype import Edge
@@ -30,6 +31,16 @@ def test_reduction_cells_stand_at_one_and_two_thirds(cells, expected):
 def test_the_stem_pools_until_the_first_cell_sees_at_most_21_pixels(image_size, first_cell):
     body, _ = derived_body(image_size=image_size)
     assert body.stem(torch.randn(2, 1, image_size, image_size)).shape == (2, 4, first_cell, first_cell)
+
+
+@pytest.mark.parametrize("image_size", [42, 84, 80])
+def test_the_stem_computes_what_its_layers_compute_one_after_the_other(image_size):
+    body, _ = derived_body(image_size=image_size)
+    stem, x = body.stem.double(), torch.randn(2, 1, image_size, image_size, dtype=torch.float64)
+    for layer in stem:
+        if isinstance(layer, BatchNorm2d):
+            torch.nn.init.normal_(layer.weight)
+    torch.testing.assert_close(stem(x), torch.nn.Sequential(*stem)(x), rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("cells", [1, 2, 3, 4, 5])

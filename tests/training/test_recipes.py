@@ -84,7 +84,8 @@ def test_a_recipe_is_named_after_algorithm_data_and_task_and_says_which_number_i
         assert recipe.stem == f"{name}_{task}" and "not at hand" in text
         return
     quick = recipe.stem.endswith("_quick")
-    assert recipe.stem == f"{name}_{task}" + "_quick" * quick
+    size = f"_{written['image_size']}" if quick and "image_size" in written else ""
+    assert recipe.stem == f"{name}_{task}{size}" + "_quick" * quick
     comment = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
     if not quick:
         assert re.search(rf"{written['n_way']}-way {written['k_shot']}-shot: \d\d\.\d+ (\+- \d\.\d+ )?% there", comment)
