@@ -167,7 +167,7 @@ class PruningSearch(EpisodicModule):
         self.scores.append(scores)
         if len(self.scores) == len(candidates):
             scored = dict(zip(candidates, self.scores, strict=True))
-            scalars["search/margin"] = margin(scored)
+            scalars["search/margin"] = margin(scored, self.stage.pruned(scored))
             self.stage, self.scores, self._draws = self.stage.after(scored), [], {}
         return scalars
 

@@ -18,6 +18,7 @@ from few_shot_nas.report.genotype_picture import genotype_pictures, is_chain, ki
 from few_shot_nas.report.heat_map import heat_maps, legend
 from few_shot_nas.report.page import write_page
 from few_shot_nas.report.pairing import paired_differences
+from few_shot_nas.report.pruning import cost_in_words, kappa_picture, rounds
 from few_shot_nas.report.run import Run, load_run
 from few_shot_nas.report.tables import (
     diverged,
@@ -130,7 +131,9 @@ def _one_run(run: Run) -> dict[str, Any]:
         "results": run.results,
         "scores": [(mode, percent(score(run, mode)), score(run, mode)) for mode in modes([run])],
         "cards": _cards(run),
+        "untrained": run.results["search"].get("weights") == "untrained",
         "learning": _present(learning),
+        "pruning": _pruning(run),
         "histograms": curves.episode_histograms(run),
         "architecture": None if run.genotype is None else _architecture(run.genotype, run.name),
         "controller": _present(controller),
@@ -149,6 +152,11 @@ def _one_run(run: Run) -> dict[str, Any]:
         "facts": _facts(run),
         "config": run.config_text,
     }
+
+
+def _pruning(run: Run) -> dict[str, Any] | None:
+    picture = kappa_picture(run)
+    return None if picture is None else {"picture": picture, "rounds": rounds(run), "cost": cost_in_words(run)}
 
 
 def _cards(run: Run) -> list[tuple[str, str]]:

@@ -7,7 +7,8 @@ released codes share the ranking.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -74,29 +75,47 @@ def dense_ranks(values: Mapping[Candidate, float], *, descending: bool, digits: 
     return ranks
 
 
+def rank_sums(scores: Mapping[Candidate, Scores]) -> dict[Candidate, int]:
+    """Return the sum of the two ranks of each candidate, in order of the first rank.
+
+    Rank 0 has the candidate whose pruning conditions the kernel best, and the one whose pruning loses the fewest linear
+    regions.
+    """
+    trainable = dense_ranks({c: s.trainability for c, s in scores.items()}, descending=True)
+    expressive = dense_ranks({c: s.expressivity for c, s in scores.items()}, descending=False)
+    return {candidate: trainable[candidate] + expressive[candidate] for candidate in trainable}
+
+
 def by_importance(scores: Mapping[Candidate, Scores]) -> list[Candidate]:
     """Order candidates by the sum of their two ranks, the least important first.
 
-    Rank 0 has the candidate whose pruning conditions the kernel best, and the one whose pruning loses the fewest linear
-    regions. Of equal sums the one with the better conditioned kernel comes first.
+    Of equal sums the one with the better conditioned kernel comes first.
     """
-    trainable = dense_ranks({c: s.trainability for c, s in scores.items()}, descending=True)
-    expressive = dense_ranks({c: s.expressivity for c, s in scores.items()}, descending=False)
-    return sorted(trainable, key=lambda candidate: trainable[candidate] + expressive[candidate])
+    sums = rank_sums(scores)
+    return sorted(sums, key=lambda candidate: sums[candidate])
 
 
-def margin(scores: Mapping[Candidate, Scores]) -> float:
-    """Mean over the edges of the rank sums between the op that is pruned and the next one; 0 where all are decided.
+def margin(scores: Mapping[Candidate, Scores], pruned: Collection[Candidate]) -> float:
+    """By how many ranks the pruned candidates are ahead of those that stay, where it was closest.
 
-    A small margin says that chance decides.
+    Ops compete with the other ops of their edge, and edges, which have one op each, with the other edges of their node.
+    The margin is the mean over these competitions. A small one says that chance decides.
+
+    Example:
+        >>> a, b, c = (Candidate("normal", (0, 2), op) for op in "abc")
+        >>> margin({a: Scores(0.3, -0.1), b: Scores(0.2, 0.0), c: Scores(0.1, 0.1)}, pruned=[a])
+        2.0
     """
-    trainable = dense_ranks({c: s.trainability for c, s in scores.items()}, descending=True)
-    expressive = dense_ranks({c: s.expressivity for c, s in scores.items()}, descending=False)
-    sums: dict[tuple[str, Place], list[int]] = {}
+    sums, competitions = rank_sums(scores), Counter(candidate[:2] for candidate in scores)
+    groups: dict[Any, list[Candidate]] = {}
     for candidate in scores:
-        sums.setdefault(candidate[:2], []).append(trainable[candidate] + expressive[candidate])
-    gaps = [sorted(own)[1] - min(own) for own in sums.values() if len(own) > 1]
-    return sum(gaps) / len(gaps) if gaps else 0.0
+        edge = candidate[:2]
+        groups.setdefault(edge if competitions[edge] > 1 else "edges of a node", []).append(candidate)
+    gaps = [
+        min(sums[c] for c in group if c not in pruned) - max(sums[c] for c in group if c in pruned)
+        for group in groups.values()
+    ]
+    return sum(gaps) / len(gaps)
 
 
 def without(menu: Menu, pruned: Sequence[Candidate]) -> Menu:
@@ -160,12 +179,13 @@ class Stage:
         """
         if set(scores) != set(self.candidates()):
             raise ValueError(f"{len(scores)} scores given for the {len(self.candidates())} candidates of a stage")
+        groups = self.groups if self.of_ops else self.groups[1:]
+        return Stage(without(self.active, self.pruned(scores)), self.per_round, groups, self.number + 1)
+
+    def pruned(self, scores: Mapping[Candidate, Scores]) -> list[Candidate]:
+        """Return which of the scored candidates go: the least important ones."""
         order = by_importance(scores)
-        if self.of_ops:
-            pruned, groups = self._first_of_each_edge(order), self.groups
-        else:
-            pruned, groups = order[: len(order) - INPUTS], self.groups[1:]
-        return Stage(without(self.active, pruned), self.per_round, groups, self.number + 1)
+        return self._first_of_each_edge(order) if self.of_ops else order[: len(order) - INPUTS]
 
     def _first_of_each_edge(self, order: Sequence[Candidate]) -> list[Candidate]:
         """Return the first ``per_round`` candidates of each edge, but never its last op."""

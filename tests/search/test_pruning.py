@@ -106,9 +106,23 @@ def test_the_op_that_harms_the_kernel_most_and_loses_fewest_regions_goes_first()
     good, bad, fair = (Candidate("normal", (0, 2), op) for op in ("good", "bad", "fair"))
     scores = {good: Scores(-0.5, 0.4), fair: Scores(0.0, 0.1), bad: Scores(0.6, 0.0)}
     assert by_importance(scores) == [bad, fair, good]
-    assert margin(scores) == 2
-    other = Candidate("normal", (1, 2), "alone")
-    assert margin({**scores, other: Scores(0.6, 0.0)}) == 2 and margin({other: Scores(0.0, 0.0)}) == 0
+    assert margin(scores, [bad]) == 2 and margin(scores, [bad, fair]) == 2
+
+
+def test_the_margin_is_between_the_last_that_goes_and_the_first_that_stays_of_an_edge_or_of_a_node():
+    def edge(src, *ops):
+        return [Candidate("normal", (src, 3), op) for op in ops]
+
+    (a, b, c), (d, e) = edge(0, "a", "b", "c"), edge(1, "d", "e")
+    sums = {a: 0, d: 1, b: 2, c: 3, e: 4}  # one rank each; the other score is equal for all
+    scores = {candidate: Scores(-float(rank), 0.0) for candidate, rank in sums.items()}
+    assert margin(scores, [a, d]) == ((2 - 0) + (4 - 1)) / 2
+    assert margin(scores, [a, b, d]) == ((3 - 2) + (4 - 1)) / 2  # two ops a round, but never the last
+    edges = [edge(src, "a")[0] for src in range(4)]
+    scores = {candidate: Scores(-float(rank**2), 0.0) for rank, candidate in enumerate(edges)}
+    assert margin(scores, edges[:2]) == 1
+    tied = dict.fromkeys(edges, Scores(0.0, 0.0))
+    assert margin(tied, edges[:2]) == 0
 
 
 def test_a_stage_is_written_and_read_and_refuses_scores_of_others():
