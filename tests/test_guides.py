@@ -102,7 +102,7 @@ def test_the_space_goes_there_and_back_and_makes_a_supernet(guide, monkeypatch: 
     net = Supernet(5, 1, 16, space="kernels_only", channels=4, cells=2)
     assert net(torch.randn(3, 1, 16, 16), net.space.decode((0, 1))).shape == (3, 5)
     with pytest.raises(InputError, match="space kernels_only with cells=3 has one edge"):
-        space._choices(SPACES["darts_fewshot"](4, 1, 1).decode((0, 0, 0)))
+        space._decisions_of(SPACES["darts_fewshot"](4, 1, 1).decode((0, 0, 0)))
 
 
 def test_the_readme_lists_every_file_of_a_run() -> None:

@@ -282,7 +282,7 @@ class PruningSearch(EpisodicModule):
                 type(self).__name__, done, self.total,
             )  # fmt: skip
         facts = {f"seconds_{part}": seconds for part, seconds in self.seconds.items()}
-        cost = {"candidates": done, "kernel_evaluations": (done + self.stage.number) * self.pruning.repeats}
+        cost = {"candidates_scored": done, "kernel_evaluations": (done + self.stage.number) * self.pruning.repeats}
         return SearchResult(self.incumbent(), cost, {"candidates_in_all": self.total, "weights": "untrained", **facts})
 
     # ---- checkpoints ------------------------------------------------------------------------------------------------

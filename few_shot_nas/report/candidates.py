@@ -24,7 +24,7 @@ def candidates(run: Run) -> list[tuple[str, str]]:
         InputError: if results.json names candidates that are not of the genotype's space.
     """
     listed = run.results["search"].get("candidates")
-    if isinstance(listed, int):  # a search by pruning counts its candidates, none of which competed in the end
+    if isinstance(listed, int):  # earlier versions named by this word how many candidates a pruning search scored
         return []
     if not listed or run.genotype is None:
         return []

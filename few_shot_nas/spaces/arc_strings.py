@@ -32,7 +32,7 @@ def parse_macro(text: str) -> tuple[int, ...]:
             skips; ``s0`` is the one from the stem.
 
     Returns:
-        The same numbers, checked: the choices of ``EnasMacro(cells=L)``, where L follows from their count.
+        The same numbers, checked: the decisions of ``EnasMacro(cells=L)``, where L follows from their count.
 
     Raises:
         InputError: if the count is not that of any number of layers, or a number is out of range.
@@ -78,7 +78,7 @@ def parse_micro(text: str) -> tuple[int, ...]:
             and 20 numbers for five blocks.
 
     Returns:
-        The choices of ``EnasMicro(cells=.., nodes=B)``, which takes a block's indices first and its ops after them.
+        The decisions of ``EnasMicro(cells=.., nodes=B)``, which takes a block's indices first and its ops after them.
 
     Raises:
         InputError: if the count is not 8 B, or a number is out of range.

@@ -56,8 +56,8 @@ class CellSpace(SearchSpace):
                 yield Decision(f"{cell_type}/{node + 2}/first_op", "op", self.ops)
                 yield Decision(f"{cell_type}/{node + 2}/second_op", "op", self.ops)
 
-    def _edges(self, choices: Sequence[int]) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
-        left = iter(choices)
+    def _edges(self, decisions: Sequence[int]) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
+        left = iter(decisions)
         cells = []
         for cell_type in self.cell_types:
             edges: list[Edge] = []
@@ -67,13 +67,13 @@ class CellSpace(SearchSpace):
             cells.append((cell_type, tuple(edges)))
         return tuple(cells)
 
-    def _choices(self, genotype: Genotype) -> tuple[int, ...]:
+    def _decisions_of(self, genotype: Genotype) -> tuple[int, ...]:
         given = tuple(cell_type for cell_type, _ in genotype.edges)
         if given != self.cell_types:
             raise InputError(
                 f"genotype: cell types {', '.join(given)} given, space {self.name} has {', '.join(self.cell_types)}"
             )
-        choices: list[int] = []
+        decisions: list[int] = []
         for cell_type, edges in genotype.edges:
             if len(edges) != 2 * self.nodes:
                 raise InputError(
@@ -87,9 +87,9 @@ class CellSpace(SearchSpace):
                         f"genotype: edges {first.src}->{first.dst} and {second.src}->{second.dst} of {cell_type} "
                         f"given where node {node + 2} needs two edges from different earlier states, lower one first"
                     )
-                choices.append(pairs.index((first.src, second.src)))
-                choices += [op_index(self.ops, edge, cell_type, self.name) for edge in (first, second)]
-        return tuple(choices)
+                decisions.append(pairs.index((first.src, second.src)))
+                decisions += [op_index(self.ops, edge, cell_type, self.name) for edge in (first, second)]
+        return tuple(decisions)
 
     def menu(self) -> Menu:
         """Return every edge from an earlier state to a node, with ``none`` and then all ops.

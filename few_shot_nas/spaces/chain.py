@@ -88,10 +88,10 @@ class Chain(SearchSpace):
         super().__init__(channels, cells, nodes)
         self._decisions = tuple(Decision(f"layer/{index}/op", "op", self.ops) for index in range(cells))
 
-    def _edges(self, choices: Sequence[int]) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
-        return (("chain", tuple(Edge(self.ops[choice], src, src + 1) for src, choice in enumerate(choices))),)
+    def _edges(self, decisions: Sequence[int]) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
+        return (("chain", tuple(Edge(self.ops[choice], src, src + 1) for src, choice in enumerate(decisions))),)
 
-    def _choices(self, genotype: Genotype) -> tuple[int, ...]:
+    def _decisions_of(self, genotype: Genotype) -> tuple[int, ...]:
         given = [(cell_type, [edge[1:] for edge in edges]) for cell_type, edges in genotype.edges]
         if given != [("chain", [(src, src + 1) for src in range(self.cells)])]:
             raise InputError(

@@ -182,19 +182,19 @@ class EnasMacro(SearchSpace):
             for state in range(layer):
                 yield Decision(f"layer/{layer}/skip/{state}", "skip", SKIP_CHOICES)
 
-    def _edges(self, choices: Sequence[int]) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
-        left, edges = iter(choices), []
+    def _edges(self, decisions: Sequence[int]) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
+        left, edges = iter(decisions), []
         for layer in range(self.cells):
             edges.append(Edge(MACRO_OPS[next(left)], layer, layer + 1))
             edges += [Edge("skip_connect", state, layer + 1) for state in range(layer) if next(left)]
         return (("macro", tuple(edges)),)
 
-    def _choices(self, genotype: Genotype) -> tuple[int, ...]:
+    def _decisions_of(self, genotype: Genotype) -> tuple[int, ...]:
         given = [cell_type for cell_type, _ in genotype.edges]
         if given != ["macro"]:
             raise InputError(f"genotype: cell types {', '.join(given)} given, space {self.name} has macro")
         edges = genotype.edges[0][1]
-        choices: list[int] = []
+        decisions: list[int] = []
         for layer in range(self.cells):
             own = [edge for edge in edges if edge.dst == layer + 1]
             if not own or own[0].src != layer:
@@ -202,14 +202,14 @@ class EnasMacro(SearchSpace):
                     f"genotype: no op on edge {layer}->{layer + 1} given, each of the {self.cells} layers of space "
                     f"{self.name} begins with one"
                 )
-            choices.append(op_index(MACRO_OPS, own[0], "macro", self.name))
-            choices += [int(Edge("skip_connect", state, layer + 1) in own) for state in range(layer)]
-        if self._edges(choices)[0][1] != edges:
+            decisions.append(op_index(MACRO_OPS, own[0], "macro", self.name))
+            decisions += [int(Edge("skip_connect", state, layer + 1) in own) for state in range(layer)]
+        if self._edges(decisions)[0][1] != edges:
             raise InputError(
                 f"genotype: edges {[tuple(edge) for edge in edges]} given, space {self.name} has, layer by layer, an "
                 "op from the layer before and then skip_connect from distinct states before that, in ascending order"
             )
-        return tuple(choices)
+        return tuple(decisions)
 
     def menu(self) -> Menu:
         """Return the ops of all layers, and the skips, each ``skip_connect`` or ``none``.

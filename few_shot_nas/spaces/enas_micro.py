@@ -209,8 +209,8 @@ class EnasMicro(SearchSpace):
                 yield Decision(f"{cell_type}/{state}/first_op", "op", MICRO_OPS)
                 yield Decision(f"{cell_type}/{state}/second_op", "op", MICRO_OPS)
 
-    def _edges(self, choices: Sequence[int]) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
-        left = iter(choices)
+    def _edges(self, decisions: Sequence[int]) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
+        left = iter(decisions)
         cells = []
         for cell_type in self.cell_types:
             edges: list[Edge] = []
@@ -220,13 +220,13 @@ class EnasMicro(SearchSpace):
             cells.append((cell_type, tuple(edges)))
         return tuple(cells)
 
-    def _choices(self, genotype: Genotype) -> tuple[int, ...]:
+    def _decisions_of(self, genotype: Genotype) -> tuple[int, ...]:
         given = tuple(cell_type for cell_type, _ in genotype.edges)
         if given != self.cell_types:
             raise InputError(
                 f"genotype: cell types {', '.join(given)} given, space {self.name} has {', '.join(self.cell_types)}"
             )
-        choices: list[int] = []
+        decisions: list[int] = []
         for cell_type, edges in genotype.edges:
             if [edge.dst for edge in edges] != [state for state in range(2, self.nodes + 2) for _ in BRANCHES]:
                 raise InputError(
@@ -237,9 +237,9 @@ class EnasMicro(SearchSpace):
                 for edge in (first, second):
                     if not 0 <= edge.src < edge.dst:
                         raise InputError(f"genotype: edge {edge.src}->{edge.dst} of {cell_type} given, src is not less")
-                choices += [first.src, second.src]
-                choices += [op_index(MICRO_OPS, edge, cell_type, self.name) for edge in (first, second)]
-        return tuple(choices)
+                decisions += [first.src, second.src]
+                decisions += [op_index(MICRO_OPS, edge, cell_type, self.name) for edge in (first, second)]
+        return tuple(decisions)
 
     def menu(self) -> Menu:
         """Return every edge from an earlier state to a block for both branches, with ``none`` and then all ops.

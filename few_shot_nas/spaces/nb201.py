@@ -215,12 +215,12 @@ class Nb201(SearchSpace):
         self.places = tuple((src, dst) for dst in range(1, nodes + 1) for src in range(dst))
         self._decisions = tuple(Decision(f"cell/{src}_{dst}/op", "op", NB201_OPS) for src, dst in self.places)
 
-    def _edges(self, choices: Sequence[int]) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
+    def _edges(self, decisions: Sequence[int]) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
         return (
-            ("cell", tuple(Edge(NB201_OPS[choice], *at) for choice, at in zip(choices, self.places, strict=True))),
+            ("cell", tuple(Edge(NB201_OPS[choice], *at) for choice, at in zip(decisions, self.places, strict=True))),
         )
 
-    def _choices(self, genotype: Genotype) -> tuple[int, ...]:
+    def _decisions_of(self, genotype: Genotype) -> tuple[int, ...]:
         given = [(cell_type, [edge[1:] for edge in edges]) for cell_type, edges in genotype.edges]
         if given != [("cell", list(self.places))]:
             raise InputError(

@@ -82,7 +82,7 @@ class Body(nn.Module, ABC):
 class SearchSpace(ABC):
     """A finite set of architectures, described by independent decisions.
 
-    A subclass sets ``name`` and ``_decisions``, and writes :meth:`_edges`, :meth:`_choices`, :meth:`menu` and
+    A subclass sets ``name`` and ``_decisions``, and writes :meth:`_edges`, :meth:`_decisions_of`, :meth:`menu` and
     :meth:`body`. Where an architecture is not one op on each edge of the menu, it writes :meth:`chosen` and
     :meth:`_strongest` too.
 
@@ -113,12 +113,12 @@ class SearchSpace(ABC):
         return self._decisions
 
     @abstractmethod
-    def _edges(self, choices: Sequence[int]) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
-        """Return the edges of valid choices."""
+    def _edges(self, decisions: Sequence[int]) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
+        """Return the edges of valid decisions."""
 
     @abstractmethod
-    def _choices(self, genotype: Genotype) -> tuple[int, ...]:
-        """Return the choices of a genotype whose scalar fields fit; InputError where its edges do not."""
+    def _decisions_of(self, genotype: Genotype) -> tuple[int, ...]:
+        """Return the decisions of a genotype whose scalar fields fit; InputError where its edges do not."""
 
     @abstractmethod
     def menu(self) -> Menu:
@@ -266,24 +266,24 @@ class SearchSpace(ABC):
 
     # ---- decisions --------------------------------------------------------------------------------------------------
 
-    def decode(self, choices: Sequence[int]) -> Genotype:
+    def decode(self, decisions: Sequence[int]) -> Genotype:
         """Turn one choice index per decision into a genotype.
 
         Raises:
-            InputError: if there are too many or too few choices, or one is out of range.
+            InputError: if there are too many or too few decisions, or one is out of range.
         """
-        if len(choices) != len(self._decisions):
-            raise InputError(f"space {self.name}: {len(choices)} choices given, {len(self._decisions)} are needed")
-        for choice, decision in zip(choices, self._decisions, strict=True):
+        if len(decisions) != len(self._decisions):
+            raise InputError(f"space {self.name}: {len(decisions)} decisions given, {len(self._decisions)} are needed")
+        for choice, decision in zip(decisions, self._decisions, strict=True):
             if not 0 <= choice < len(decision.choices):
                 raise InputError(
                     f"space {self.name}: choice {choice} of decision {decision.name} given, "
                     f"it must lie in 0..{len(decision.choices) - 1}"
                 )
-        return Genotype(self.name, self.channels, self.cells, self.nodes, self._edges(choices))
+        return Genotype(self.name, self.channels, self.cells, self.nodes, self._edges(decisions))
 
     def encode(self, genotype: Genotype) -> tuple[int, ...]:
-        """Return the choices that :meth:`decode` turns into ``genotype``.
+        """Return the decisions that :meth:`decode` turns into ``genotype``.
 
         The genotypes checked last are remembered, because every forward pass of a child asks again.
 
@@ -291,13 +291,13 @@ class SearchSpace(ABC):
             InputError: naming what is wrong if the genotype is not an architecture of this space: another space,
                 size, edge or op.
         """
-        choices = self._remembered.get(genotype)
-        if choices is None:
-            choices = self._checked(genotype)
+        decisions = self._remembered.get(genotype)
+        if decisions is None:
+            decisions = self._checked(genotype)
             if len(self._remembered) >= MAX_REMEMBERED:
                 del self._remembered[next(iter(self._remembered))]  # the oldest
-            self._remembered[genotype] = choices
-        return choices
+            self._remembered[genotype] = decisions
+        return decisions
 
     def _checked(self, genotype: Genotype) -> tuple[int, ...]:
         for field in ("space", "channels", "cells", "nodes"):
@@ -307,21 +307,21 @@ class SearchSpace(ABC):
                     f"genotype of space {genotype.space} with {field}={given} does not fit "
                     f"space {self.name}, which has {field}={own}"
                 )
-        return self._choices(genotype)
+        return self._decisions_of(genotype)
 
     def size(self) -> int:
         """Return the number of architectures."""
         return math.prod(len(decision.choices) for decision in self._decisions)
 
     def sample(self, generator: torch.Generator) -> tuple[int, ...]:
-        """Draw the choices of one architecture, uniformly; only ``generator`` is used."""
+        """Draw the decisions of one architecture, uniformly; only ``generator`` is used."""
         return tuple(
             int(torch.randint(len(decision.choices), (), generator=generator, device=generator.device))
             for decision in self._decisions
         )
 
     def enumerate(self) -> Iterator[tuple[int, ...]]:
-        """Return the choices of all architectures, in lexicographic order.
+        """Return the decisions of all architectures, in lexicographic order.
 
         Raises:
             InputError: if there are more than 100,000.

@@ -144,10 +144,10 @@ def likeliest(alphas: Tensor) -> Decisions:
     return tuple(alphas.argmax(dim=-1).tolist())
 
 
-def choice_accuracy(
+def chosen_accuracy(
     supernet: Supernet, replicates: Sequence[Task], start: Tensor, loop: AlphaLoop
 ) -> float:
-    """Return the mean query accuracy of a task's choices, each made on a replicate and scored on the next one."""
+    """Return the mean query accuracy of what is chosen for a task, on each replicate, and scored on the next one."""
     found = []
     for index, task in enumerate(replicates):
         genotype = supernet.space.decode(likeliest(adapted_alphas(supernet, task, start, loop)))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from zipfile import BadZipFile
 
@@ -29,7 +30,9 @@ def _readable(path: Path, what: str, command: str) -> Iterator[None]:
         raise InputError(f"{what} {path} cannot be read: {error}; make it again with {command}") from error
 
 
-def read_arrays(path: Path, names: Iterable[str], what: str, command: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_arrays(
+    path: Path, names: Iterable[str], what: str, command: str, earlier: Mapping[str, str] = MappingProxyType({})
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arrays of a file and its facts.
 
     Args:
@@ -37,9 +40,11 @@ def read_arrays(path: Path, names: Iterable[str], what: str, command: str) -> tu
         names: the arrays it must hold.
         what: what the file is, for messages.
         command: what makes such a file.
+        earlier: what files of earlier versions call an array, by its name.
 
     Raises:
         InputError: if there is no such file, or it is damaged.
     """
     with _readable(path, what, command), np.load(path, allow_pickle=False) as content:
-        return {name: content[name] for name in names}, json.loads(str(content["facts"]))
+        stored = {name: name if earlier.get(name) not in content else earlier[name] for name in names}
+        return {name: content[key] for name, key in stored.items()}, json.loads(str(content["facts"]))

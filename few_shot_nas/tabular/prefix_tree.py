@@ -32,15 +32,15 @@ def every_architecture(supernet: Supernet, x: Tensor) -> Iterator[Leaf]:
     Raises:
         InputError: if the space is too large to be enumerated.
     """
-    choices = supernet.space.enumerate()
+    architectures = supernet.space.enumerate()
     if not isinstance(supernet.body, LayeredBody):
-        for decisions in choices:
+        for decisions in architectures:
             genotype = supernet.space.decode(decisions)
             yield Leaf(decisions, full_precision(supernet.features(x, genotype)))
         return
     path: list[Tensor] = [supernet.body.begin(x)]
     before: tuple[int, ...] = ()
-    for decisions in choices:
+    for decisions in architectures:
         shared = next((i for i, (a, b) in enumerate(zip(before, decisions, strict=False)) if a != b), len(before))
         del path[shared + 1 :]
         ops = [edge.op for edge in supernet.space.decode(decisions).edges[0][1]]

@@ -27,7 +27,7 @@ class RewardTable:
     """What every architecture scores on every replicate of every task.
 
     Attributes:
-        decisions: the architectures as choices, ``[A, L]`` int64, in the order of ``space.enumerate()``.
+        decisions: the architectures, ``[A, L]`` int64, in the order of ``space.enumerate()``.
         accuracy: query accuracy, a fraction, ``[A, T, R]`` float32.
         loss: query cross-entropy in nats, ``[A, T, R]``.
         loo_accuracy: leave-one-out accuracy on the support set, ``[A, T, R]``; nan with one shot.
@@ -140,8 +140,8 @@ def planted(table: RewardTable, points: float, per: Preference = "source") -> Re
             "this table are all from one; take a table of data_class=Mixed, or plant it per task"
         )
     first = table.decisions[:, 0]
-    choices = int(first.max()) + 1
-    liked = table.source % choices if per == "source" else _drawn_preference(table, choices)
+    count = int(first.max()) + 1
+    liked = table.source % count if per == "source" else _drawn_preference(table, count)
     favoured = (first[:, None] == liked[None])[..., None]
     spread = {name: float(getattr(table, name).mean((1, 2)).std()) for name in SCORES}
     rewards = {}
@@ -152,7 +152,7 @@ def planted(table: RewardTable, points: float, per: Preference = "source") -> Re
     return replace(table, facts={**table.facts, "planted_points": points, "planted_per": per}, **rewards)
 
 
-def _drawn_preference(table: RewardTable, choices: int) -> np.ndarray:
-    """Return the choice that each task favours, ``[T]``: of its split and its number alone."""
+def _drawn_preference(table: RewardTable, count: int) -> np.ndarray:
+    """Return which of ``count`` choices each task favours, ``[T]``: of its split and its number alone."""
     rng = np.random.default_rng(derived_seed("plant", str(table.facts.get("split", ""))))
-    return rng.integers(choices, size=table.shape[1])
+    return rng.integers(count, size=table.shape[1])

@@ -81,7 +81,7 @@ def test_a_search_ends_with_the_architecture_of_the_ops_left_after_its_candidate
     found = search.end_search(None)
     held = {(t, place): ops[0] for t, edges in search.stage.active.items() for place, ops in edges.items() if ops}
     assert {(t, (e.src, e.dst)): e.op for t, edges in found.genotype.edges for e in edges} == held
-    assert found.cost["candidates"] == search.total and found.facts["candidates_in_all"] == search.total
+    assert found.cost["candidates_scored"] == search.total and found.facts["candidates_in_all"] == search.total
     assert found.facts["seconds_kernel"] > 0 < found.facts["seconds_regions"]
 
 
@@ -168,7 +168,7 @@ def test_an_unfinished_search_says_so_and_gives_the_first_ops_that_are_left(capl
     with caplog.at_level("WARNING"):
         found = search.end_search(None)
     assert f"2 of {search.total} candidates scored" in caplog.text and "--max_meta_steps" in caplog.text
-    assert found.cost["candidates"] == 2
+    assert found.cost["candidates_scored"] == 2
     assert search.progress() == (search.total, "round 1")  # though max_meta_steps is larger
     search.supernet.space.encode(found.genotype)
 

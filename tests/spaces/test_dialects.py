@@ -131,7 +131,7 @@ def test_what_is_wrong_with_an_architecture_is_named(text, named):
         ("|none~0|", {"space": "darts"}, "not that of space darts; it is one of nb201"),
         ("0", {"space": "darts"}, "not that of space darts; it is one of enas_macro, enas_micro"),
         ("0", {"space": "darst"}, "space=darst: unknown. Did you mean darts"),
-        ("0 1 1", {"cells": 3}, "3 choices given, 6 are needed"),
+        ("0 1 1", {"cells": 3}, "3 decisions given, 6 are needed"),
         (DARTS, {"space": "darts_fewshot"}, "op max_pool_3x3 on edge 0->3"),
         (Darts(4).decode((0,) * 24).to_json(), {"channels": 8}, "has channels=4, but channels=8 is asked for"),
     ],

@@ -19,21 +19,23 @@ def space(request):
     return SPACES[request.param](channels=4, cells=2, nodes=3)
 
 
-def some_choices(space, count=50):
+def some_decisions(space, count=50):
     generator = torch.Generator().manual_seed(0)
     return [space.sample(generator) for _ in range(count)]
 
 
 def test_encode_undoes_decode(space):
-    for choices in some_choices(space):
-        assert space.encode(space.decode(choices)) == choices
+    for decisions in some_decisions(space):
+        assert space.encode(space.decode(decisions)) == decisions
 
 
 def test_a_genotype_is_checked_once_however_often_it_is_used_and_a_wrong_one_every_time(space, monkeypatch):
     checks = []
-    choices_of = type(space)._choices
-    monkeypatch.setattr(type(space), "_choices", lambda self, given: checks.append(given) or choices_of(self, given))
-    first, second = (space.decode(choices) for choices in some_choices(space, 2))
+    decisions_of = type(space)._decisions_of
+    monkeypatch.setattr(
+        type(space), "_decisions_of", lambda self, given: checks.append(given) or decisions_of(self, given)
+    )
+    first, second = (space.decode(decisions) for decisions in some_decisions(space, 2))
     for _ in range(3):
         assert space.decode(space.encode(first)) == first and space.decode(space.encode(second)) == second
     assert checks == [first, second]
@@ -49,19 +51,19 @@ def test_a_space_remembers_a_bounded_number_of_genotypes(monkeypatch):
     monkeypatch.setattr(space_module, "MAX_REMEMBERED", 3)
     space = Chain(4, 2)
     for _ in range(2):
-        for choices in space.enumerate():
-            assert space.encode(space.decode(choices)) == choices
+        for decisions in space.enumerate():
+            assert space.encode(space.decode(decisions)) == decisions
     assert len(space._remembered) == 3
 
 
 def test_genotypes_survive_json(space):
-    for choices in some_choices(space):
-        genotype = space.decode(choices)
+    for decisions in some_decisions(space):
+        genotype = space.decode(decisions)
         assert Genotype.from_json(genotype.to_json()) == genotype
 
 
 def test_genotypes_record_the_sizes_of_their_space(space):
-    genotype = space.decode(some_choices(space, 1)[0])
+    genotype = space.decode(some_decisions(space, 1)[0])
     assert (genotype.space, genotype.channels, genotype.cells, genotype.nodes) == (space.name, 4, 2, 3)
 
 
@@ -75,32 +77,32 @@ def test_decisions_have_distinct_names_and_a_kind_has_one_list_or_its_beginning(
 
 def test_sampling_is_repeatable_and_leaves_the_global_generator_alone(space):
     before = torch.get_rng_state()
-    assert some_choices(space) == some_choices(space)
+    assert some_decisions(space) == some_decisions(space)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_every_choice_of_every_decision_is_sampled_about_equally_often(space):
-    drawn = some_choices(space, 700)
+    drawn = some_decisions(space, 700)
     for place, decision in enumerate(space.decisions):
-        counts = Counter(choices[place] for choices in drawn)
+        counts = Counter(decisions[place] for decisions in drawn)
         n = len(decision.choices)
         assert set(counts) == set(range(n))
         # 5 standard deviations of a binomial count
         assert all(abs(count - 700 / n) <= 5 * (700 * (n - 1)) ** 0.5 / n for count in counts.values())
 
 
-def test_too_many_choices_are_refused(space):
+def test_too_many_decisions_are_refused(space):
     needed = len(space.decisions)
-    with pytest.raises(InputError, match=f"{needed + 1} choices given, {needed} are needed"):
+    with pytest.raises(InputError, match=f"{needed + 1} decisions given, {needed} are needed"):
         space.decode((0,) * (needed + 1))
 
 
 @pytest.mark.parametrize("wrong", [-1, 99])
 def test_a_choice_out_of_range_names_its_decision(space, wrong):
-    choices = list(some_choices(space, 1)[0])
-    choices[-1] = wrong
+    decisions = list(some_decisions(space, 1)[0])
+    decisions[-1] = wrong
     with pytest.raises(InputError, match=f"choice {wrong} of decision {space.decisions[-1].name}"):
-        space.decode(choices)
+        space.decode(decisions)
 
 
 @pytest.mark.parametrize("field", ["channels", "cells", "nodes"])
@@ -111,7 +113,7 @@ def test_sizes_below_one_are_refused(space, field):
 
 @pytest.mark.parametrize("field", ["channels", "cells", "nodes"])
 def test_a_genotype_of_other_sizes_is_refused(space, field):
-    genotype = space.decode(some_choices(space, 1)[0])
+    genotype = space.decode(some_decisions(space, 1)[0])
     with pytest.raises(InputError, match=f"{field}=7"):
         space.encode(dataclasses.replace(genotype, **{field: 7}))
 
@@ -129,7 +131,7 @@ def with_edges(space, *cell_types):
 
 
 def test_an_unknown_op_is_named_with_its_edge(space):
-    genotype = space.decode(some_choices(space, 1)[0])
+    genotype = space.decode(some_decisions(space, 1)[0])
     (cell_type, edges), *rest = genotype.edges
     wrong = (cell_type, (edges[0]._replace(op="conv_9x9"), *edges[1:]))
     with pytest.raises(InputError, match=f"op conv_9x9 on edge 0->{edges[0].dst} of {cell_type}"):
@@ -186,7 +188,7 @@ def test_missing_or_swapped_cell_types_are_refused():
 
 def test_chain_of_three_layers_enumerates_125_distinct_architectures():
     space = Chain()
-    genotypes = [space.decode(choices) for choices in space.enumerate()]
+    genotypes = [space.decode(decisions) for decisions in space.enumerate()]
     assert space.size() == len(genotypes) == len(set(genotypes)) == len(CHAIN_OPS) ** 3 == 125
 
 
@@ -218,7 +220,7 @@ def test_a_single_cell_has_no_decisions_for_the_normal_cell_it_lacks():
 
 def test_a_small_cell_space_enumerates_distinct_architectures():
     space = DartsFewshot(4, 1, 2)
-    genotypes = {space.decode(choices) for choices in space.enumerate()}
+    genotypes = {space.decode(decisions) for decisions in space.enumerate()}
     assert len(genotypes) == space.size() == 49 * 3 * 49
 
 

@@ -14,7 +14,7 @@ from few_shot_nas.spaces.supernet import Supernet
 from few_shot_nas.tabular.alphas import (
     AlphaLoop,
     adapted_alphas,
-    choice_accuracy,
+    chosen_accuracy,
     layers_of,
     likeliest,
     meta_learned,
@@ -144,7 +144,7 @@ def test_a_choice_on_each_replicate_is_scored_on_the_next() -> None:
     for task, other in zip(replicates, [*replicates[1:], replicates[0]], strict=True):
         place = order.index(likeliest(adapted_alphas(net, task, neutral_alphas(net), loop)))
         expected.append(float(prototype_entries(net, other, "transductive", N_WAY).query.accuracy[place]))
-    found = choice_accuracy(net, replicates, neutral_alphas(net), loop)
+    found = chosen_accuracy(net, replicates, neutral_alphas(net), loop)
     assert len(set(expected)) > 1 and found == pytest.approx(sum(expected) / 3)
 
 

@@ -18,10 +18,11 @@ SEARCH = (
 @pytest.mark.usefixtures("tiny_search")
 def test_a_search_goes_on_where_it_was_cut_and_ends_by_itself() -> None:
     assert run_experiment.main([*SEARCH, "--max_meta_steps=3"]) == 0
-    assert json.loads(Path("r/results.json").read_text())["search"]["candidates"] == 3
+    assert json.loads(Path("r/results.json").read_text())["search"]["candidates_scored"] == 3
     assert run_experiment.main([*SEARCH, "--max_meta_steps=100", "--ckpt_path=last"]) == 0
     results = json.loads(Path("r/results.json").read_text())
-    assert results["meta_steps"] == results["search"]["candidates"] == results["search"]["candidates_in_all"] == 14
+    search = results["search"]
+    assert results["meta_steps"] == search["candidates_scored"] == search["candidates_in_all"] == 14
     with Path("r/metrics.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["search/log_kappa"]]
     assert [int(row["meta_step"]) for row in rows] == list(range(1, 15))

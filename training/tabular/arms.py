@@ -2,14 +2,14 @@
 
 ``python training/tabular/arms.py --train_table=val.npz --test_table=test.npz --output=runs/arms --arms=A,B,C,D``.
 Arms are named by letter or in full; each writes ``<output>/<arm>/seed<k>``, as training/compare.py reads it.
-docs/stage0.md says what they are.
+Each arm is a method of few_shot_nas/tabular/methods.py; docs/stage0.md says what they are.
 """
 
 import dataclasses
 import shlex
 import sys
 import time
-from argparse import Namespace
+from argparse import SUPPRESS, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,9 @@ from few_shot_nas.ranges import Count, Positive, Size
 from training.exits import OneLineParser, guarded, output_folder
 
 if TYPE_CHECKING:
-    from few_shot_nas.tabular.arms import Outcome, Setting
-    from few_shot_nas.tabular.choices import Choices
+    from few_shot_nas.tabular.methods import Outcome, Setting
     from few_shot_nas.tabular.reward_table import RewardTable
+    from few_shot_nas.tabular.selection import Selection
 
 #: Facts that the two tables must share.
 SAME = ("space", "cells", "n_way", "k_shot", "n_query", "head", "bn_mode", "precision", "weights")
@@ -115,8 +115,8 @@ def settings(args: Namespace, tables: "tuple[RewardTable, RewardTable]", seed: i
     """Return what all arms of one seed share."""
     import numpy as np
 
-    from few_shot_nas.tabular.arms import Setting
     from few_shot_nas.tabular.environment import Environment
+    from few_shot_nas.tabular.methods import Setting
     from few_shot_nas.tabular.simulator import SimulatedLoop
 
     has_loo = all(np.isfinite(table.loo_loss).all() for table in tables)
@@ -135,23 +135,23 @@ def settings(args: Namespace, tables: "tuple[RewardTable, RewardTable]", seed: i
     return Setting(train, test, loop, args.budget, seed, hand_made(tables[0].facts))
 
 
-def choice_arms(args: Namespace, test: "RewardTable") -> "dict[str, Choices]":
-    """Return the arms of --choices by name.
+def selected_arms(args: Namespace, test: "RewardTable") -> "dict[str, Selection]":
+    """Return the arms of --selections by name.
 
     Raises:
         InputError: if a file cannot be used with the test table, or two are of the same arm.
     """
-    from few_shot_nas.tabular.choices import check_same_tasks, load_choices
+    from few_shot_nas.tabular.selection import check_same_tasks, load_selection
 
-    if args.choices and args.plant:
-        raise InputError("--choices with --plant: a preference planted in the table is not in the images; leave one")
-    found: dict[str, Choices] = {}
-    for path in (Path(word.strip()) for word in args.choices.split(",") if word.strip()):
-        choices = load_choices(path)
-        check_same_tasks(path, choices.facts, test.facts)
-        if choices.arm in found:
-            raise InputError(f"--choices={args.choices}: two files of arm {choices.arm}; give one")
-        found[choices.arm] = choices
+    if args.selections and args.plant:
+        raise InputError("--selections with --plant: a preference planted in the table is not in the images; leave one")
+    found: dict[str, Selection] = {}
+    for path in (Path(word.strip()) for word in args.selections.split(",") if word.strip()):
+        selection = load_selection(path)
+        check_same_tasks(path, selection.facts, test.facts)
+        if selection.arm in found:
+            raise InputError(f"--selections={args.selections}: two files of arm {selection.arm}; give one")
+        found[selection.arm] = selection
     return found
 
 
@@ -222,19 +222,19 @@ def check_flags(args: Namespace) -> None:
         raise InputError(f"--ladder with --{fixed[0]}={getattr(args, fixed[0])}: its rungs are fixed; leave one out")
 
 
-def compare_arms(args: Namespace, command: str) -> None:
+def run_arms(args: Namespace, command: str) -> None:
     """Run the arms of all seeds, write and print them.
 
     Raises:
         InputError: if a table, an arm or a flag cannot be used.
     """
     from few_shot_nas.runtime.count_progress import CountProgress
-    from few_shot_nas.tabular.arms import ablations, all_arms, chosen_arm, ladder
+    from few_shot_nas.tabular.methods import ablations, all_methods, ladder, selected
     from few_shot_nas.tabular.reward_table import planted
 
     check_flags(args)
     train, test = load_tables(args.train_table, args.test_table)
-    chosen = choice_arms(args, test)
+    selections = selected_arms(args, test)
     tables = planted(train, args.plant, args.plant_per), planted(test, args.plant, args.plant_per)
     ks, seeds = numbers(args.ks or KS, "--ks"), numbers(args.seeds, "--seeds")
     wanted = "" if args.ladder else wanted_arms(args.arms, train.facts)
@@ -243,11 +243,11 @@ def compare_arms(args: Namespace, command: str) -> None:
     for seed in seeds:
         setting = settings(args, tables, seed)
         arms = (
-            {**ladder(setting), **ablations(setting)} if args.ladder else dict(all_arms(setting, ks, estimators))
+            {**ladder(setting), **ablations(setting)} if args.ladder else dict(all_methods(setting, ks, estimators))
         )
         names = list(arms) if args.ladder else chosen_arms(wanted, arms)
         work += [(name, seed, setting, arms[name]) for name in names]
-        work += [(name, seed, setting, partial(chosen_arm, setting, choices)) for name, choices in chosen.items()]
+        work += [(name, seed, setting, partial(selected, setting, one)) for name, one in selections.items()]
     rows: list[tuple[str, Outcome]] = []
     with CountProgress("arms", len(work)) as progress:
         for name, seed, setting, arm in work:
@@ -258,7 +258,7 @@ def compare_arms(args: Namespace, command: str) -> None:
                 **dataclasses.asdict(setting.loop), "budget": args.budget, "seed": seed, "command": command,
                 "train_table": str(args.train_table), "test_table": str(args.test_table),
                 "wall_seconds": time.monotonic() - started, "plant": args.plant,
-                "plant_per": args.plant_per, "choices": args.choices,
+                "plant_per": args.plant_per, "selections": args.selections,
             }  # fmt: skip
             write_arm(args.output / name / f"seed{seed}", name, outcome, tables[1], config)
             progress.update(len(rows))
@@ -274,7 +274,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--test_table", type=Path, required=True, help="table of the same supernet that they are scored on")
     add("--output", type=Path, required=True, help="folder for one run directory per arm and seed")
     add("--arms", help=f"letters, or names such as F_emaml_K4; default {EVERY_ARM}, without J where the space has none")
-    add("--choices", default="", help="files of training/tabular/choose.py, an arm H or I each, separated by commas")
+    add("--selections", default="", help="files of training/tabular/choose.py, an arm H or I each, separated by commas")
+    add("--choices", help=SUPPRESS)
     add("--ladder", action="store_true",
         help="instead, add a remedy at a time to K = 1 without baseline, and take each away from all")  # fmt: skip
     add("--seeds", default="0,1,2", help="a repetition each")
@@ -295,8 +296,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--plant_per", choices=("source", "task"), default="source",
         help="whose preference --plant is; that of a task shows in its rewards alone")  # fmt: skip
     args = parser.parse_args(words)
+    if args.choices is not None:
+        print(f"deprecated: --choices={args.choices} is now --selections={args.choices}", file=sys.stderr)
+        args.selections = args.choices
     command = shlex.join(["python", "training/tabular/arms.py", *words])
-    return guarded(lambda: compare_arms(args, command))
+    return guarded(lambda: run_arms(args, command))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Choose an architecture for every task of a reward table with the network, by gradient (arm H) or by a proxy (arm I).
 
 ``python training/tabular/choose.py --run_dir=runs/SUPERNET --split=val --tasks=1000 --method=alphas`` writes
-``choices_alphas_val.npz`` beside the table, which training/tabular/arms.py takes as ``--choices``. Flags of
+``selection_alphas_val.npz`` beside the table, which training/tabular/arms.py takes as ``--selections``. Flags of
 run_experiment.py, such as --data_dir or --n_query, replace the run's own and must be those that the table was filled
 with.
 """
@@ -48,14 +48,14 @@ def counted(what: str, filler: Filler, ids: range) -> "Iterator[list[Task]]":
 
 
 def chosen_loop(args: Namespace, filler: Filler, start: "Tensor") -> "tuple[AlphaLoop, Facts]":
-    """Return how alphas are adapted: by --rate, or by the rate whose choices score best on training tasks.
+    """Return how alphas are adapted: by --rate, or by the rate that chooses best on training tasks.
 
     Raises:
         InputError: if steps or rate are out of range.
     """
     import numpy as np
 
-    from few_shot_nas.tabular.alphas import AlphaLoop, choice_accuracy, step_cost
+    from few_shot_nas.tabular.alphas import AlphaLoop, chosen_accuracy, step_cost
 
     rates = RATES if args.rate is None else (args.rate,)
     loops = [AlphaLoop(filler.shape["n_way"], args.steps, rate, args.bn_mode) for rate in rates]
@@ -63,7 +63,7 @@ def chosen_loop(args: Namespace, filler: Filler, start: "Tensor") -> "tuple[Alph
     if len(loops) == 1:
         return loops[0], {**facts, "rate": args.rate}
     training = counted("training tasks", filler.of_split("train"), range(RATE_TASKS))
-    found = [[choice_accuracy(filler.supernet, task, start, loop) for loop in loops] for task in training]
+    found = [[chosen_accuracy(filler.supernet, task, start, loop) for loop in loops] for task in training]
     means = np.mean(found, axis=0)
     best = int(means.argmax())
     passes = len(rates) * RATE_TASKS * filler.shape["replicates"] * (facts["passes_per_task"] + 1)
@@ -106,11 +106,11 @@ def by_alphas(args: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
         learned = {"meta_steps_alphas": args.meta_steps, "meta_lr": args.meta_lr, "start": start.tolist()}
         facts = {**facts, **learned, "passes_before": facts["passes_before"] + passes}
     places = {decisions: place for place, decisions in enumerate(filler.supernet.space.enumerate())}
-    choices = [
+    selected = [
         [places[likeliest(adapted_alphas(filler.supernet, task, start, loop))] for task in replicates]
         for replicates in counted("tasks", filler, range(args.tasks))
     ]
-    return np.array(choices, np.int64), facts
+    return np.array(selected, np.int64), facts
 
 
 def by_proxy(args: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
@@ -164,23 +164,23 @@ def choose(args: Namespace, overrides: Sequence[str], command: str) -> None:
     method = method_named(args.method)
     filler, facts = opened(args, overrides)
 
-    from few_shot_nas.tabular.choices import Choices, check_same_tasks
     from few_shot_nas.tabular.reward_table import load_table
+    from few_shot_nas.tabular.selection import Selection, check_same_tasks
     from training import results
 
     folder = args.output or args.run_dir / "stage0"
-    path, table = folder / f"choices_{args.method}_{args.split}.npz", folder / f"table_{args.split}.npz"
-    if table.is_file():  # before the work, rather than when the choices are used
+    path, table = folder / f"selection_{args.method}_{args.split}.npz", folder / f"table_{args.split}.npz"
+    if table.is_file():  # before the work, rather than when the selection is used
         check_same_tasks(path, facts, load_table(table, complete=False).facts)
     output_folder(folder)
     started = time.monotonic()
-    choices, own_facts = method(args, filler)
+    places, own_facts = method(args, filler)
     facts = {**facts, "method": args.method, "label_free": True, **own_facts, "command": command}
     facts |= {"wall_seconds": time.monotonic() - started, "versions": results.versions()}
-    Choices(choices, facts).save(path)
+    Selection(places, facts).save(path)
     rate = f", rate {facts['rate']:g}" if "rate" in facts else ""
     print(
-        f"choices: {path} ({args.tasks} x {args.replicates} tasks x replicates, {facts['passes_per_task']} forward "
+        f"selection: {path} ({args.tasks} x {args.replicates} tasks x replicates, {facts['passes_per_task']} forward "
         f"passes each{rate}, {facts['wall_seconds']:.0f} s)"
     )
 

@@ -42,7 +42,7 @@ def truth_of_table(path: Path) -> "tuple[list[Genotype], list[float]]":
     sizes = {name: int(table.facts[name]) for name in ("channels", "cells", "nodes")}
     space = SPACES[str(table.facts["space"])](**sizes)
     accuracies = table.accuracy[:, : table.done].mean((1, 2), dtype="float64")
-    return [space.decode(tuple(map(int, choices))) for choices in table.decisions], accuracies.tolist()
+    return [space.decode(tuple(map(int, row))) for row in table.decisions], accuracies.tolist()
 
 
 def folders_of_runs(given: Sequence[Path]) -> list[Path]:

@@ -10,7 +10,7 @@ import pytest
 
 from few_shot_nas.report import compare_arms, load_run
 from few_shot_nas.spaces.chain import Chain
-from few_shot_nas.tabular.choices import Choices
+from few_shot_nas.tabular.selection import Selection
 from few_shot_nas.tabular.reward_table import SCORES, RewardTable, empty_table
 from training import compare
 from training.tabular import analyse_table, arms
@@ -169,41 +169,48 @@ def test_by_default_every_arm_runs() -> None:
     assert {path.name[0] for path in Path("out").iterdir()} == set("ABCDEFGJ")
 
 
-def save_choices(path: str, method: str, **facts: object) -> np.ndarray:
-    choices = np.random.default_rng(7).integers(25, size=(30, 2))
+def save_selection(path: str, method: str, **facts: object) -> np.ndarray:
+    places = np.random.default_rng(7).integers(25, size=(30, 2))
     own = {"method": method, "label_free": True, "passes_before": 9, "passes_per_task": 75, "steps": 5}
-    Choices(choices, {**FACTS, "split": "test", **own, **facts}).save(Path(path))
-    return choices
+    Selection(places, {**FACTS, "split": "test", **own, **facts}).save(Path(path))
+    return places
 
 
-def test_choices_become_arms_beside_the_others(capsys: pytest.CaptureFixture[str]) -> None:
-    choices = save_choices("h.npz", "alphas")
-    save_choices("i.npz", "naswot")
-    run("--arms=A", "--choices=h.npz, i.npz")
+def test_selections_become_arms_beside_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    places = save_selection("h.npz", "alphas")
+    save_selection("i.npz", "naswot")
+    run("--arms=A", "--selections=h.npz, i.npz")
     assert sorted(path.name for path in Path("out").iterdir()) == ["A_uniform", "H_alphas", "I_naswot"]
     found = load_run("out/H_alphas/seed3")
     accuracy = make_table(1).accuracy
-    expected = (accuracy[choices[:, 0], np.arange(30), 1] + accuracy[choices[:, 1], np.arange(30), 0]) / 2
+    expected = (accuracy[places[:, 0], np.arange(30), 1] + accuracy[places[:, 1], np.arange(30), 0]) / 2
     np.testing.assert_allclose(found.episodes["transductive"].accuracy, expected, rtol=1e-6)
     assert found.results["search"] == {
         "reward_calls": 9 + 30 * 75, "reward_calls_search": 9, "reward_calls_per_task": 75,
     }  # fmt: skip
     assert found.results["arm"] == {"label_free": True, "steps": 5}
-    assert found.config["choices"] == "h.npz, i.npz"
+    assert found.config["selections"] == "h.npz, i.npz"
     assert "yes" in capsys.readouterr().out
 
 
-def test_choices_that_do_not_fit_are_one_line(fails: Callable[..., str]) -> None:
+def test_the_earlier_name_of_selections_still_works_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    save_selection("h.npz", "alphas")
+    run("--arms=A", "--choices=h.npz", "--output=earlier")
+    assert sorted(path.name for path in Path("earlier").iterdir()) == ["A_uniform", "H_alphas"]
+    assert "deprecated: --choices=h.npz is now --selections=h.npz" in capsys.readouterr().err
+
+
+def test_selections_that_do_not_fit_are_one_line(fails: Callable[..., str]) -> None:
     both = ["--train_table=val.npz", "--test_table=test.npz", *QUICK]
-    save_choices("h.npz", "alphas")
-    save_choices("other.npz", "alphas", weights="def", n_query=9)
-    message = fails(arms.main, *both, "--choices=other.npz")
-    assert "choices other.npz do not fit" in message and "n_query=5 there, 9 here; weights=abc there, def" in message
-    save_choices("other.npz", "alphas", precision="bf16")
-    assert "fit the table that scores them (precision=32 there, bf16" in fails(arms.main, *both, "--choices=other.npz")
-    assert "--choices=h.npz,h.npz: two files of arm H_alphas" in fails(arms.main, *both, "--choices=h.npz,h.npz")
-    assert "--choices with --plant" in fails(arms.main, *both, "--choices=h.npz", "--plant=5")
-    assert "choices gone.npz does not exist" in fails(arms.main, *both, "--choices=gone.npz")
+    save_selection("h.npz", "alphas")
+    save_selection("other.npz", "alphas", weights="def", n_query=9)
+    message = fails(arms.main, *both, "--selections=other.npz")
+    assert "other.npz does not fit" in message and "n_query=5 there, 9 here; weights=abc there, def" in message
+    save_selection("other.npz", "alphas", precision="bf16")
+    assert "that scores it (precision=32 there, bf16" in fails(arms.main, *both, "--selections=other.npz")
+    assert "--selections=h.npz,h.npz: two files of arm H_alphas" in fails(arms.main, *both, "--selections=h.npz,h.npz")
+    assert "--selections with --plant" in fails(arms.main, *both, "--selections=h.npz", "--plant=5")
+    assert "selection gone.npz does not exist" in fails(arms.main, *both, "--selections=gone.npz")
 
 
 def test_a_table_is_analysed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

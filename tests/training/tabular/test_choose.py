@@ -11,12 +11,12 @@ from few_shot_nas.report import load_run
 from few_shot_nas.tabular.alphas import (
     AlphaLoop,
     adapted_alphas,
-    choice_accuracy,
+    chosen_accuracy,
     likeliest,
     meta_learned,
     neutral_alphas,
 )
-from few_shot_nas.tabular.choices import load_choices
+from few_shot_nas.tabular.selection import load_selection
 from few_shot_nas.tabular.reward_table import load_table
 from training.tabular import arms, choose, stage0
 
@@ -50,11 +50,11 @@ def place(filler: stage0.Filler, decisions: tuple[int, ...]) -> int:
 
 def test_alphas_take_the_best_rate_of_training_tasks_and_choose_for_every_replicate(filler: stage0.Filler) -> None:
     assert choose.main([*TASKS, "--method=alphas", "--steps=2"]) == 0
-    found = load_choices(Path("s/stage0/choices_alphas_val.npz"))
+    found = load_selection(Path("s/stage0/selection_alphas_val.npz"))
     start, training = neutral_alphas(filler.supernet), filler.of_split("train")
     scores = {
         rate: np.mean([
-            choice_accuracy(filler.supernet, list(tasks(training.episode(i)[0])), start, AlphaLoop(3, 2, rate))
+            chosen_accuracy(filler.supernet, list(tasks(training.episode(i)[0])), start, AlphaLoop(3, 2, rate))
             for i in range(3)
         ])
         for rate in choose.RATES
@@ -69,7 +69,7 @@ def test_alphas_take_the_best_rate_of_training_tasks_and_choose_for_every_replic
         ]
         for i in range(4)
     ]
-    assert found.choices.tolist() == expected and len(np.unique(found.choices)) > 1
+    assert found.places.tolist() == expected and len(np.unique(found.places)) > 1
     assert (found.facts["passes_per_task"], found.facts["passes_before"]) == (30, 4 * 3 * 2 * 31)
     assert found.facts["label_free"] is True and found.facts["weights"]
 
@@ -77,18 +77,18 @@ def test_alphas_take_the_best_rate_of_training_tasks_and_choose_for_every_replic
 def test_meta_alphas_start_from_what_other_training_tasks_taught(filler: stage0.Filler) -> None:
     argv = [*TASKS, "--method=meta_alphas", "--steps=1", "--rate=2", "--meta_steps=2", "--meta_lr=0.5"]
     assert choose.main(argv) == 0
-    found = load_choices(Path("s/stage0/choices_meta_alphas_val.npz"))
+    found = load_selection(Path("s/stage0/selection_meta_alphas_val.npz"))
     training = filler.of_split("train")
     first = [next(tasks(training.episode(task_id)[0])) for task_id in range(3, 11)]
     loop = AlphaLoop(3, 1, 2.0)
     start = meta_learned(filler.supernet, [first[:4], first[4:]], neutral_alphas(filler.supernet), loop, 0.5)
     np.testing.assert_allclose(found.facts["start"], start.numpy(), atol=1e-6)
     task = next(tasks(filler.episode(2)[0]))
-    assert found.choices[2, 0] == place(filler, likeliest(adapted_alphas(filler.supernet, task, start, loop)))
+    assert found.places[2, 0] == place(filler, likeliest(adapted_alphas(filler.supernet, task, start, loop)))
     assert found.facts["passes_before"] == 2 * 4 * 2 * 15 and found.facts["rate"] == 2.0
-    before = found.choices.tobytes()
+    before = found.places.tobytes()
     assert choose.main(argv) == 0
-    assert load_choices(Path("s/stage0/choices_meta_alphas_val.npz")).choices.tobytes() == before
+    assert load_selection(Path("s/stage0/selection_meta_alphas_val.npz")).places.tobytes() == before
 
 
 @pytest.mark.parametrize("proxy", ["naswot", "ntk_condition"])
@@ -96,14 +96,14 @@ def test_a_proxy_chooses_one_architecture_and_becomes_an_arm(filler: stage0.Fill
     for split in ("train", "val"):
         assert stage0.main([*TASKS, f"--split={split}"]) == 0
     assert choose.main([*TASKS, f"--method={proxy}", "--proxy_tasks=2"]) == 0
-    found = load_choices(Path(f"s/stage0/choices_{proxy}_val.npz"))
+    found = load_selection(Path(f"s/stage0/selection_{proxy}_val.npz"))
     training, space = filler.of_split("train"), filler.supernet.space
     learned = [next(tasks(training.episode(task_id)[0])) for task_id in range(2)]
     scores = [untrained_score(proxy, space.decode(decisions), learned, 0) for decisions in space.enumerate()]
-    assert found.choices.shape == (4, 2) and set(found.choices.flatten()) == {int(np.argmax(scores))}
+    assert found.places.shape == (4, 2) and set(found.places.flatten()) == {int(np.argmax(scores))}
     assert (found.facts["passes_before"], found.facts["passes_per_task"]) == (50, 0)
     tables = ["--train_table=s/stage0/table_train.npz", "--test_table=s/stage0/table_val.npz", "--output=out"]
-    assert arms.main([*tables, "--arms=A", "--seeds=0", f"--choices=s/stage0/choices_{proxy}_val.npz"]) == 0
+    assert arms.main([*tables, "--arms=A", "--seeds=0", f"--selections=s/stage0/selection_{proxy}_val.npz"]) == 0
     accuracy = load_table(Path("s/stage0/table_val.npz")).accuracy[int(np.argmax(scores))].mean(1)
     run = load_run(f"out/I_{proxy}/seed0")
     np.testing.assert_allclose(run.episodes["transductive"].accuracy, accuracy, rtol=1e-6)
@@ -129,10 +129,10 @@ def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--method=alphas: k_shot=1 leaves no image" in error_of([*alphas, "--k_shot=1"], capsys)
 
 
-def test_choices_for_another_table_are_refused_before_the_work(
+def test_selections_for_another_table_are_refused_before_the_work(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert stage0.main([*TASKS, "--n_query=1"]) == 0
     monkeypatch.setitem(choose.METHODS, "naswot", lambda own, filler: pytest.fail("the work was begun"))
     message = error_of([*TASKS, "--method=naswot"], capsys)
-    assert "choices_naswot_val.npz do not fit the table that scores them (n_query=1 there, 2 here)" in message
+    assert "selection_naswot_val.npz does not fit the table that scores it (n_query=1 there, 2 here)" in message

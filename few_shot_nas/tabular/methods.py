@@ -1,6 +1,6 @@
-"""Arms of the comparison on a reward table: what is chosen for each test task, at which price. Pure.
+"""Methods that choose an architecture for each test task of a reward table, and what each of them costs. Pure.
 
-Every arm is scored alike: query accuracy on a replicate of the task that its adaptation did not see, the mean over all
+Every method is scored alike: query accuracy on a replicate of the task that the method did not see, the mean over all
 replicates. Shapes: A architectures, T test tasks, R replicates, K reward calls per test task.
 """
 
@@ -18,16 +18,16 @@ from few_shot_nas.meta.entropy import kl_estimate
 from few_shot_nas.meta.estimators import ESTIMATORS
 from few_shot_nas.meta.functional import Params, trainable
 from few_shot_nas.seeding import generator
-from few_shot_nas.tabular.choices import Choices
 from few_shot_nas.tabular.environment import Environment, RewardColumn
+from few_shot_nas.tabular.selection import Selection
 from few_shot_nas.tabular.simulator import (
     SimulatedLoop,
     Trained,
+    baseline_values,
     clones_of,
     new_controller,
     over_tasks,
     run_rows,
-    baseline_values,
     train,
 )
 
@@ -37,15 +37,15 @@ LABEL_FREE: tuple[RewardColumn, ...] = ("loo_accuracy", "loo_loss")
 
 
 class Setting(NamedTuple):
-    """What all arms share.
+    """What all methods share.
 
     Attributes:
-        train: the table on which arms learn.
+        train: the table on which methods learn.
         test: the table on which they are scored.
         loop: settings of every controller.
         budget: reward calls on the train table.
         seed: of all draws.
-        hand_made: the architecture of arm J, as decisions; None leaves the arm out.
+        hand_made: the decisions of the architecture of method J; None leaves the method out.
     """
 
     train: Environment
@@ -57,7 +57,7 @@ class Setting(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What an arm did.
+    """What a method chose, and at which price.
 
     Attributes:
         accuracy: per test task, ``[T]`` float64.
@@ -79,13 +79,13 @@ class _Scores(NamedTuple):
     loss: Tensor
 
 
-def _score(setting: Setting, choices: Callable[[Tensor, int], Tensor]) -> _Scores:
-    """Score ``choices(tasks, replicate) [T, L]``, made on each replicate, on the next one."""
+def _score(setting: Setting, chosen: Callable[[Tensor, int], Tensor]) -> _Scores:
+    """Score ``chosen(tasks, replicate) [T, L]``, chosen on each replicate, on the next one."""
     env = setting.test
     tasks = torch.arange(env.tasks)
     totals = [torch.zeros(env.tasks, dtype=torch.float64) for _ in range(2)]
     for replicate in range(env.replicates):
-        decisions = torch.cat([choices(part, replicate) for part in tasks.split(_CHUNK)]).unsqueeze(1)
+        decisions = torch.cat([chosen(part, replicate) for part in tasks.split(_CHUNK)]).unsqueeze(1)
         other = torch.full((env.tasks, 1), (replicate + 1) % env.replicates)
         totals[0] += env.rewards("accuracy", decisions, tasks, other)[:, 0].double()
         totals[1] += env.rewards("loss", decisions, tasks, other)[:, 0].double()
@@ -103,37 +103,37 @@ def _best_of(env: Environment, kind: RewardColumn, archs: Tensor, tasks: Tensor,
     return archs[torch.arange(len(archs)), rewards.argmax(1)]
 
 
-# ---- arms without a controller --------------------------------------------------------------------------------------
+# ---- methods without a controller -----------------------------------------------------------------------------------
 
 
-def uniform_arm(setting: Setting) -> Outcome:
+def uniform(setting: Setting) -> Outcome:
     """A: a uniformly drawn architecture for each task."""
     stream = generator(setting.seed, "arm A")
     scores = _score(setting, lambda tasks, replicate: _uniform(setting, len(tasks), stream))
     return Outcome(*scores, 0, 0, {"entropy_fraction": 1.0})
 
 
-def fixed_arm(setting: Setting) -> Outcome:
+def best_fixed(setting: Setting) -> Outcome:
     """B: the best on the train table; all architectures meet the same replicates, as many as the budget allows."""
     stream = generator(setting.seed, "arm B")
     best, calls = _best_fixed(setting, torch.arange(setting.train.tasks), setting.budget, stream)
     return _constant(setting, best, calls)
 
 
-def per_source_arm(setting: Setting) -> Outcome:
-    """B_per_source: the best on the train table of each source, which shares the budget; what arm G could learn."""
+def best_per_source(setting: Setting) -> Outcome:
+    """B_per_source: the best on the train table of each source, which shares the budget; what method G could learn."""
     stream = generator(setting.seed, "arm B per source")
     sources = setting.train.source.unique()
-    choices, calls = [], 0
+    chosen, calls = [], 0
     for source in sources:
         tasks = torch.nonzero(setting.train.source == source).flatten()
         best, spent = _best_fixed(setting, tasks, max(setting.budget // len(sources), 1), stream)
-        choices.append(best)
+        chosen.append(best)
         calls += spent
     place = torch.searchsorted(sources, setting.test.source).clamp(max=len(sources) - 1)
-    scores = _score(setting, lambda tasks, replicate: torch.stack(choices)[place[tasks]])
+    scores = _score(setting, lambda tasks, replicate: torch.stack(chosen)[place[tasks]])
     facts: dict[str, float | bool | str | None] = {
-        "decisions": "; ".join(" ".join(map(str, best.tolist())) for best in choices)
+        "decisions": "; ".join(" ".join(map(str, best.tolist())) for best in chosen)
     }
     return Outcome(*scores, calls, 0, facts)
 
@@ -150,7 +150,7 @@ def _best_fixed(setting: Setting, tasks: Tensor, budget: int, stream: torch.Gene
     return tried[rewards.double().mean(0).argmax()], count * len(tried)
 
 
-def hand_made_arm(setting: Setting, decisions: tuple[int, ...]) -> Outcome:
+def hand_made(setting: Setting, decisions: tuple[int, ...]) -> Outcome:
     """J: the hand-made architecture."""
     return _constant(setting, torch.tensor(decisions), 0)
 
@@ -161,30 +161,30 @@ def _constant(setting: Setting, decisions: Tensor, train_calls: int) -> Outcome:
     return Outcome(*scores, train_calls, 0, facts)
 
 
-def random_search_arm(setting: Setting, calls: int, kind: RewardColumn) -> Outcome:
+def random_search(setting: Setting, calls: int, kind: RewardColumn) -> Outcome:
     """C: the best of K random architectures for each task by ``kind`` on the replicate that is not scored."""
     stream = generator(setting.seed, "arm C", calls)
 
-    def choices(tasks: Tensor, replicate: int) -> Tensor:
+    def chosen(tasks: Tensor, replicate: int) -> Tensor:
         archs = _uniform(setting, len(tasks) * calls, stream).view(len(tasks), calls, -1)
         return _best_of(setting.test, kind, archs, tasks, replicate)
 
-    return Outcome(*_score(setting, choices), 0, calls, {"label_free": kind in LABEL_FREE})
+    return Outcome(*_score(setting, chosen), 0, calls, {"label_free": kind in LABEL_FREE})
 
 
-def chosen_arm(setting: Setting, choices: Choices) -> Outcome:
-    """H, I: what the network chose for each replicate, scored on the next one; calls are forward passes."""
+def selected(setting: Setting, selection: Selection) -> Outcome:
+    """H, I: what was selected with the network for each replicate, scored on the next one; calls are forward passes."""
     every = torch.cartesian_prod(*[torch.arange(n) for n in setting.test.sizes]).view(-1, len(setting.test.sizes))
-    indices, known = torch.from_numpy(choices.choices), choices.facts
+    indices, known = torch.from_numpy(selection.places), selection.facts
     facts = {key: known[key] for key in ("label_free", "steps", "rate", "meta_steps_alphas") if key in known}
     scores = _score(setting, lambda tasks, replicate: every[indices[tasks, replicate]])
     return Outcome(*scores, known["passes_before"], known["passes_per_task"], facts)
 
 
-# ---- arms with a controller -----------------------------------------------------------------------------------------
+# ---- methods with a controller --------------------------------------------------------------------------------------
 
 
-def controller_arm(setting: Setting, loop: SimulatedLoop) -> Outcome:
+def meta_learned_controller(setting: Setting, loop: SimulatedLoop) -> Outcome:
     """D, F, G: a controller trained on the train table; per test task its greedy architecture after the inner step."""
     learned = train(loop, setting.train, reward_calls=setting.budget, seed=setting.seed)
     stream = generator(setting.seed, "adapt")
@@ -244,7 +244,7 @@ def _greedy(rows: ControllerRows, context: Tensor | None, params: Params) -> Ten
     return likeliest
 
 
-def scratch_arm(setting: Setting, calls: int) -> Outcome:
+def reinforce(setting: Setting, calls: int) -> Outcome:
     """E: REINFORCE from scratch for each task: K draws one after the other, a step after each.
 
     The baseline is the mean of the rewards before; the first draw gives none and only starts it. The step size is the
@@ -292,11 +292,13 @@ def _reinforced(rows: ControllerRows, params: Params, archs: Tensor, advantages:
     return stepped
 
 
-# ---- the table of arms ----------------------------------------------------------------------------------------------
+# ---- the table of methods -------------------------------------------------------------------------------------------
 
 
-def all_arms(setting: Setting, ks: tuple[int, ...], estimators: tuple[str, ...]) -> Mapping[str, Callable[[], Outcome]]:
-    """Return every arm by name, its letter first; each K and estimator is an arm of its own.
+def all_methods(
+    setting: Setting, ks: tuple[int, ...], estimators: tuple[str, ...]
+) -> Mapping[str, Callable[[], Outcome]]:
+    """Return every method by name, its letter first; each K and estimator makes a method of its own.
 
     Args:
         setting: what they share.
@@ -310,31 +312,31 @@ def all_arms(setting: Setting, ks: tuple[int, ...], estimators: tuple[str, ...])
         raise InputError(f"ks={','.join(map(str, ks))}: each must be at least 1")
     loop = setting.loop
     plain = replace(loop, inner_archs=0, outer_archs=max(ks) + loop.outer_archs, outer_baseline="leave_one_out")
-    arms: dict[str, Callable[[], Outcome]] = {
-        "A_uniform": partial(uniform_arm, setting),
-        "B_best_fixed": partial(fixed_arm, setting),
-        "D_no_adaptation": partial(controller_arm, setting, plain),
-        "G_conditioned": partial(controller_arm, setting, replace(plain, conditioned=True)),
+    methods: dict[str, Callable[[], Outcome]] = {
+        "A_uniform": partial(uniform, setting),
+        "B_best_fixed": partial(best_fixed, setting),
+        "D_no_adaptation": partial(meta_learned_controller, setting, plain),
+        "G_conditioned": partial(meta_learned_controller, setting, replace(plain, conditioned=True)),
     }
     if len(setting.train.source.unique()) > 1:
-        arms["B_per_source"] = partial(per_source_arm, setting)
+        methods["B_per_source"] = partial(best_per_source, setting)
         told = setting._replace(train=setting.train.told_source(), test=setting.test.told_source())
-        arms["G_told_source"] = partial(controller_arm, told, replace(plain, conditioned=True))
+        methods["G_told_source"] = partial(meta_learned_controller, told, replace(plain, conditioned=True))
     if setting.hand_made is not None:
-        arms["J_hand_made"] = partial(hand_made_arm, setting, setting.hand_made)
+        methods["J_hand_made"] = partial(hand_made, setting, setting.hand_made)
     for k in ks:
         # One sample has no others to be compared with.
         baseline = loop.inner_baseline if k > 1 or loop.inner_baseline != "leave_one_out" else "moving_average"
         inner = replace(loop, inner_archs=k, inner_baseline=baseline)
         if loop.inner_reward in LABEL_FREE:
-            arms[f"C_random_{loop.inner_reward}_K{k}"] = partial(random_search_arm, setting, k, loop.inner_reward)
-        arms[f"C_random_ORACLE_K{k}"] = partial(random_search_arm, setting, k, "accuracy")
-        arms[f"E_scratch_K{k}"] = partial(scratch_arm, setting, k)
+            methods[f"C_random_{loop.inner_reward}_K{k}"] = partial(random_search, setting, k, loop.inner_reward)
+        methods[f"C_random_ORACLE_K{k}"] = partial(random_search, setting, k, "accuracy")
+        methods[f"E_scratch_K{k}"] = partial(reinforce, setting, k)
         for name in estimators:
-            arms[f"F_{name}_K{k}"] = partial(controller_arm, setting, replace(inner, estimator=name))
+            methods[f"F_{name}_K{k}"] = partial(meta_learned_controller, setting, replace(inner, estimator=name))
         both = replace(inner, estimator=estimators[0], conditioned=True)
-        arms[f"G_conditioned_inner_K{k}"] = partial(controller_arm, setting, both)
-    return dict(sorted(arms.items()))
+        methods[f"G_conditioned_inner_K{k}"] = partial(meta_learned_controller, setting, both)
+    return dict(sorted(methods.items()))
 
 
 def _remedies(setting: Setting) -> tuple[SimulatedLoop, list[tuple[str, dict[str, Any]]]]:
@@ -363,21 +365,21 @@ def _remedies(setting: Setting) -> tuple[SimulatedLoop, list[tuple[str, dict[str
 def ladder(setting: Setting) -> dict[str, "partial[Outcome]"]:
     """Return the failure-attribution ladder: from one sample without baseline, one switch added at a time."""
     loop, switches = _remedies(setting)
-    arms: dict[str, partial[Outcome]] = {}
+    rungs: dict[str, partial[Outcome]] = {}
     for place, (name, change) in enumerate([("original", {}), *switches]):
         loop = replace(loop, **change)
-        arms[f"L{place}_{name}"] = partial(controller_arm, setting, loop)
-    return arms
+        rungs[f"L{place}_{name}"] = partial(meta_learned_controller, setting, loop)
+    return rungs
 
 
 def ablations(setting: Setting) -> dict[str, "partial[Outcome]"]:
     """Return the last rung of :func:`ladder` without one switch each, where that is no rung of the ladder itself."""
     start, switches = _remedies(setting)
-    rungs = [arm.args[1] for arm in ladder(setting).values()]
+    rungs = [rung.args[1] for rung in ladder(setting).values()]
 
     def without(name: str) -> SimulatedLoop:
         kept = [change for own, change in switches if own != name]
         return replace(start, **{key: value for change in kept for key, value in change.items()})
 
     loops = {f"R_without_{name}": without(name) for name, _ in switches}
-    return {name: partial(controller_arm, setting, loop) for name, loop in loops.items() if loop not in rungs}
+    return {name: partial(meta_learned_controller, setting, loop) for name, loop in loops.items() if loop not in rungs}

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.tabular import arms
-from few_shot_nas.tabular.arms import Setting, ablations, all_arms, chosen_arm, ladder
-from few_shot_nas.tabular.choices import Choices
+from few_shot_nas.tabular import methods
+from few_shot_nas.tabular.methods import Setting, ablations, all_methods, ladder, selected
+from few_shot_nas.tabular.selection import Selection
 from few_shot_nas.tabular.reward_table import RewardTable
 from few_shot_nas.tabular.environment import Environment
 from few_shot_nas.tabular.simulator import SimulatedLoop
@@ -25,7 +25,7 @@ def setting(train: RewardTable, test: RewardTable, budget: int = 240, **loop: ob
 
 def test_every_arm_scores_every_task_at_its_price() -> None:
     own = setting(make_table(), make_table(seed=1))
-    table = all_arms(own, (1, 3), ESTIMATORS)
+    table = all_methods(own, (1, 3), ESTIMATORS)
     assert [name[0] for name in table] == list("ABCCCCDEEFFFFGGGJ")
     for name, arm in table.items():
         outcome = arm()
@@ -38,7 +38,7 @@ def test_every_arm_scores_every_task_at_its_price() -> None:
 def test_the_best_fixed_architecture_is_found_and_scored_on_the_test_table() -> None:
     train, test = make_table(), make_table(seed=1)
     train.accuracy[4] += 2
-    outcome = all_arms(setting(train, test), (1,), ESTIMATORS)["B_best_fixed"]()
+    outcome = all_methods(setting(train, test), (1,), ESTIMATORS)["B_best_fixed"]()
     np.testing.assert_allclose(outcome.accuracy.numpy(), test.accuracy[4].mean(1), rtol=1e-6)
     np.testing.assert_allclose(outcome.loss.numpy(), test.loss[4].mean(1), rtol=1e-6)
     assert outcome.facts["decisions"] == "2 0"
@@ -50,7 +50,7 @@ def test_the_best_architecture_of_each_source_is_found_with_the_same_budget() ->
     for source, best in enumerate((4, 1, 5)):
         train.accuracy[best, train.source == source] += 2
     own = setting(train, test)
-    outcome = all_arms(own, (1,), ESTIMATORS)["B_per_source"]()
+    outcome = all_methods(own, (1,), ESTIMATORS)["B_per_source"]()
     chosen = np.array([4, 1, 5])[test.source]
     np.testing.assert_allclose(outcome.accuracy.numpy(), test.accuracy[chosen, np.arange(40)].mean(1), rtol=1e-6)
     assert outcome.facts["decisions"] == "2 0; 0 1; 2 1"
@@ -64,14 +64,14 @@ def test_a_controller_that_is_told_the_source_finds_what_each_source_prefers() -
         table.accuracy[:] = 0.0
         for source, best in enumerate((4, 1)):
             table.accuracy[best, table.source == source] = 1.0
-    table = all_arms(setting(train, test, budget=20_000, controller_lr=0.03), (1,), ESTIMATORS)
+    table = all_methods(setting(train, test, budget=20_000, controller_lr=0.03), (1,), ESTIMATORS)
     assert float(table["G_told_source"]().accuracy.mean()) == 1.0
     assert float(table["B_best_fixed"]().accuracy.mean()) == 0.5
 
 
 def test_the_hand_made_architecture_is_that_of_the_setting() -> None:
     test = make_table(seed=1)
-    outcome = all_arms(setting(make_table(), test), (1,), ESTIMATORS)["J_hand_made"]()
+    outcome = all_methods(setting(make_table(), test), (1,), ESTIMATORS)["J_hand_made"]()
     np.testing.assert_allclose(outcome.accuracy.numpy(), test.accuracy[0].mean(1), rtol=1e-6)
 
 
@@ -84,11 +84,11 @@ def test_random_search_takes_the_best_by_its_reward_on_the_other_replicate() -> 
     test.accuracy[1, :, 1], test.accuracy[2, :, 0] = 0.25, 0.75
     test.accuracy[1, :, 0] = test.accuracy[2, :, 1] = -100.0  # what must never be scored after that choice
     own = setting(make_table(), test)
-    free = all_arms(own, (64,), ESTIMATORS)["C_random_loo_loss_K64"]()
+    free = all_methods(own, (64,), ESTIMATORS)["C_random_loo_loss_K64"]()
     assert free.facts["label_free"] is True
     np.testing.assert_allclose(free.accuracy.numpy(), 0.5)
     test.accuracy[:] = np.random.default_rng(0).random(test.shape)
-    oracle = all_arms(setting(make_table(), test), (64,), ESTIMATORS)["C_random_ORACLE_K64"]()
+    oracle = all_methods(setting(make_table(), test), (64,), ESTIMATORS)["C_random_ORACLE_K64"]()
     seen = test.accuracy.argmax(0)
     tasks = np.arange(300)
     expected = (test.accuracy[seen[:, 0], tasks, 1] + test.accuracy[seen[:, 1], tasks, 0]) / 2
@@ -112,7 +112,7 @@ def test_adaptation_pays_where_tasks_differ_and_the_reward_says_how() -> None:
         clear_families(60, 0), clear_families(80, 1), budget=7_000, controller_lr=0.1, kl_target=2.0,
         controller_inner_lr=20.0, outer_baseline="leave_one_out", outer_archs=4,
     )  # fmt: skip
-    table = all_arms(own, (8,), ESTIMATORS)
+    table = all_methods(own, (8,), ESTIMATORS)
     fixed, adapted = table["B_best_fixed"]().accuracy.mean(), table["F_emaml_K8"]()
     conditioned = table["G_conditioned"]().accuracy.mean()
     scratch = table["E_scratch_K8"]().accuracy.mean()
@@ -157,26 +157,26 @@ def test_each_ablation_lacks_one_switch_of_the_last_rung() -> None:
 
 def test_a_k_below_one_is_refused() -> None:
     with pytest.raises(InputError, match="ks=0,4: each must be at least 1"):
-        all_arms(setting(make_table(), make_table()), (0, 4), ESTIMATORS)
+        all_methods(setting(make_table(), make_table()), (0, 4), ESTIMATORS)
 
 
 def test_scores_of_chunks_are_those_of_all_tasks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     own = setting(make_table(), make_table(seed=1))
-    whole = all_arms(own, (1,), ESTIMATORS)["J_hand_made"]().accuracy
-    monkeypatch.setattr(arms, "_CHUNK", 3)
-    assert torch.equal(all_arms(own, (1,), ESTIMATORS)["J_hand_made"]().accuracy, whole)
+    whole = all_methods(own, (1,), ESTIMATORS)["J_hand_made"]().accuracy
+    monkeypatch.setattr(methods, "_CHUNK", 3)
+    assert torch.equal(all_methods(own, (1,), ESTIMATORS)["J_hand_made"]().accuracy, whole)
 
 
-def test_choices_are_scored_on_the_next_replicate_at_their_price(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_selections_are_scored_on_the_next_replicate_at_their_price(monkeypatch: pytest.MonkeyPatch) -> None:
     test = make_table(replicates=3, seed=1)
-    choices = np.random.default_rng(0).integers(6, size=(20, 3))
+    places = np.random.default_rng(0).integers(6, size=(20, 3))
     facts = {"label_free": True, "passes_before": 70, "passes_per_task": 15, "rate": 3.0, "method": "alphas"}
-    monkeypatch.setattr(arms, "_CHUNK", 7)
-    outcome = chosen_arm(setting(make_table(replicates=3), test), Choices(choices, facts))
+    monkeypatch.setattr(methods, "_CHUNK", 7)
+    outcome = selected(setting(make_table(replicates=3), test), Selection(places, facts))
     for task in range(20):
-        expected = [test.accuracy[choices[task, r], task, (r + 1) % 3] for r in range(3)]
+        expected = [test.accuracy[places[task, r], task, (r + 1) % 3] for r in range(3)]
         assert float(outcome.accuracy[task]) == pytest.approx(np.mean(expected), rel=1e-6)
-        losses = [test.loss[choices[task, r], task, (r + 1) % 3] for r in range(3)]
+        losses = [test.loss[places[task, r], task, (r + 1) % 3] for r in range(3)]
         assert float(outcome.loss[task]) == pytest.approx(np.mean(losses), rel=1e-6)
     assert (outcome.train_calls, outcome.task_calls) == (70, 15)
     assert outcome.facts == {"label_free": True, "rate": 3.0}
