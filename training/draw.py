@@ -9,11 +9,12 @@ decisions of the space, all different, and a function of the seed alone: number 
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.ranges import Cells, Count, Nodes, Seed, Width
+from few_shot_nas.ranges import Cells, Count, Nodes, Seed, Ways, Width
 from training.exits import OneLineParser, guarded, output_folder
 
 if TYPE_CHECKING:
@@ -57,6 +58,25 @@ def drawn(space: "SearchSpace", seed: int, taken: "Sequence[Genotype]" = ()) -> 
             yield space.decode(decisions)
 
 
+#: Architectures in a row that may be too large before a search for smaller ones ends.
+PATIENCE = 1000
+
+
+def small_enough(genotypes: "Iterator[Genotype]", args: Namespace) -> "Iterator[Genotype]":
+    """Yield those whose network has at most ``--max_params`` parameters, until PATIENCE in a row have more."""
+    from few_shot_nas.nn.cost import count_parameters
+    from few_shot_nas.spaces.supernet import DerivedNetwork
+
+    in_a_row = 0
+    for genotype in genotypes:
+        net = DerivedNetwork(args.n_way, args.in_channels, args.image_size, genotype)
+        in_a_row = 0 if count_parameters(net) <= args.max_params else in_a_row + 1
+        if in_a_row == 0:
+            yield genotype
+        elif in_a_row == PATIENCE:
+            return
+
+
 def draw(args: Namespace) -> None:
     """Draw, write and print one line for each file.
 
@@ -71,7 +91,14 @@ def draw(args: Namespace) -> None:
             "others; draw fewer"
         )
     output_folder(args.output)
-    for number, genotype in zip(range(args.count), drawn(space, args.seed, taken)):
+    genotypes = drawn(space, args.seed, taken)
+    found = list(islice(genotypes if args.max_params is None else small_enough(genotypes, args), args.count))
+    if len(found) < args.count:
+        raise InputError(
+            f"draw: {len(found)} architectures of at most --max_params={args.max_params} parameters were found, but "
+            f"--count={args.count} given; allow more parameters, or take fewer channels"
+        )
+    for number, genotype in enumerate(found):
         path = args.output / f"random_{number}.json"
         genotype.save(path)
         print(path)
@@ -87,6 +114,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--cells", type=Cells, help="number of cells or layers; default the space's own")
     add("--nodes", type=Nodes, help="intermediate nodes per cell; default the space's own")
     add("--count", type=Count, default=8, help="number of architectures")
+    add("--max_params", type=Count, help="draw among networks of at most so many parameters")
+    add("--n_way", type=Ways, default=5, help="classes of the network whose parameters are counted")
+    add("--in_channels", type=Count, default=3, help="channels of its images")
+    add("--image_size", type=Count, default=84, help="height and width of its images")
     add("--seed", type=Seed, default=0, help="of the draws")
     add("--output", type=Path, required=True, help="folder for random_0.json, random_1.json, ..")
     args = parser.parse_args(sys.argv[1:] if argv is None else argv)

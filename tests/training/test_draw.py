@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from few_shot_nas.nn.cost import count_parameters
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.genotype import Genotype
+from few_shot_nas.spaces.supernet import DerivedNetwork
 from training import draw
 
 CHAIN = ["--space=chain", "--channels=3", "--cells=2"]
@@ -38,6 +40,16 @@ def test_those_like_an_architecture_have_its_sizes_and_are_not_it() -> None:
         assert found not in others and len(set(others)) == 24 and {one.cells for one in others} == {2}
 
 
+def test_those_of_few_parameters_are_the_draws_that_have_no_more() -> None:
+    def size(genotype: Genotype) -> int:
+        return count_parameters(DerivedNetwork(5, 1, 28, genotype))
+
+    every = drawn(*CHAIN, "--count=25", "--output=every")
+    median = sorted(map(size, every))[12]
+    flags = [f"--max_params={median}", "--in_channels=1", "--image_size=28", "--count=9", "--output=few"]
+    assert drawn(*CHAIN, *flags) == [genotype for genotype in every if size(genotype) <= median][:9]
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -48,6 +60,7 @@ def test_those_like_an_architecture_have_its_sizes_and_are_not_it() -> None:
         ([*CHAIN, "--count=26", "--output=o"], "--count=26 given, space chain of these sizes has 25 others"),
         (["--like=nowhere.json", "--output=o"], "genotype nowhere.json: cannot be read"),
         ([*CHAIN, "--count=0", "--output=o"], "--count=0"),
+        ([*CHAIN, "--max_params=9", "--output=o"], "0 architectures of at most --max_params=9 parameters were found"),
     ],
 )
 def test_a_mistake_is_one_line(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:

