@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from few_shot_nas.data.sampler import QUARTER_TURNS, draw_task
+from few_shot_nas.data.sampler import draw_task
 from few_shot_nas.episode import Task, tasks
 
 #: Longer side of a stored image in pixels.
@@ -48,22 +48,17 @@ def example(parts: Any, split_name: str) -> dict[str, Any]:
         logits = module.logits_in(Task(*(part.to(device) for part in task if part is not None)), mode)
     # A diverged network gives no numbers, so it is sure of nothing.
     likely, predicted = logits.softmax(dim=1).nan_to_num(0.0).max(dim=1)
-    classes = np.searchsorted(split.starts, plan.index.numpy(), side="right") - 1
-    named = [split.class_names[number] for number in classes]
-    if rotation == "classes":
-        named = [f"{name}, turned {turn}/{QUARTER_TURNS}" for name, turn in zip(named, plan.rotation, strict=True)]
-    by_label = dict(zip(plan.label.tolist(), named, strict=True))
     first = plan.n_support
     pictures = [
         png(np.rot90(split.images[int(plan.index[place])], int(plan.rotation[place])))
-        for place in (*range(min(first, MOST)), *range(first, min(first + MOST, len(named))))
+        for place in (*range(min(first, MOST)), *range(first, min(first + MOST, len(plan.label))))
     ]
     shown = min(first, MOST)
     query = zip(task.query_y.tolist(), predicted.tolist(), likely.tolist(), pictures[shown:], strict=False)
     return {
         "task_id": task_id,
         "bn_mode": mode,
-        "classes": [by_label[label] for label in sorted(by_label)],
+        "classes": [data.class_name(split_name, number) for number in data.classes(split_name, task_id)],
         "right": int((predicted.cpu() == task.query_y).sum()),
         "queries": len(task.query_y),
         "support": [{"label": y, "png": p} for y, p in zip(task.support_y.tolist(), pictures[:shown], strict=False)],

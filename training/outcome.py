@@ -17,6 +17,7 @@ from few_shot_nas.whole_file import write_text
 from training import results, wandb_logging
 from training.assemble import Parts, Values
 from training.devices import hardware_text
+from training.class_scores import write_class_scores
 from training.class_tables import Tables
 from training.example import example
 
@@ -113,6 +114,7 @@ def write_outcome(run_dir: Path, trainer: pl.Trainer, parts: Parts, values: Valu
     if genotype is not None:
         write_text(run_dir / "genotype.json", genotype.to_json())
     results.write_episodes(run_dir / "episodes.csv", facts["rows"], partial(parts.datamodule.classes, facts["split"]))
+    write_class_scores(run_dir, parts, facts["rows"], facts["split"])
     card = write_card(run_dir, parts, values)
     save_weights(run_dir / WEIGHTS, parts.module, card)
     results.write_json(run_dir / "results.json", content)

@@ -73,7 +73,7 @@ def write_episodes(path: Path, rows: Rows, classes: Callable[[int], Sequence[int
     """Write one row per test episode and bn_mode, with the numbers of its classes within the split."""
     text = io.StringIO()
     columns = ["task_id", "bn_mode", "accuracy", "loss", "classes"]
-    known = {task: " ".join(map(str, classes(task))) for task in {row["task_id"] for row in rows}}
+    known = {task: " ".join(map(str, sorted(classes(task)))) for task in {row["task_id"] for row in rows}}
     writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows({**row, "classes": known[row["task_id"]]} for row in rows)

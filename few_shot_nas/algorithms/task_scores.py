@@ -10,11 +10,13 @@ from torch import Tensor
 
 from few_shot_nas.episode import Task
 from few_shot_nas.runtime.gradients import gather_rows
+from few_shot_nas.stats.confusion import confusion
 from few_shot_nas.stats.statistics import accuracy, mean_ci
 
 logger = logging.getLogger(__name__)
 
-#: task_id, bn_mode, accuracy, loss, finite and ways of one task in one bn_mode; ``watched`` where scalars were watched.
+#: task_id, bn_mode, accuracy, loss, finite, ways and confusion (counts by label, truth by answer) of one task in one
+#: bn_mode; ``watched`` where scalars were watched.
 ScoreRow = dict[str, Any]
 #: A mean loss of so many times that of guessing is out of bounds.
 FAR = 1000.0
@@ -47,6 +49,7 @@ class TaskScores:
                     "loss": float(F.cross_entropy(logits, task.query_y)),
                     "finite": bool(logits.isfinite().all()),
                     "ways": logits.shape[1],
+                    "confusion": confusion(logits, task.query_y),
                     **({"watched": dict(watched[mode])} if watched.get(mode) else {}),
                 }
             )

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from few_shot_nas.data.augment import AUGMENTS, Augment
 from few_shot_nas.data.meta_batches import MetaBatches, PlannedBatch, task_loader
-from few_shot_nas.data.sampler import check_task, classes_of, draw_task, image_tensor, materialise
+from few_shot_nas.data.sampler import check_task, class_name, classes_by_label, draw_task, image_tensor, materialise
 from few_shot_nas.data.source import Source
 from few_shot_nas.episode import Episode
 from few_shot_nas.errors import InputError
@@ -312,11 +312,15 @@ class EpisodicDataModule(pl.LightningDataModule):
         return episode
 
     def classes(self, split_name: str, task_id: int) -> list[int]:
-        """Return the classes of an evaluation task, as numbers within its split, in ascending order."""
+        """Return the classes of an evaluation task, as numbers within its split, in the order of its labels."""
         split, rotation = self.source.split(split_name), self.source.rotation(split_name)
         shape = self.shape(split_name, scored=True)
         plan = draw_task(split, seed=self.seed, split_name=split_name, task_id=task_id, rotation=rotation, **shape)
-        return classes_of(split, plan, rotation)
+        return classes_by_label(split, plan, rotation)
+
+    def class_name(self, split_name: str, number: int) -> str:
+        """Return the name of a class by its number in :meth:`classes`."""
+        return class_name(self.source.split(split_name), number, self.source.rotation(split_name))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Gather the images of a batch that came as indices; pass an episode through."""

@@ -163,8 +163,8 @@ def group_of(split: Split, plan: TaskPlan) -> int:
     return int(split.groups[np.searchsorted(split.starts, int(plan.index[0]), side="right") - 1])
 
 
-def classes_of(split: Split, plan: TaskPlan, rotation: Rotation = "none") -> list[int]:
-    """Return the classes of a task as numbers within its split, in ascending order; N of them.
+def classes_by_label(split: Split, plan: TaskPlan, rotation: Rotation = "none") -> list[int]:
+    """Return the classes of a task as numbers within its split, in the order of the labels; N of them.
 
     Args:
         split: the split that the task was drawn from.
@@ -174,7 +174,20 @@ def classes_of(split: Split, plan: TaskPlan, rotation: Rotation = "none") -> lis
     found = np.searchsorted(split.starts, plan.index.numpy(), side="right") - 1
     if rotation == "classes":
         found = found * QUARTER_TURNS + plan.rotation.numpy()
-    return np.unique(found).tolist()
+    _, first = np.unique(plan.label.numpy(), return_index=True)
+    return found[first].tolist()
+
+
+def classes_of(split: Split, plan: TaskPlan, rotation: Rotation = "none") -> list[int]:
+    """Return what :func:`classes_by_label` does, in ascending order."""
+    return sorted(classes_by_label(split, plan, rotation))
+
+
+def class_name(split: Split, number: int, rotation: Rotation = "none") -> str:
+    """Return the name of a class by its number in :func:`classes_by_label`."""
+    if rotation != "classes":
+        return split.class_names[number]
+    return f"{split.class_names[number // QUARTER_TURNS]}, turned {number % QUARTER_TURNS}/{QUARTER_TURNS}"
 
 
 def _group_sizes(split: Split) -> np.ndarray:

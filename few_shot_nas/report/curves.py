@@ -18,6 +18,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from few_shot_nas.report.reward import in_per_cent, reward_in_words
 from few_shot_nas.report.run import BN_MODES, Run
 from few_shot_nas.stats.statistics import MeanCI
 
@@ -116,7 +117,14 @@ def _percent(axis: Axis) -> None:
     """Label an axis of fractions in per cent, without the steps of 2.5 that would be rounded."""
     low, high = axis.get_view_interval()
     axis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=0 if high - low > 0.08 else 1, symbol=" %"))
+    axis.set_major_formatter(_UpTo100(1.0, decimals=0 if high - low > 0.08 else 1, symbol=" %"))
+
+
+class _UpTo100(PercentFormatter):
+    """Names no value above 100 %: margins, intervals and bars reach beyond it, accuracies and differences do not."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return "" if x > 1 + 1e-9 else super().__call__(x, pos)
 
 
 def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +159,7 @@ def _curve(axes: Axes, run: Run, column: str, label: str, colour: str) -> bool:
 def _finish(axes: Axes, ylabel: str, percent: bool = False, legend: bool = True) -> None:
     axes.set_xlabel("meta-step")
     axes.set_ylabel(ylabel)
-    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     if percent:
         _percent(axes.yaxis)
     if legend:
@@ -164,7 +172,9 @@ def _band(axes: Axes, run: Run, colour: str) -> None:
     _, in_accuracy, in_half = np.intersect1d(steps, at, return_indices=True)
     if in_accuracy.size:
         middle, width = accuracy[in_accuracy], half[in_half]
-        axes.fill_between(steps[in_accuracy], middle - width, middle + width, color=colour, alpha=0.18, linewidth=0)
+        # The interval of few episodes may leave what accuracies can be, and would set the scale.
+        low, high = (np.clip(edge, 0, 1) for edge in (middle - width, middle + width))
+        axes.fill_between(steps[in_accuracy], low, high, color=colour, alpha=0.18, linewidth=0)
 
 
 def loss_curves(run: Run) -> Markup | None:
@@ -253,7 +263,7 @@ def reward_curves(run: Run) -> Markup | None:
         drawn = [_curve(axes, run, column, label, colour) for column, label, colour in columns]
         if not any(drawn):
             return None
-        _finish(axes, "reward (query accuracy)", percent=True)
+        _finish(axes, f"reward ({reward_in_words(run)})", percent=in_per_cent(run))
         return to_svg(figure, "Controller reward and baseline")
 
 

@@ -11,6 +11,7 @@ from few_shot_nas.report import contrast_tables, curves
 from few_shot_nas.report.alarm import collapse_alarm
 from few_shot_nas.report.alphas import genotypes_over_time, learns_alphas, read_decoded
 from few_shot_nas.report.candidates import candidates
+from few_shot_nas.report.class_scores import read_class_scores
 from few_shot_nas.report.contrasts import Comparison
 from few_shot_nas.report.example import read_example
 from few_shot_nas.report.forest import forest_plot
@@ -19,6 +20,7 @@ from few_shot_nas.report.heat_map import heat_maps, legend
 from few_shot_nas.report.page import write_page
 from few_shot_nas.report.pairing import paired_differences
 from few_shot_nas.report.pruning import cost_in_words, kappa_picture, rounds
+from few_shot_nas.report.reward import in_per_cent, reward_in_words
 from few_shot_nas.report.run import Run, load_run
 from few_shot_nas.report.tables import (
     diverged,
@@ -145,7 +147,9 @@ def _one_run(run: Run) -> dict[str, Any]:
         ],
         "decoded": read_decoded(run),
         "example": read_example(run),
+        "class_scores": read_class_scores(run),
         "candidates": candidates(run),
+        "reward": reward_in_words(run) + (" in per cent" if in_per_cent(run) else ""),
         "alarm": collapse_alarm(run),
         "heat_maps": heat_maps(run),
         "shades": legend(),

@@ -59,6 +59,13 @@ def test_the_classes_of_a_task_are_named_by_numbers_within_the_split(split, rota
     for task in range(30):
         plan = draw(split, task, rotation)
         named = sampler.classes_of(split, plan, rotation)
+        by_label = sampler.classes_by_label(split, plan, rotation)
+        for label, row, turn in zip(plan.label.tolist(), classes_of(split, plan), plan.rotation.tolist(), strict=True):
+            assert by_label[label] == (row * 4 + turn if rotation == "classes" else row)
+            name = split.class_names[row]
+            wanted = f"{name}, turned {turn}/4" if rotation == "classes" else name
+            assert sampler.class_name(split, by_label[label], rotation) == wanted
+        assert sorted(by_label) == named
         plain = set(classes_of(split, plan).tolist())
         assert len(named) == N and named == sorted(set(named))
         assert {c // 4 for c in named} == plain if rotation == "classes" else set(named) == plain

@@ -32,7 +32,7 @@ def test_answers_stand_by_name_and_wrong_ones_with_the_truth(make_run):
     assert [(q["answer"], q["right"]) for q in found["queries"]] == [("cat", True), ("<dog>", False)]
     text = write_report(path).read_text(encoding="utf-8")
     assert "Test task 7, statistics support: 1 of 2 queries are right" in text and "train 64, test 20" in text
-    assert "&lt;dog&gt; 60 %" in text and "not cat" in text and "<dog>" not in text
+    assert "60 %, wrong" in text and ">&lt;dog&gt;<" in text and "not cat" in text and "<dog>" not in text
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,12 @@ def test_the_candidates_of_a_search_stand_with_their_rewards(make_run: MakeRun) 
     assert "Candidates" in page.headings and "50.0 ± 2.0" in page.words and "no number" in page.words
     edge = space.decode(first).edges[0][1][0]
     assert f"{edge.op} {edge.src}→{edge.dst}" in page.words
+    # A reward that is a loss is no share of anything, in the table and along the curve.
+    with (path / "config.yaml").open("a", encoding="utf-8") as file:
+        file.write("reward: negative_query_loss\n")
+    page = read(write_report(path))
+    assert "0.500 ± 0.020" in page.words and "Reward: negative query loss." in page.words
+    assert "reward (negative query loss)" in page.words
     (path / "results.json").write_text(json.dumps({**results, "search": {"candidates": [{"decisions": [0]}]}}))
     with pytest.raises(InputError, match=r"results\.json.*candidates"):
         write_report(path)

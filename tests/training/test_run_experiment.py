@@ -83,7 +83,11 @@ def test_a_run_leaves_every_file_of_the_contract(capsys: pytest.CaptureFixture[s
     (row,) = [row for row in rows if (row["task_id"], row["bn_mode"]) == (str(shown["task_id"]), shown["bn_mode"])]
     assert shown["right"] / shown["queries"] == pytest.approx(float(row["accuracy"]))
     assert len(shown["classes"]) == len(set(shown["classes"])) == 3
-    assert b"An example" in read("a", "report.html")
+    by_class = json.loads(read("a", "classes.json"))
+    right, asked = (sum(found[key] for found in by_class["classes"]) for key in ("right", "queries"))
+    assert right / asked == pytest.approx(results["test"][by_class["bn_mode"]]["accuracy"])
+    assert sum(pair["answered"] for pair in by_class["pairs"]) == asked - right
+    assert b"An example" in read("a", "report.html") and b"Hardest classes" in read("a", "report.html")
     assert [row["meta_step"] for row in metrics("a")] == ["1", "2", "2", "3", "4", "4"]
     assert "transductive" in capsys.readouterr().out
 
