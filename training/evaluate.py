@@ -2,7 +2,8 @@
 
 ``python training/evaluate.py --run_dir=runs/A --episodes=2000 --checkpoint=best --test_split=val``. Flags of
 run_experiment.py, such as --data_dir or --k_shot, replace those of the run's config.yaml. Inputs are normalised as in
-training, whatever the data; a learner without a head is tested in any number of ways. Several data sets at once:
+training, whatever the data; a learner without a head is tested in any number of ways, one with a head in as many as it
+was trained for, or fewer. Several data sets at once:
 ``--target=MiniImagenet:data --target=ImageFolder:photos/birds``.
 """
 
@@ -78,30 +79,52 @@ def flags_of_run(run_dir: Path, overrides: Sequence[str], channels: int | None =
 
 
 def build(run_dir: Path, checkpoint: Path, flags: CommandLine, inputs: Any = None) -> Any:
-    """Build the parts of a run and check that a checkpoint fits them.
+    """Build the parts of a run, the head for no more ways than are tested, and check that a checkpoint fits them.
 
     Raises:
-        InputError: if the checkpoint is of another network or algorithm, or a head has another number of ways.
+        InputError: if the checkpoint is of another network or algorithm, or a head has too few outputs.
     """
     from few_shot_nas.runtime.checkpoint import check_identity, read_identity
     from few_shot_nas.spaces.genotype import Genotype
     from training import assemble
 
-    trained = read_identity(checkpoint)
-    parts = assemble.build_test(flags.tables, flags.values, inputs, n_way=trained.get("n_way"))
-    # Another number of shots or other classes is a question one may ask; another network is not an answer.
-    free = {"data_class", "k_shot", "n_query", "meta_batch_size", "seed"}
-    if not parts.module.uses_head:
-        free.add("n_way")
-    elif trained.get("n_way", flags.values["n_way"]) != flags.values["n_way"]:
+    trained, n_way = read_identity(checkpoint), flags.values["n_way"]
+    head = trained.get("n_way", n_way)
+    parts = assemble.build_test(flags.tables, flags.values, inputs, n_way=min(head, n_way))
+    if parts.module.uses_head and n_way > head:
         raise InputError(
-            f"--n_way={flags.values['n_way']}: the head of {flags.values['algorithm']} was trained for "
-            f"{trained['n_way']} ways; leave n_way out, or test a learner without a head, such as ProtoNet"
+            f"--n_way={n_way}: the head of {flags.values['algorithm']} was trained for {head} ways and has no start "
+            "for more; give fewer, or test a learner without a head, such as ProtoNet"
         )
+    # Another number of shots or other classes is a question one may ask; another network is not an answer.
+    free = {"data_class", "n_way", "k_shot", "n_query", "meta_batch_size", "seed"}
     check_identity(checkpoint, {k: v for k, v in parts.module.run_identity.items() if k not in free})
     if (run_dir / "genotype.json").is_file() and type(parts.module).searches:
         parts.module.genotype = Genotype.load(run_dir / "genotype.json")
     return parts
+
+
+def cut_head(module: Any, path: Path, content: dict[str, Any], n_way: int) -> bool:
+    """Load a checkpoint into a learner that was built for fewer ways, and say so; return whether it was.
+
+    Raises:
+        InputError: if a tensor does not fit.
+    """
+    from few_shot_nas.loading import put
+    from few_shot_nas.runtime.checkpoint import KEY
+    from training import assemble
+
+    trained = content[KEY]["identity"].get("n_way", n_way)
+    if n_way >= trained:
+        return False
+    module.on_load_checkpoint(dict(content))
+    put(module, content["state_dict"], n_way, trained, str(path))
+    if module.uses_head:
+        assemble.say(
+            f"note: {n_way} ways and a head that was trained for {trained}: its first {n_way} outputs are adapted, "
+            "from where they started in training"
+        )
+    return True
 
 
 def test_once(run_dir: Path, path: Path, earlier: dict[str, Any], overrides: Sequence[str], command: str) -> Tested:
@@ -129,11 +152,13 @@ def test_once(run_dir: Path, path: Path, earlier: dict[str, Any], overrides: Seq
     if flags.tables is not None:
         trained = content[KEY]["identity"].get("n_way")
         resume.fits(path, content, assemble.build_module(flags.tables, flags.values, parts.source, trained)[1])
+    fewer = cut_head(parts.module, path, content, flags.values["n_way"])
     trainer = assemble.build_trainer(flags.values, run_dir)
     # What a search spent and where the weights came from, only the run itself knows; the test adds what it spends.
     parts.module.search_summary = dict(earlier.get("search", {}))
     started = time.monotonic()
-    trainer.test(parts.module, datamodule=parts.datamodule, ckpt_path=path, verbose=False, weights_only=True)
+    loaded = None if fewer else path
+    trainer.test(parts.module, datamodule=parts.datamodule, ckpt_path=loaded, verbose=False, weights_only=True)
     facts = {
         "meta_steps": content[KEY]["meta_step"],
         "wall_seconds": earlier.get("wall_seconds"),
@@ -156,7 +181,7 @@ def evaluate(args: Any, overrides: Sequence[str], command: str) -> None:
 
     Args:
         args: run_dir; checkpoint, where None takes the one that the run itself tested; output, a folder for
-            results.json, episodes.csv and config.yaml, as reports read them, of one folder per target; target.
+            the files that reports read, of one folder per target; target.
         overrides: flags of run_experiment.py that replace the run's own.
         command: kept in results.json.
 
@@ -181,9 +206,14 @@ def evaluate(args: Any, overrides: Sequence[str], command: str) -> None:
     earlier = read_results(finished) if finished.is_file() else {}
     path = named_checkpoint(args.run_dir, args.checkpoint or earlier.get("checkpoint", "last"))
     quiet_lightning()
-    rows = []
+    rows: list[tuple[dict[str, Any], Path]] = []
     for place, target in enumerate(targets or [Target("", ())]):
-        tested = test_once(args.run_dir, path, earlier, [*overrides, *target.words], command)
+        try:
+            tested = test_once(args.run_dir, path, earlier, [*overrides, *target.words], command)
+        except InputError:
+            if rows and is_first_rank():
+                results.show(rows)  # what was tested before is not lost
+            raise
         if is_first_rank() and folders:
             write_test(folders[place], tested)
         rows.append((tested.content, args.run_dir / target.name))
@@ -194,10 +224,12 @@ def evaluate(args: Any, overrides: Sequence[str], command: str) -> None:
 def write_test(output: Path, tested: Tested) -> None:
     """Write the files of one test as reports read them."""
     from training import results
+    from training.class_scores import write_class_scores
 
-    classes = partial(tested.parts.datamodule.classes, tested.content["split"])
+    rows, split = tested.parts.module.test_rows, tested.content["split"]
     with STOP.held():
-        results.write_episodes(output / "episodes.csv", tested.parts.module.test_rows, classes)
+        results.write_episodes(output / "episodes.csv", rows, partial(tested.parts.datamodule.classes, split))
+        write_class_scores(output, tested.parts, rows, split)
         results.write_json(output / "results.json", tested.content)
         write_text(output / "config.yaml", dump({k: v for k, v in tested.flags.values.items() if k != "run_dir"}))
 
@@ -209,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--run_dir", type=Path, required=True, help="folder of the run")
     parser.add_argument("--checkpoint", help="best, last or a path; default the one that the run itself tested")
     parser.add_argument("--episodes", type=Count, help="number of test episodes; default that of the run")
-    text = "folder for results.json, episodes.csv and config.yaml, which report.py and compare.py read; default none"
+    text = "folder for results.json, episodes.csv, classes.json and config.yaml, as reports read them; default none"
     parser.add_argument("--output", type=Path, help=text)
     text = "data to test on instead, CLASS or CLASS:FOLDER; repeatable, each is a row of the table"
     parser.add_argument("--target", action="append", default=[], help=text)

@@ -24,6 +24,20 @@ class FolderLock:
         self.path = folder / NAME
         self._handle: int | None = None
 
+    def is_held(self) -> bool:
+        """Return whether another process holds the lock; not for the process that holds it, which would lose it."""
+        try:
+            handle = os.open(self.path, os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
     def acquire(self) -> None:
         """Take the lock.
 

@@ -9,7 +9,7 @@ pictures with their answers, least certain first.
 import csv
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,10 +69,12 @@ def query_files(place: Path) -> list[Path]:
     """Return the pictures anywhere below a folder, sorted, or the one picture; a line names each that is broken.
 
     Raises:
-        InputError: if there are none that can be read.
+        InputError: if the place does not exist, or has none that can be read.
     """
     from few_shot_nas.data.image_files import SUFFIXES, decoded, folder_members
 
+    if not place.exists():
+        raise InputError(f"--images={place}: does not exist; give a picture, or a folder that has some anywhere below")
     files = [place] if place.is_file() else [file.path for file in folder_members(place)]
     if not files:
         raise InputError(f"--images={place}: has no pictures ({', '.join(SUFFIXES)})")
@@ -133,17 +135,29 @@ def answer(
     return Answers(list(classes), list(names), probabilities.tolist())
 
 
-def write_answers(path: Path, answers: Answers) -> None:
-    """Write one row per picture: image, prediction, and the probability of each class by name."""
-    clash = {"image", "prediction"} & set(answers.class_names)
+def check_output(path: Path, class_names: Iterable[str]) -> None:
+    """Refuse, before any picture is read, a table that could not be written.
+
+    Raises:
+        InputError: if the path is a folder or that of the page, its folder cannot be written to, or a class is called
+            as a column of the table is.
+    """
+    clash = {"image", "prediction"} & set(class_names)
     if clash:
         raise InputError(f"--support: a class is called {clash.pop()}, as a column of the table is; rename its folder")
+    if path.is_dir() or path.suffix == ".html":
+        what = "is a folder" if path.is_dir() else "is the name of the page, which lies beside the table"
+        raise InputError(f"--output={path}: {what}; give a file such as predictions.csv")
+    output_folder(path.parent)
+
+
+def write_answers(path: Path, answers: Answers) -> None:
+    """Write one row per picture: image, prediction, and the probability of each class by name."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "prediction", *answers.class_names])
     for row, name in enumerate(answers.names):
         writer.writerow([name, answers.prediction(row), *(f"{value:.6g}" for value in answers.probabilities[row])])
-    output_folder(path.parent)
     write_text(path, text.getvalue())
 
 
@@ -156,7 +170,9 @@ def predict(args: Any) -> None:
     Raises:
         InputError: if the run, the pictures or a flag do not fit.
     """
-    classes, files = support_files(args.support), query_files(args.images)
+    classes = support_files(args.support)
+    check_output(args.output, classes)
+    files = query_files(args.images)
 
     from few_shot_nas.report import write_contact_sheet
 

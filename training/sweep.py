@@ -19,6 +19,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count, Seed
 from few_shot_nas.runtime.stop_signals import Stopped
 from training.exits import OneLineParser, guarded, output_folder
+from training.folder_lock import FolderLock
 
 #: Seconds between two looks at a trial's metrics.csv.
 POLL = 1.0
@@ -77,6 +78,15 @@ def terminated(process: "subprocess.Popen[bytes]") -> Iterator[None]:
                 process.wait()
 
 
+def wait_for_writer(folder: Path) -> None:
+    """Wait for a trial's process of before, which lives on where its sweep was killed."""
+    lock = FolderLock(folder)
+    if lock.is_held():
+        print(f"  {folder.name}: its process of before still runs; waiting for its end", flush=True)
+    while lock.is_held():
+        time.sleep(POLL)
+
+
 def train(words: Sequence[str], folder: Path, metric: str, trial: Any) -> Ended:
     """Run one trial to its end, or until Optuna prunes it.
 
@@ -88,6 +98,7 @@ def train(words: Sequence[str], folder: Path, metric: str, trial: Any) -> Ended:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.with_suffix(".log")
+    wait_for_writer(folder)
     told = len(trial.study.trials[trial.number].intermediate_values)  # a continued trial has told some
     values: list[float] = []
     with log.open("ab") as output:

@@ -77,9 +77,11 @@ def send_outcome(logger: WandbLogger, run_dir: Path, content: Mapping[str, Any],
     import wandb
 
     run = logger.experiment
-    for key in ("parameters", "macs", "wall_seconds", "split", "search"):
+    for key in ("parameters", "macs", "wall_seconds", "split"):
         if key in content:
             run.summary[key] = content[key]
+    if "search" in content:  # its lists, such as the candidates, are in the report; a summary holds what a column can
+        run.summary["search"] = {key: value for key, value in content["search"].items() if not isinstance(value, list)}
     genotype = run_dir / "genotype.json"
     if genotype.is_file():
         run.summary["genotype"] = genotype.read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from few_shot_nas.data.episodic import EpisodicDataModule
+from few_shot_nas.data.source import Source
 from few_shot_nas.data.sources.image_folder import ImageFolder
 from few_shot_nas.episode import tasks
 from few_shot_nas.loading import load
@@ -94,9 +95,26 @@ def test_a_learner_without_a_head_is_tested_in_any_number_of_ways(lines: Callabl
     train("--algorithm=ProtoNet")
     assert lines(evaluate.main, "--run_dir=a", "--n_way=6", "--output=out") == []
     assert json.loads(Path("out/results.json").read_text())["n_way"] == 6
-    train("--algorithm=MAML", place="b")
-    (line,) = lines(evaluate.main, "--run_dir=b", "--n_way=6")
-    assert "the head of MAML was trained for 3 ways" in line
+    assert lines(evaluate.main, "--run_dir=a", "--n_way=2") == []
+
+
+@pytest.mark.parametrize("algorithm", ["MAML", "MetaSGD", "MAMLPlusPlus"])
+def test_a_head_is_tested_in_fewer_ways_as_it_predicts_and_not_in_more(
+    algorithm: str, lines: Callable[..., list[str]], dots: type[Source]
+) -> None:
+    train(f"--algorithm={algorithm}", "--test_checkpoint=last")
+    (line,) = lines(evaluate.main, "--run_dir=a", "--n_way=4")
+    assert f"the head of {algorithm} was trained for 3 ways" in line
+    (line,) = lines(evaluate.main, "--run_dir=a", "--n_way=2", "--output=out")
+    assert line.startswith("note: 2 ways and a head that was trained for 3")
+    learner = load("a", checkpoint="last", n_way=2).module
+    data = EpisodicDataModule(dots(), n_way=2, n_query=4, test_episodes=4)
+    with torch.no_grad():
+        expected = [
+            float((learner.task_logits(task)["support"].argmax(1) == task.query_y).float().mean())
+            for task in tasks(data.episode("test", range(4)))
+        ]
+    assert accuracies("out", "support") == pytest.approx(expected)
 
 
 def test_several_targets_are_rows_of_one_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,6 +129,17 @@ def test_several_targets_are_rows_of_one_table(capsys: pytest.CaptureFixture[str
         assert name in printed
         assert json.loads((Path("out") / name / "results.json").read_text())["data_class"] == name.split("-")[0]
     assert target_of("Glyphs").words == ("--data_class=Glyphs",)
+
+
+def test_a_target_that_fails_does_not_lose_those_before_it(capsys: pytest.CaptureFixture[str]) -> None:
+    train("--algorithm=ProtoNet")
+    photos("birds")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        targets = ["--target=ImageFolder:birds", "--target=ImageFolder:none"]
+        evaluate.main(["--run_dir=a", *targets, "--cache_dir=c", "--n_query=3"])
+    printed = capsys.readouterr()
+    assert "ImageFolder-birds" in printed.out and "none" in printed.err
 
 
 def test_two_targets_of_one_name_are_refused(lines: Callable[..., list[str]]) -> None:

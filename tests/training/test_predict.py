@@ -223,6 +223,10 @@ def test_a_class_without_a_picture_is_named(proto: Trained, tmp_path: Path, fail
         ({"run_dir": "absent"}, "absent: has no model.json"),
         ({"support": "absent"}, "--support=absent: is not a folder"),
         ({"images": "empty"}, "--images=empty: has no pictures"),
+        ({"images": "absent"}, "--images=absent: does not exist"),
+        ({"output": "empty"}, "--output=empty: is a folder"),
+        ({"output": "answers.html"}, "--output=answers.html: is the name of the page"),
+        ({"output": "broken.png/p.csv"}, "--output=broken.png"),
         ({"bn_mode": "running"}, "bn_mode=running: this learner has transductive, support"),
         ({"checkpoint": "first"}, "--checkpoint=first: first does not exist"),
     ],
@@ -234,8 +238,16 @@ def test_what_does_not_fit_is_named(
     support, images = own_pictures(tmp_path)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.png").write_bytes(b"no picture")
     flags = {"run_dir": proto.run_dir, "support": support, "images": images, **change}
     assert complaint in fails(*(f"--{name}={value}" for name, value in flags.items()))
+
+
+def test_a_class_called_as_a_column_is_refused(proto: Trained, tmp_path: Path, fails: Callable[..., str]) -> None:
+    support, images = own_pictures(tmp_path)
+    (support / "mint").rename(support / "prediction")
+    line = fails(f"--run_dir={proto.run_dir}", f"--support={support}", f"--images={images}")
+    assert "a class is called prediction" in line
 
 
 def test_a_broken_labelled_picture_is_an_error(proto: Trained, tmp_path: Path, fails: Callable[..., str]) -> None:

@@ -142,3 +142,24 @@ def test_a_stopped_sweep_is_continued_by_the_same_command(make: Any, tmp_path: P
     (tmp_path / "train.py").write_text(PROGRAM.replace("time.sleep", "id"), encoding="utf-8")
     assert sweep.main([*words[2:], "--pause=30"]) == 0
     assert sorted((row["trial"], row["state"]) for row in rows_of(output)) == [("0", "finished"), ("1", "finished")]
+
+
+def test_a_killed_sweep_is_continued_when_its_trial_has_ended(
+    make: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "o"
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    locked = PROGRAM.replace("x = float", "kept = FolderLock(folder); kept.acquire()\nx = float")
+    holding = f"from training.folder_lock import FolderLock\n{locked}"
+    words = [sys.executable, "training/sweep.py", str(make("grid", {"values": [0.5, 1.0]})), f"--output={output}"]
+    (tmp_path / "train.py").write_text(holding, encoding="utf-8")
+    process = subprocess.Popen([*words, "--pause=2"], cwd=ROOT)
+    while not (output / "trial-0000" / "metrics.csv").is_file():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait(timeout=60)
+    (tmp_path / "train.py").write_text(holding.replace("time.sleep", "id"), encoding="utf-8")
+    assert sweep.main([*words[2:], "--pause=2"]) == 0
+    assert "trial-0000: its process of before still runs" in capsys.readouterr().out
+    assert [(row["trial"], row["state"]) for row in rows_of(output)] == [("1", "finished"), ("0", "finished")]

@@ -75,8 +75,9 @@ def test_the_outcome_is_sent_with_genotype_report_and_files_on_request(
     for name in ("report.html", "genotype.json", "results.json"):
         (tmp_path / name).write_text(f"<{name}>", encoding="utf-8")
     logger: Any = Recorder()
-    wandb_logging.send_outcome(logger, tmp_path, {"parameters": 7, "command": "c"}, artifacts)
-    assert logger.summary == {"parameters": 7, "genotype": "<genotype.json>"}
+    search = {"reward_calls": 5, "candidates": [{"decisions": [0]}]}
+    wandb_logging.send_outcome(logger, tmp_path, {"parameters": 7, "command": "c", "search": search}, artifacts)
+    assert logger.summary == {"parameters": 7, "genotype": "<genotype.json>", "search": {"reward_calls": 5}}
     assert logger.logged == {"report": ("html", "<report.html>")}
     files = {"report.html", "genotype.json", "results.json"} if artifacts else set()
     assert {Path(path).name for path in held} == files
