@@ -145,3 +145,26 @@ def test_a_script_for_clusters_starts_a_program_with_flags_that_it_takes(
         assert module.main(printed[program + 1 :]) == 0
     else:
         assert cli.parse(printed[program + 1 :]).values["algorithm"] == "ProtoNet"
+
+
+def test_the_demo_starts_programs_with_flags_that_they_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/usr/bin/env bash\nexec 9>>\"$0.words\"; flock 9; printf '%s\\n' \"$@\" . >&9\n")
+    program.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(program), "OUT": str(tmp_path / "demo"), "SEED": "4"}
+    subprocess.run(["bash", ROOT / "tasks" / "demo.sh"], env=environment, capture_output=True, check=True)
+    started = [words.split("\n") for words in (tmp_path / "python.words").read_text().split("\n.\n") if words]
+    runs = [cli.parse(words) for name, *words in started if name == "training/run_experiment.py"]
+    chosen = sorted(run.values["algorithm"] for run in runs)
+    assert chosen == ["MAML", "MAML", "MAML", "MAMLENAS", "RandomSearch"]
+    assert all(run.notes == [] and run.values["seed"] == 4 for run in runs)
+    values = {run.values["algorithm"]: run.values for run in runs}
+    search, random = values["MAMLENAS"], values["RandomSearch"]
+    calls = (search["max_meta_steps"] - search["warmup_steps"]) * (search["inner_archs"] + search["outer_archs"])
+    assert calls == random["max_meta_steps"] * random["rewards_per_task"], "the two searches spend the same rewards"
+    for name, *words in started:
+        if name in ("training/report.py", "training/predict.py"):
+            module = importlib.import_module(name.removesuffix(".py").replace("/", "."))
+            monkeypatch.setattr(module, "guarded", lambda work: 0)
+            assert module.main(words) == 0
+    assert {"training/report.py", "training/predict.py"} <= {name for name, *_ in started}

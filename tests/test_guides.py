@@ -163,6 +163,37 @@ def test_the_commands_of_the_tutorial_work(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
+def test_the_commands_for_own_images_and_new_ones_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_classes(tmp_path / "photos", {f"class{hue}": hue / 15 for hue in range(15)}, 8, (20, 24))
+    write_classes(tmp_path / "my_classes", {"red": 0.0, "green": 0.33, "blue": 0.66}, 3, (30, 20))
+    write_classes(tmp_path / "new_photos", {"some": 0.33}, 2, (16, 16))
+    pages = [(ROOT / "docs" / "how-to" / name).read_text(encoding="utf-8") for name in ("own-images.md", "predict.md")]
+    own, new = map(commands, pages)
+    assert [Path(words[0]).stem for words in [*own[3:], *new]] == ["run_experiment", "evaluate", "predict", "export"]
+    run(*own[0][:-1], "--run_dir=runs/other")
+    for words in [*own, *new]:
+        run(*words)
+    results = json.loads((tmp_path / "runs/fine/results.json").read_text(encoding="utf-8"))
+    assert results["regime"] == "inherited"
+    for name in ("predictions.csv", "predictions.html", "embedding.onnx"):
+        assert (tmp_path / name).stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_the_sweep_of_the_page_runs_its_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # where the file's program is
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    first, *_ = commands((ROOT / "docs" / "how-to" / "sweeps.md").read_text(encoding="utf-8"))
+    assert first == ["training/sweep.py", "training/sweeps/maml_glyphs.yaml", "--count=20"]
+    short = SHORT["run_experiment"].replace("cache_dir=cache", f"cache_dir={tmp_path}").split()
+    run(*first[:2], "--count=3", f"--output={tmp_path / 'sweep'}", *short)
+    with (tmp_path / "sweep" / "sweep.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 3
+    assert (tmp_path / "sweep" / "report.html").stat().st_size > 0
+
+
+@pytest.mark.slow
 def test_the_commands_that_resume_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     start, again, longer = commands((ROOT / "docs" / "how-to" / "resume.md").read_text(encoding="utf-8"))
