@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -20,8 +21,12 @@ from few_shot_nas.meta.functional import Params, call, takes_tasks, trainable
 from few_shot_nas.meta.inner_loop import adapt, tape_gradient
 from few_shot_nas.meta.outer_loss import cross_entropy, query_logits, support_loss
 from few_shot_nas.meta.problem import Plan, Problem
+from few_shot_nas.nn.convolution import shared_by_tasks
+from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.engine_choice import fastest
 from few_shot_nas.stats.statistics import accuracy
+
+logger = logging.getLogger(__name__)
 
 
 class GradientLearner(EpisodicModule):
@@ -162,6 +167,20 @@ class GradientLearner(EpisodicModule):
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             return fastest({name: partial(step, name) for name in names}, key, folder)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the engine that ``auto`` chose, which a continued run keeps: engines differ in the last digits."""
+        super().on_save_checkpoint(checkpoint)
+        if self.inner.engine == "auto" and self.engine is not None:
+            checkpoint[KEY]["engine"] = self.engine
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the engine that ``auto`` chose before."""
+        super().on_load_checkpoint(checkpoint)
+        chosen = checkpoint[KEY].get("engine")
+        if self.inner.engine == "auto" and chosen in ENGINES and ENGINES[chosen].serves(self.net):
+            logger.info("engine=auto: %s, as the run began", chosen)
+            self.engine, self._run = chosen, None
+
     def plan(self) -> Plan:
         """Return how this meta-step adapts to its tasks."""
         weights, steps, rule = self.step_weights(), self.inner.inner_steps, self.inner.rule()
@@ -222,7 +241,7 @@ class GradientLearner(EpisodicModule):
             yield from super().scored(batch, watched)
             return
         watched, problem, count = watched and self.outer.log_inner_steps, self.problem(batch), len(batch.support_x)
-        moved = {name: value.unsqueeze(0).expand(count, *value.shape) for name, value in problem.moved.items()}
+        moved = {name: shared_by_tasks(value, count) for name, value in problem.moved.items()}
         logits, by_step, support = self._logits(batch, problem._replace(moved=moved), watched)
         for index, task in enumerate(tasks(batch)):
             own = {mode: scores[index] for mode, scores in logits.items()}

@@ -26,7 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C import _functorch as functorch
-from torch.nn import functional as F
+
+from few_shot_nas.nn.windows import largest, picked, spread
 
 
 def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, groups: int = 1) -> Tensor:
@@ -304,13 +305,15 @@ class _PoolMoments(_OverTasks):
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, ...]) -> None:
         _, mean, _, which = output
         ctx.mark_non_differentiable(which)
+        ctx.set_materialize_grads(False)  # or zeros would be made for the places
         ctx.save_for_backward(inputs[0], mean, which)
         ctx.save_for_forward(inputs[0], mean, which)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         x, mean, which = ctx.saved_tensors
-        to_pool, to_mean, to_variance, _ = gradients
+        wanted = zip(gradients[:3], ((*which.shape[:4], x.shape[4]), mean.shape, mean.shape), strict=True)
+        to_pool, to_mean, to_variance = (x.new_zeros(size) if g is None else g for g, size in wanted)
         return _PoolMomentsBackward.apply(to_pool, to_mean, to_variance, x, mean, which), None
 
     @staticmethod
@@ -354,31 +357,6 @@ class _PoolMomentsBackward(_OverTasks):
         slope = (2 / n) * to_variance
         along = _PoolMomentsBackward.apply(d_pool, d_mean, d_variance, x, mean, which)
         return along + _plane(-slope * _sums(dx.flatten(1, 3)) / n, dx, slope)
-
-
-# ---- 2x2 windows of [G, B, H, W, C] ----------------------------------------------------------------------------------
-
-
-def largest(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest pixel of every window of ``[G, B, H, W, C]``, and its place in the image; the first of equals.
-
-    Returns:
-        ``[G, B, H // 2, W // 2, C]`` each; a place is the row times W plus the column, int64.
-    """
-    pooled, place = F.max_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), 2, return_indices=True)
-    shape = (*x.shape[:2], *pooled.shape[2:], x.shape[4])
-    return pooled.permute(0, 2, 3, 1).reshape(shape), place.permute(0, 2, 3, 1).reshape(shape)
-
-
-def spread(x: Tensor, pooled: Tensor, place: Tensor) -> Tensor:
-    """Add ``pooled`` to the pixels of ``x`` at these places, in place. No two windows share a pixel."""
-    x.flatten(2, 3).scatter_add_(2, place.flatten(2, 3), pooled.flatten(2, 3))
-    return x
-
-
-def picked(x: Tensor, place: Tensor) -> Tensor:
-    """Return the pixels of ``x`` at these places: the transpose of :func:`spread`."""
-    return x.flatten(2, 3).gather(2, place.flatten(2, 3)).view(place.shape)
 
 
 def _plane(shift: Tensor, x: Tensor, slope: Tensor) -> Tensor:

@@ -99,9 +99,24 @@ def task_convolution(x: Tensor, weight: Tensor, geometry: Geometry, route: str |
     """
     if route is None:
         route = "shared" if weight.stride(0) == 0 else choose_route(x, weight.shape, geometry)
-    if route == "im2col":
-        return _by_columns(x, weight, geometry)
-    return _Convolve.apply(x, weight, geometry, route)
+    return _Convolve.apply(x, weight, geometry, route, ROUTES[route].prepare(x.detach(), geometry))
+
+
+def shared_by_tasks(value: Tensor, count: int) -> Tensor:
+    """Return a parameter with the tasks of a meta-batch in front, for all tasks the same: expanded, not copied.
+
+    The weights of a convolution ``[O, C, k, k]`` are laid out as those that its derivatives give to each task, the
+    channels of a position side by side, so that sums and differences with them are one pass in the order of memory.
+
+    Example:
+        >>> shared = shared_by_tasks(torch.randn(4, 2, 3, 3), 5)
+        >>> shared.shape, shared.stride()
+        (torch.Size([5, 4, 2, 3, 3]), (0, 18, 1, 6, 2))
+    """
+    if value.ndim != 4:
+        return value.expand(count, *value.shape)
+    positions = value.permute(0, 2, 3, 1).contiguous()
+    return positions.expand(count, *positions.shape).permute(0, 1, 4, 2, 3)
 
 
 def choose_route(x: Tensor, weight_shape: torch.Size, geometry: Geometry) -> str:
@@ -117,12 +132,12 @@ def choose_route(x: Tensor, weight_shape: torch.Size, geometry: Geometry) -> str
     return "loop" if pixels * x.shape[1] > 2**19 and x.shape[1] >= 16 else "im2col"
 
 
-# ---- a batched matrix product, which keeps its columns for the derivatives -------------------------------------------
+# ---- columns: what every position of the kernel sees ---------------------------------------------------------------
 
 
 def as_matrices(weight: Tensor) -> Tensor:
     """Return weights ``[G, O, C, k, k]`` as matrices ``[G, k * k * C, O]`` that multiply columns."""
-    return weight.permute(0, 3, 4, 2, 1).flatten(1, 3)
+    return weight.permute(0, 1, 3, 4, 2).flatten(2).mT
 
 
 def unfold(x: Tensor, geometry: Geometry) -> Tensor:
@@ -130,9 +145,10 @@ def unfold(x: Tensor, geometry: Geometry) -> Tensor:
     k, s, p = geometry
     batch, height, width, channels = x.shape
     padded = F.pad(x, (0, 0, p, p, p, p)).contiguous()
-    b, h, w, c = padded.stride()
-    size = (batch, geometry.size(height), geometry.size(width), k, k, channels)
-    return padded.as_strided(size, (b, s * h, s * w, h, w, c)).reshape(*size[:3], -1)
+    b, h, w, _ = padded.stride()
+    # The pixels of a row of the kernel lie side by side.
+    size = (batch, geometry.size(height), geometry.size(width), k, k * channels)
+    return padded.as_strided(size, (b, s * h, s * w, h, 1)).reshape(*size[:3], -1)
 
 
 def fold(columns: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:
@@ -140,24 +156,22 @@ def fold(columns: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:
     k, s, p = geometry
     batch, height, width, channels = shape
     rows, cols = columns.shape[1:3]
-    if columns.device.type != "cpu":  # one kernel for the eighteen below
+    if columns.device.type != "cpu":  # one kernel for the nine below
         planes = columns.view(batch, rows * cols, k * k, channels).permute(0, 3, 2, 1).reshape(batch, -1, rows * cols)
         return F.fold(planes, (height, width), k, padding=p, stride=s).permute(0, 2, 3, 1).contiguous()
-    parts = columns.view(batch, rows, cols, k, k, channels)
-    out = columns.new_zeros(batch, height + 2 * p, width + 2 * p, channels)
+    parts, out = columns.view(batch, rows, cols, k, k, channels), columns.new_zeros(shape)
     for i in range(k):
+        of_rows, on_rows = _meeting(i - p, s, rows, height)
         for j in range(k):
-            out[:, i : i + s * rows : s, j : j + s * cols : s].add_(parts[:, :, :, i, j])
-    return out[:, p : p + height, p : p + width].contiguous()
+            of_cols, on_cols = _meeting(j - p, s, cols, width)
+            out[:, on_rows, on_cols].add_(parts[:, of_rows, of_cols, i, j])
+    return out
 
 
-def _by_columns(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    groups, out = weight.shape[:2]
-    columns = _Unfold.apply(x.permute(0, 2, 3, 1), geometry)
-    parts = _parts(x.shape[0] // groups, columns.shape[1] * columns.shape[2])
-    rows = columns.reshape(groups, parts, -1, columns.shape[3])
-    product = torch.matmul(rows, as_matrices(weight).unsqueeze(1))
-    return product.view(*columns.shape[:3], out).permute(0, 3, 1, 2)
+def _meeting(offset: int, stride: int, positions: int, pixels: int) -> tuple[slice, slice]:
+    """Which of so many positions see a pixel of the image ``offset`` from their corner, and which pixels these are."""
+    first, last = max(-(offset // stride), 0), min((pixels - 1 - offset) // stride, positions - 1)
+    return slice(first, last + 1), slice(stride * first + offset, stride * last + offset + 1, stride)
 
 
 def _parts(images: int, pixels: int) -> int:
@@ -172,53 +186,39 @@ def _parts(images: int, pixels: int) -> int:
 
 #: Rows of a part.
 _LEAST = 512
-
-
-class _Unfold(torch.autograd.Function):
-    """:func:`unfold` with its derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, geometry: Geometry) -> Tensor:
-        ctx.geometry, ctx.shape = geometry, x.shape
-        return unfold(x, geometry)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _Fold.apply(gradients[0], ctx.geometry, ctx.shape), None
-
-
-class _Fold(torch.autograd.Function):
-    """:func:`fold` with its derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, columns: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:
-        ctx.geometry = geometry
-        return fold(columns, geometry, shape)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _Unfold.apply(gradients[0], ctx.geometry), None, None
+#: Tasks whose columns are made and added up together on a CPU, while they are in its cache.
+_TOGETHER = 8
+#: Columns narrower than this are a slow second factor of a product.
+_NARROW = 32
 
 
 # ---- a family of bilinear functions ----------------------------------------------------------------------------------
 
 
 class _Convolve(torch.autograd.Function):
-    """(x, weight) -> y. With the two below it is a family that is closed under differentiation: all are bilinear."""
+    """(x, weight) -> y. With the two below it is a family that is closed under differentiation: all are bilinear.
+
+    ``prepared`` is what the route made of the images, for all that have them as a factor; no input of its own.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry, route: str) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry, route: str, prepared: Tensor | None
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.how = geometry, route
-        return ROUTES[route].result(x, weight, geometry)
+        ctx.how, ctx.prepared = (geometry, route), prepared
+        return ROUTES[route].result(x, weight, geometry, prepared)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         (g,) = gradients
-        to_x = _ImageGradient.apply(g, weight, x.shape, *ctx.how) if ctx.needs_input_grad[0] else None
-        to_weight = _WeightGradient.apply(g, x, weight.shape, *ctx.how) if ctx.needs_input_grad[1] else None
-        return to_x, to_weight, None, None
+        geometry, route = ctx.how
+        to_x = _ImageGradient.apply(g, weight, x.shape, geometry, route) if ctx.needs_input_grad[0] else None
+        to_weight = None
+        if ctx.needs_input_grad[1]:
+            to_weight = _weight_gradient(g, x, weight.shape, geometry, route, ctx.prepared)
+        return to_x, to_weight, None, None, None
 
 
 class _ImageGradient(torch.autograd.Function):
@@ -234,28 +234,44 @@ class _ImageGradient(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         g, weight = ctx.saved_tensors
         (x,) = gradients
-        to_g = _Convolve.apply(x, weight, *ctx.how) if ctx.needs_input_grad[0] else None
-        to_weight = _WeightGradient.apply(g, x, weight.shape, *ctx.how) if ctx.needs_input_grad[1] else None
+        geometry, route = ctx.how
+        prepared, to_g = ROUTES[route].prepare(x.detach(), geometry), None
+        if ctx.needs_input_grad[0]:
+            to_g = _Convolve.apply(x, weight, geometry, route, prepared)
+        to_weight = None
+        if ctx.needs_input_grad[1]:
+            to_weight = _weight_gradient(g, x, weight.shape, geometry, route, prepared)
         return to_g, to_weight, None, None, None
 
 
+def _weight_gradient(
+    g: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry, route: str, prepared: Tensor | None
+) -> Tensor:
+    """Gradient of every task's weights, which is each task's own even where the weights are shared."""
+    if route == "shared":
+        route = choose_route(x, shape, geometry)
+        prepared = ROUTES[route].prepare(x.detach(), geometry)
+    return _WeightGradient.apply(g, x, shape, geometry, route, prepared)
+
+
 class _WeightGradient(torch.autograd.Function):
-    """(g, x) -> gradient of every task's weights, which is each task's own even where the weights are shared."""
+    """(g, x) -> gradient of every task's weights."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry, route: str) -> Tensor:
+    def forward(
+        ctx: Any, g: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry, route: str, prepared: Tensor | None
+    ) -> Tensor:
         ctx.save_for_backward(g, x)
-        route = choose_route(x, shape, geometry) if route == "shared" else route
-        ctx.how = geometry, route
-        return ROUTES[route].to_weight(g, x, shape, geometry)
+        ctx.how, ctx.prepared = (geometry, route), prepared
+        return ROUTES[route].to_weight(g, x, shape, geometry, prepared)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         g, x = ctx.saved_tensors
         (weight,) = gradients
-        to_g = _Convolve.apply(x, weight, *ctx.how) if ctx.needs_input_grad[0] else None
+        to_g = _Convolve.apply(x, weight, *ctx.how, ctx.prepared) if ctx.needs_input_grad[0] else None
         to_x = _ImageGradient.apply(g, weight, x.shape, *ctx.how) if ctx.needs_input_grad[1] else None
-        return to_g, to_x, None, None, None
+        return to_g, to_x, None, None, None, None
 
 
 # ---- routes ----------------------------------------------------------------------------------------------------------
@@ -265,14 +281,21 @@ class Route(NamedTuple):
     """One way to compute the family.
 
     Attributes:
-        result: (images, weights, geometry) -> images.
+        prepare: (images, geometry) -> what products with these images have in common; None where they have nothing.
+        result: (images, weights, geometry, prepared) -> images.
         to_images: (gradient of the result, weights, shape of the images, geometry) -> gradient of the images.
-        to_weight: (gradient of the result, images, shape of the weights, geometry) -> gradient of the weights.
+        to_weight: (gradient of the result, images, shape of the weights, geometry, prepared) -> gradient of the
+            weights, the channels of a position side by side in memory.
     """
 
-    result: Callable[[Tensor, Tensor, Geometry], Tensor]
+    prepare: Callable[[Tensor, Geometry], Tensor | None]
+    result: Callable[[Tensor, Tensor, Geometry, Tensor | None], Tensor]
     to_images: Callable[[Tensor, Tensor, torch.Size, Geometry], Tensor]
-    to_weight: Callable[[Tensor, Tensor, torch.Size, Geometry], Tensor]
+    to_weight: Callable[[Tensor, Tensor, torch.Size, Geometry, Tensor | None], Tensor]
+
+
+def _nothing(x: Tensor, geometry: Geometry) -> None:
+    return None
 
 
 def _backward(
@@ -299,18 +322,19 @@ def _to_weight(g: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry, grou
 
 
 def _shared() -> Route:
-    def no_weight(g: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
+    def no_weight(g: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry, _: Tensor | None) -> Tensor:
         raise RuntimeError("the gradient of shared weights is each task's own")
 
     return Route(
-        lambda x, weight, geometry: _convolution(x, weight[0], geometry),
+        _nothing,
+        lambda x, weight, geometry, _: _convolution(x, weight[0], geometry),
         lambda g, weight, shape, geometry: _to_images(g, weight[0], shape, geometry),
         no_weight,
     )
 
 
 def _loop() -> Route:
-    def result(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    def result(x: Tensor, weight: Tensor, geometry: Geometry, _: Tensor | None) -> Tensor:
         parts = zip(x.chunk(len(weight)), weight, strict=True)
         return torch.cat([_convolution(images, own, geometry) for images, own in parts])
 
@@ -319,11 +343,12 @@ def _loop() -> Route:
         parts = zip(g.chunk(len(weight)), weight, strict=True)
         return torch.cat([_to_images(part, kernel, own, geometry) for part, kernel in parts])
 
-    def to_weight(g: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
+    def to_weight(g: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry, _: Tensor | None) -> Tensor:
         parts = zip(g.chunk(shape[0]), x.chunk(shape[0]), strict=True)
-        return torch.stack([_to_weight(part, images, shape[1:], geometry) for part, images in parts])
+        found = [_to_weight(part, images, shape[1:], geometry).permute(0, 2, 3, 1) for part, images in parts]
+        return torch.stack(found).permute(0, 1, 4, 2, 3)
 
-    return Route(result, to_images, to_weight)
+    return Route(_nothing, result, to_images, to_weight)
 
 
 def _grouped() -> Route:
@@ -336,7 +361,7 @@ def _grouped() -> Route:
         tasks = x.permute(0, 2, 3, 1).unflatten(3, (groups, -1))
         return tasks.permute(3, 0, 1, 2, 4).flatten(0, 1).permute(0, 3, 1, 2)
 
-    def result(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    def result(x: Tensor, weight: Tensor, geometry: Geometry, _: Tensor | None) -> Tensor:
         groups = len(weight)
         return one_after_another(_convolution(side_by_side(x, groups), weight.flatten(0, 1), geometry, groups), groups)
 
@@ -346,38 +371,53 @@ def _grouped() -> Route:
         found = _to_images(side_by_side(g, groups), weight.flatten(0, 1), wide, geometry, groups)
         return one_after_another(found, groups)
 
-    def to_weight(g: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
+    def to_weight(g: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry, _: Tensor | None) -> Tensor:
         groups = shape[0]
         wide = torch.Size((groups * shape[1], *shape[2:]))
         return _to_weight(side_by_side(g, groups), side_by_side(x, groups), wide, geometry, groups).view(shape)
 
-    return Route(result, to_images, to_weight)
+    return Route(_nothing, result, to_images, to_weight)
 
 
 def _im2col() -> Route:
     def pixels(images: Tensor, groups: int) -> Tensor:
         return images.permute(0, 2, 3, 1).reshape(groups, -1, images.shape[1])
 
-    def columns(x: Tensor, geometry: Geometry, groups: int) -> Tensor:
-        return unfold(x.permute(0, 2, 3, 1), geometry).flatten(0, 2).unflatten(0, (groups, -1))
+    def prepare(x: Tensor, geometry: Geometry) -> Tensor:
+        return unfold(x.permute(0, 2, 3, 1), geometry)
 
-    def result(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-        product = torch.bmm(columns(x, geometry, len(weight)), as_matrices(weight))
+    def rows(x: Tensor, geometry: Geometry, columns: Tensor | None, groups: int) -> Tensor:
+        columns = prepare(x, geometry) if columns is None else columns
+        return columns.flatten(0, 2).unflatten(0, (groups, -1))
+
+    def result(x: Tensor, weight: Tensor, geometry: Geometry, columns: Tensor | None) -> Tensor:
+        product = torch.bmm(rows(x, geometry, columns, len(weight)), as_matrices(weight))
         size = (len(x), geometry.size(x.shape[2]), geometry.size(x.shape[3]), weight.shape[1])
         return product.view(size).permute(0, 3, 1, 2)
 
     def to_images(g: Tensor, weight: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
-        product = torch.bmm(pixels(g, len(weight)), as_matrices(weight).mT)
-        images = torch.Size((shape[0], *shape[2:], shape[1]))
-        return fold(product.view(len(g), *g.shape[2:], -1), geometry, images).permute(0, 3, 1, 2)
+        groups, own = len(weight), len(g) // len(weight)
+        size = (shape[0], *shape[2:], shape[1])
+        by_task, matrices = pixels(g, groups), as_matrices(weight).mT
+        together = _TOGETHER if g.device.type == "cpu" else groups
+        found = []
+        for start in range(0, groups, together):
+            product = torch.bmm(by_task[start : start + together], matrices[start : start + together])
+            count = own * len(product)
+            columns = product.view(count, *g.shape[2:], -1)
+            found.append(fold(columns, geometry, torch.Size((count, *size[1:]))))
+        return (found[0] if len(found) == 1 else torch.cat(found)).permute(0, 3, 1, 2)
 
-    def to_weight(g: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
+    def to_weight(g: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry, columns: Tensor | None) -> Tensor:
         groups, out, channels, k, _ = shape
         parts = groups * _parts(len(g) // groups, g.shape[2] * g.shape[3])
-        product = torch.bmm(pixels(g, parts).mT, columns(x, geometry, parts)).unflatten(0, (groups, -1)).sum(1)
+        seen, by_part = rows(x, geometry, columns, parts), pixels(g, parts)
+        narrow = seen.shape[2] < _NARROW
+        product = torch.bmm(seen.mT, by_part).mT.contiguous() if narrow else torch.bmm(by_part.mT, seen)
+        product = product if parts == groups else product.unflatten(0, (groups, -1)).sum(1)
         return product.view(groups, out, k, k, channels).permute(0, 1, 4, 2, 3)
 
-    return Route(result, to_images, to_weight)
+    return Route(prepare, result, to_images, to_weight)
 
 
 ROUTES = {"shared": _shared(), "loop": _loop(), "grouped": _grouped(), "im2col": _im2col()}

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from few_shot_nas import forward_context
 from few_shot_nas.errors import InputError
 from few_shot_nas.nn.batch_norm import batch_norm, moments, pooled_batch_norm
+from few_shot_nas.nn.windows import pooled_towards
 
 #: Numbers in a batch from which derivatives written by hand gain more on a CPU than their calls cost.
 _MANY = 2**18
@@ -74,16 +75,17 @@ class BatchNorm2d(nn.Module):
         tasks, rows = context.tasks, context.stat_rows
         if rows is None or rows * tasks == x.shape[0]:
             return self._by_own_statistics(x, weight, bias, tasks, pool)
-        out = self._by_first_rows(x, weight, bias, tasks, rows)
-        return F.max_pool2d(out, 2) if pool else out
+        return self._by_first_rows(x, weight, bias, tasks, rows, pool)
 
-    def _by_first_rows(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, tasks: int, rows: int) -> Tensor:
+    def _by_first_rows(
+        self, x: Tensor, weight: Tensor | None, bias: Tensor | None, tasks: int, rows: int, pool: bool
+    ) -> Tensor:
         batch = x.shape[0] // tasks
         if not 0 < rows < batch:
             raise ValueError(f"stat_rows={rows} does not fit a batch of {batch} rows; it must be in 1..rows")
         # As [G, B, H, W, C]: put together as [G, B, C, H, W], images lose their layout and pools their speed.
         by_task = x.permute(0, 2, 3, 1).unflatten(0, (tasks, batch))
-        first, rest = by_task[:, :rows], by_task[:, rows:]
+        first = by_task[:, :rows]
         mean, variance = (value.view(tasks, 1, 1, 1, -1) for value in moments(first.flatten(1, 3)))
         scale = (variance + self.eps).rsqrt()
         if weight is not None:
@@ -91,10 +93,12 @@ class BatchNorm2d(nn.Module):
         shift = -mean * scale
         if bias is not None:
             shift = shift + bias.view(-1, 1, 1, 1, self.num_features)
-        normed = torch.addcmul(shift, rest, scale).to(rest.dtype)  # one pass over the images
+        if pool:
+            by_task = pooled_towards(by_task, scale)
+        normed = torch.addcmul(shift, by_task[:, rows:], scale).to(x.dtype)  # one pass over the images
         # The first rows go through the same kernel as when they are alone: equal to the last bit, not to rounding.
         images = first.flatten(0, 1).permute(0, 3, 1, 2)
-        alone = self._by_own_statistics(images, weight, bias, tasks, False).permute(0, 2, 3, 1)
+        alone = self._by_own_statistics(images, weight, bias, tasks, pool).permute(0, 2, 3, 1)
         return torch.cat((alone.unflatten(0, (tasks, rows)), normed), 1).flatten(0, 1).permute(0, 3, 1, 2)
 
     def absorbs_bias(self) -> bool:

@@ -17,6 +17,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.meta.engines import ENGINES
 from few_shot_nas.models.conv4 import Conv4
 from few_shot_nas.models.resnet12 import ResNet12
+from few_shot_nas.runtime.checkpoint import KEY
 
 OUTER = OuterLoop(label_smoothing=0.1)
 LEARNERS = {
@@ -141,6 +142,25 @@ def test_auto_takes_one_of_the_engines_that_can_run_and_changes_nothing_else():
     assert torch.equal(torch.get_rng_state(), state) and module._seen == seen
     assert all(parameter.grad is None for parameter in module.parameters())
     close(meta_gradient(module, batch)[0], meta_gradient(make("MAMLPlusPlus", "pool"), batch)[0], 1e-9)
+
+
+@pytest.mark.parametrize("learner", ["MAML", "MAMLPlusPlus"])
+def test_a_continued_run_keeps_the_engine_that_auto_chose(learner, caplog):
+    caplog.set_level("INFO")
+    module, checkpoint = make(learner, "pool", engine="auto"), {}
+    module.on_save_checkpoint(checkpoint)
+    assert "engine" not in checkpoint[KEY]  # nothing was chosen yet
+    module.engine = "folded"
+    module.on_save_checkpoint(checkpoint)
+    later, named = make(learner, "pool", engine="auto"), make(learner, "pool", engine="unroll")
+    for other in (later, named):
+        other.on_load_checkpoint(copy.deepcopy(checkpoint))
+    assert later.engine == "folded" and named.engine == "unroll"
+    assert "engine=auto: folded, as the run began" in caplog.messages
+    checkpoint[KEY]["engine"] = "gone"
+    anew = make(learner, "pool", engine="auto")
+    anew.on_load_checkpoint(checkpoint)
+    assert anew.engine is None
 
 
 def test_auto_unrolls_networks_that_take_one_task():

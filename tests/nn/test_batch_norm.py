@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.func import grad, jvp, vmap
 
-from few_shot_nas.nn.batch_norm import batch_norm, largest, moments_in_passes, picked, pooled_batch_norm, spread
+from few_shot_nas.nn.batch_norm import batch_norm, moments_in_passes, pooled_batch_norm
+from few_shot_nas.nn.windows import largest, picked, spread
 
 GROUPS = 2
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from few_shot_nas.nn.convolution import Conv2d, Geometry, fold, task_convolution
+from few_shot_nas.nn.convolution import Conv2d, Geometry, fold, shared_by_tasks, task_convolution
 from few_shot_nas.nn.linear import Linear
 
 GROUPS = 3
@@ -41,6 +41,17 @@ def test_folding_by_hand_is_the_library_s(geometry):
     planes = columns.view(2, -1, 9, 4).permute(0, 3, 2, 1).reshape(2, 36, -1)
     expected = F.fold(planes, (7, 6), 3, padding=geometry.padding, stride=geometry.stride).permute(0, 2, 3, 1)
     torch.testing.assert_close(fold(columns, geometry, torch.Size((2, 7, 6, 4))), expected)
+
+
+def test_tasks_share_a_parameter_that_lies_in_memory_as_its_gradients_do():
+    weight, scale = torch.randn(4, 2, 3, 3, dtype=torch.double, requires_grad=True), torch.randn(4)
+    shared = shared_by_tasks(weight, GROUPS)
+    assert torch.equal(shared, weight.expand(GROUPS, 4, 2, 3, 3)) and shared.stride(0) == 0
+    assert torch.equal(shared_by_tasks(scale, GROUPS), scale.expand(GROUPS, 4))
+    x = torch.randn(GROUPS * 2, 2, 6, 5, dtype=torch.double).to(memory_format=torch.channels_last)
+    for route in ("im2col", "loop", "shared"):
+        (gradient,) = torch.autograd.grad(task_convolution(x, shared, Geometry(3, 1, 1), route).sum(), shared)
+        assert gradient.stride()[1:] == shared.stride()[1:], route
 
 
 @pytest.mark.parametrize("route", ["im2col", "shared"])

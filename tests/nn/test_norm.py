@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.func import functional_call, grad, jvp, vmap
 
 from few_shot_nas.errors import InputError
@@ -93,6 +94,17 @@ def test_a_query_gets_the_same_whatever_other_queries_come_with_it_and_in_which_
 def test_images_normalised_by_the_first_rows_keep_the_channels_of_a_pixel_side_by_side(norm, x):
     with forward_context(stat_rows=2):
         assert norm(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_pool_before_the_scaling_gives_the_bits_of_one_after_it(norm, x, turned, mapped):
+    with torch.no_grad():
+        norm.weight.abs_().mul_(torch.tensor([1.0, -1.0 if turned else 1.0, 1.0]))
+    with forward_context(stat_rows=2):
+        expected = F.max_pool2d(norm(x), 2)
+        found = torch.vmap(lambda one: norm(one, pool=True))(x[None])[0] if mapped else norm(x, pool=True)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12) if mapped else torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("rows", [0, -1, 7])

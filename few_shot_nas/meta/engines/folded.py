@@ -3,6 +3,7 @@
 from few_shot_nas.episode import Episode
 from few_shot_nas.meta.engines.unroll import unrolled
 from few_shot_nas.meta.problem import MakeProblem, Outcome, Plan
+from few_shot_nas.nn.convolution import shared_by_tasks
 
 
 def folded(make: MakeProblem, batch: Episode, plan: Plan) -> Outcome:
@@ -27,5 +28,5 @@ def folded(make: MakeProblem, batch: Episode, plan: Plan) -> Outcome:
     """
     problem = make(batch)
     count = len(batch.support_x)
-    moved = {name: value.unsqueeze(0).expand(count, *value.shape) for name, value in problem.moved.items()}
+    moved = {name: shared_by_tasks(value, count) for name, value in problem.moved.items()}
     return unrolled(problem, moved, plan)
