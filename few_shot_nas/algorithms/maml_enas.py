@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.outer_step import TaskLoss
-from few_shot_nas.algorithms.controller_objective import AdaptedController, ControllerObjective, TaskSamples
 from few_shot_nas.algorithms.controller_search import ControllerSearch
 from few_shot_nas.algorithms.maml_enas_settings import ControllerLoop, MetaTest, SharedWeights, check_together
 from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, Phase, Scoring
@@ -18,6 +17,8 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.meta.control_variates import ControlVariate, Evidence, MovingAverage
 from few_shot_nas.meta.functional import Params, trainable
 from few_shot_nas.meta.gradient_signal import GradientWindow
+from few_shot_nas.meta.policy_objective import AdaptedPolicy, PolicyObjective, TaskSamples
+from few_shot_nas.meta.promp import promp
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.gradients import average_buffers, gather_rows, world
 from few_shot_nas.search.derivation import Decisions, Derivation
@@ -97,7 +98,9 @@ class MAMLENAS(ControllerSearch):
         self.inner_reward_function = reward_named(loop.inner_reward or scoring.reward, "inner_reward", scoring.head)
         self.test_reward_function = test.reward_function(scoring.head)
         self.estimator = loop.make_estimator()
-        self.objective = ControllerObjective(loop, self.estimator, self.kinds)
+        self.objective = PolicyObjective(
+            self.estimator, loop.entropy_weight, loop.entropy_gradient, self.kinds, loop.skip_target, loop.skip_weight
+        )
         self.inner_baseline, self.outer_baseline = loop.baselines()
         self.reward_average = self.outer_average = MovingAverage()
         self._gradients = GradientWindow()
@@ -216,7 +219,7 @@ class MAMLENAS(ControllerSearch):
             adapted.rewards,
             lambda: self.supernet_children.reward(policy.greedy(adapted.clone), second),
         )
-        found = self.objective.of_task(
+        found = self.objective(
             policy, own, adapted, chosen, rewards, baseline, self.tried_baseline(adapted.baseline)
         )
         if self.loop.promp_epochs > 1:
@@ -242,13 +245,13 @@ class MAMLENAS(ControllerSearch):
 
     def adapt(
         self, policy: TaskPolicy, params: Params, tried: list[Decisions], score: ArchitectureReward
-    ) -> AdaptedController:
+    ) -> AdaptedPolicy:
         """Return the controller's clone after one step on K architectures, rewarded by ``score``."""
         rewards = torch.tensor([score(a) for a in tried], device=self.device)
         baseline = self.baseline_values(self.inner_baseline, rewards, rewards, lambda: score(policy.greedy(params)))
         lr = self.loop.controller_inner_lr
         clone = self.estimator.adapt(policy.log_probs, params, tried, rewards - baseline, lr=lr)
-        return AdaptedController(clone, tried, rewards, baseline)
+        return AdaptedPolicy(clone, tried, rewards, baseline)
 
     # ---- one meta-step ----------------------------------------------------------------------------------------------
 
@@ -280,7 +283,9 @@ class MAMLENAS(ControllerSearch):
             before: the parameters that drew the architectures.
         """
         own = trainable(self.controller)
-        losses = (self.objective.promp(own, before, samples) for samples in self._samples)
+        loop = self.loop
+        weights = {"lr": loop.controller_inner_lr, "clip": loop.promp_clip, "kl_weight": loop.promp_kl_weight}
+        losses = (promp(s.policy.log_probs, own, before, s.inner, s.outer, **weights) for s in self._samples)
         self.backward_mean(((loss, {"controller/promp_loss": loss}) for loss in losses), len(self._samples))
         self.descend_outer()
 

@@ -7,11 +7,8 @@ from typing import Any, Literal
 
 from few_shot_nas.algorithms.settings import Phase, RewardName, Scoring
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.control_variates import ControlVariate, legal_control_variate
-from few_shot_nas.meta.entropy import EntropyGradient
-from few_shot_nas.meta.estimators import ESTIMATORS, Estimator, loaded_dice_estimator
-from few_shot_nas.ranges import Between, Count, Number, Positive, Share
-from few_shot_nas.registry import lookup
+from few_shot_nas.meta.policy_objective import PolicyGradient
+from few_shot_nas.ranges import Between, Count, Number, Positive
 from few_shot_nas.search.rewards import REWARDS, QueryReward, RewardFunction, reward_at_test, reward_named
 from few_shot_nas.settings import Settings
 
@@ -19,30 +16,14 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ControllerLoop(Settings):
-    """How the controller is adapted and updated.
+class ControllerLoop(PolicyGradient):
+    """How the controller is adapted and updated; what :class:`PolicyGradient` has, and what needs a network.
 
     Attributes:
         controller: name of the controller.
-        controller_inner_lr: step size of the policy-gradient step on a task's clone, in parameter units per unit of the
-            gradient of the expected reward (a fraction).
-        controller_lr: Adam's rate on the meta-learned controller.
-        inner_archs: architectures sampled before the clone's step, K. With K = 1 the inner step has no baseline, as in
-            the published experiment.
-        outer_archs: architectures sampled from the adapted clone, M.
         share_archs: try the same K architectures on all tasks of a meta-batch.
         inner_reward: reward of the clone's step; None takes reward. One that needs no query labels can be had at
             meta-test too.
-        estimator: how the controller's meta-gradient is estimated, see docs/estimators.md. naive differentiates
-            through the clone's step, fomaml does not, emaml adds the effect on which architectures are tried.
-        dice_lambda: decay of loaded_dice, 0 (lvc) to 1 (dice_inner); without effect on other estimators.
-        inner_baseline: subtracted from the rewards of the clone's step, and in the estimator's correction if it has
-            one. Where inner_reward is of another kind, the correction takes the moving average of the outer rewards.
-        outer_baseline: subtracted from the rewards of the clone's samples. self_critical costs one reward call per task
-            at each of the two places.
-        baseline_decay: decay per meta-step of the moving averages of the inner and the outer rewards.
-        entropy_weight: weight of the clone's entropy in the outer objective, in reward units per nat.
-        entropy_gradient: exact, or direct alone (biased, adds no noise), or the score term alone (as in ENAS).
         skip_target: prior probability of a skip connection, in spaces that decide on them.
         skip_weight: weight of the clone's divergence from that prior, in reward units per nat.
         task_embedding: give the controller the stem's mean features of the support set.
@@ -52,21 +33,8 @@ class ControllerLoop(Settings):
     """
 
     controller: str = "LSTM"
-    controller_inner_lr: Positive = 1.0
-    controller_lr: Positive = 1e-3
-    inner_archs: Count = 2
-    outer_archs: Count = 1
     share_archs: bool = False
     inner_reward: RewardName | None = None
-    estimator: Literal["fomaml", "naive", "emaml", "fo_emaml", "dice_full", "dice_inner", "loaded_dice", "lvc"] = (
-        "naive"
-    )
-    dice_lambda: float = 1.0
-    inner_baseline: Literal["none", "moving_average", "leave_one_out", "self_critical"] = "leave_one_out"
-    outer_baseline: Literal["none", "moving_average", "per_task", "leave_one_out", "self_critical"] = "per_task"
-    baseline_decay: Share = 0.99
-    entropy_weight: float = 1e-4
-    entropy_gradient: EntropyGradient = "direct"
     skip_target: Between = 0.4
     skip_weight: float = 0.0
     task_embedding: bool = False
@@ -75,8 +43,6 @@ class ControllerLoop(Settings):
     promp_kl_weight: float = 5e-4
 
     def __post_init__(self) -> None:
-        self.make_estimator()
-        self.baselines()  # before the choices of the types: it says why one is missing
         super().__post_init__()
         if self.promp_epochs > 1 and self.estimator != "lvc":
             raise InputError(
@@ -88,17 +54,6 @@ class ControllerLoop(Settings):
                 "share_archs=true: tasks cannot try the same architectures under task_embedding=true, "
                 "where every task has its own policy; set one of the two to false"
             )
-
-    def make_estimator(self) -> Estimator:
-        """Return the estimator that the flags name."""
-        chosen = lookup(ESTIMATORS, self.estimator, "estimator")
-        return loaded_dice_estimator(self.dice_lambda) if self.estimator == "loaded_dice" else chosen
-
-    def baselines(self) -> tuple[ControlVariate, ControlVariate]:
-        """Return the inner baseline, legal in a correction too, and the outer one."""
-        inner = legal_control_variate(self.inner_baseline, "inner", "inner_baseline")
-        legal_control_variate(self.inner_baseline, "correction", "inner_baseline")
-        return inner, legal_control_variate(self.outer_baseline, "outer", "outer_baseline")
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from few_shot_nas.controllers.base import Controller
 from few_shot_nas.controllers.factorised import FactorisedController
 from few_shot_nas.controllers.lstm import LSTMController
 from few_shot_nas.errors import InputError
+from few_shot_nas.meta.functional import Params
 
 #: Controllers whose states broadcast over rows.
 WITH_ROWS = (LSTMController, FactorisedController)
@@ -84,3 +86,37 @@ def _expanded(state: Any, rows: int) -> Any:
     """Return a state whose tensors of one row have ``rows`` of them."""
     parts = [part.expand(rows, -1) for part in state]
     return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+
+
+class RowsPolicy(NamedTuple):
+    """A :class:`ControllerRows` in the context of one task; architectures are tensors ``[n, L]`` int64.
+
+    Attributes:
+        rows: the controller, whose own parameters are not used.
+        context: embedding of the task, ``[embedding_dim]``, if the controller takes one.
+    """
+
+    rows: ControllerRows
+    context: Tensor | None = None
+
+    def run(self, params: Params, **inputs: Any) -> Rows:
+        """Run the controller with ``params`` in place of its own."""
+        found: Rows = functional_call(self.rows, params, (), {**inputs, "context": self.context})
+        return found
+
+    def rollouts(self, params: Params, architectures: Tensor) -> tuple[Tensor, Tensor]:
+        """Replay n architectures under ``params``: log-probabilities and entropies of all decisions, ``[n, L]``."""
+        rolled = self.run(params, decisions=architectures)
+        return rolled.log_probs, rolled.entropies
+
+    def log_probs(self, params: Params, architectures: Tensor) -> Tensor:
+        """Log-probability of each decision of n architectures under ``params``, ``[n, L]``."""
+        return self.rollouts(params, architectures)[0]
+
+    def sample(self, params: Params, uniforms: Tensor) -> Tensor:
+        """Return the architectures that numbers in [0, 1) choose, ``[n, L]``."""
+        return self.run(params, uniforms=uniforms).decisions
+
+    def greedy(self, params: Params) -> Tensor:
+        """Return the architecture that takes the likeliest choice each time, ``[1, L]``."""
+        return self.run(params).decisions

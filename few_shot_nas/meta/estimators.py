@@ -32,8 +32,8 @@ from few_shot_nas.meta.functional import Params
 from few_shot_nas.meta.inner_loop import adapt
 from few_shot_nas.meta.policy_gradient import policy_loss
 
-#: (parameters, n architectures) -> log-probability of each of their decisions, ``[n, L]``.
-PolicyLogProbs = Callable[[Params, Sequence[Any]], Tensor]
+#: (parameters, n architectures, in the form that the policy takes) -> log-probability of each decision, ``[n, L]``.
+PolicyLogProbs = Callable[[Params, Any], Tensor]
 #: (log-probabilities ``[K, L]``, advantages ``[K]`` or ``[K, L]``) -> a scalar to minimise.
 Surrogate = Callable[[Tensor, Tensor], Tensor]
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from few_shot_nas.controllers.rows import ControllerRows
+from few_shot_nas.controllers.rows import ControllerRows, RowsPolicy
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.entropy import kl_estimate
 from few_shot_nas.meta.estimators import ESTIMATORS
@@ -27,7 +27,6 @@ from few_shot_nas.tabular.simulator import (
     clones_of,
     new_controller,
     over_tasks,
-    run_rows,
     train,
 )
 
@@ -191,10 +190,10 @@ def meta_learned_controller(setting: Setting, loop: SimulatedLoop) -> Outcome:
     moved: list[Tensor] = []
     scores = _score(setting, lambda tasks, replicate: _adapt(setting, learned, tasks, replicate, stream, moved))
     facts: dict[str, float | bool | str | None] = dict(learned.facts)
-    if loop.inner_archs:
+    if loop.adapts:
         facts |= {"kl_adapt": float(torch.cat(moved).mean()), "label_free": loop.inner_reward in LABEL_FREE}
-    greedy = loop.inner_archs if not loop.baselines()[0].greedy else loop.inner_archs + 1
-    return Outcome(*scores, learned.reward_calls, greedy if loop.inner_archs else 0, facts)
+    calls = loop.inner_archs + loop.baselines()[0].greedy if loop.adapts else 0
+    return Outcome(*scores, learned.reward_calls, calls, facts)
 
 
 def _adapt(
@@ -205,7 +204,7 @@ def _adapt(
     context = learned.context(env, tasks)
     many = {name: value.expand(len(tasks), *value.shape) for name, value in learned.params.items()}
     clones: Params = many
-    if loop.inner_archs:
+    if loop.adapts:
         uniforms = torch.rand(len(tasks), loop.inner_archs, len(env.sizes), generator=stream)
         tried = _sampled(rows, context, many, uniforms)
         rewards = env.rewards(loop.inner_reward, tried, tasks, torch.full(tried.shape[:2], replicate))
@@ -215,33 +214,29 @@ def _adapt(
             own = _greedy(rows, context, many).unsqueeze(1)
             likeliest = env.rewards(loop.inner_reward, own, tasks, torch.full((len(tasks), 1), replicate))
         value = baseline_values(baseline, rewards, rewards, learned.average, likeliest)
-        estimator = ESTIMATORS[loop.estimator]
+        estimator = loop.make_estimator()
         clones = clones_of(rows, estimator, learned.params, context, tried, rewards - value, learned.inner_lr)
         with torch.no_grad():
-            moved.append(over_tasks(_moved(rows), context, clones, many, uniforms))
+            moved.append(over_tasks(_moved, rows, context, clones, many, uniforms))
     return _greedy(rows, context, clones)
 
 
-def _moved(rows: ControllerRows) -> Callable[..., Tensor]:
-    def kl(own: Tensor | None, clone: Params, before: Params, uniforms: Tensor) -> Tensor:
-        drawn = run_rows(rows, clone, own, uniforms=uniforms)
-        return kl_estimate(drawn.log_probs, run_rows(rows, before, own, decisions=drawn.decisions).log_probs)
-
-    return kl
+def _moved(policy: RowsPolicy, clone: Params, before: Params, uniforms: Tensor) -> Tensor:
+    """Return an estimate of KL(clone || before) in nats, from architectures of the clone."""
+    drawn = policy.run(clone, uniforms=uniforms)
+    return kl_estimate(drawn.log_probs, policy.log_probs(before, drawn.decisions))
 
 
 def _sampled(rows: ControllerRows, context: Tensor | None, params: Params, uniforms: Tensor) -> Tensor:
     with torch.no_grad():
-        drawn: Tensor = over_tasks(
-            lambda own, p, u: run_rows(rows, p, own, uniforms=u).decisions, context, params, uniforms
-        )
+        drawn: Tensor = over_tasks(RowsPolicy.sample, rows, context, params, uniforms)
     return drawn
 
 
 def _greedy(rows: ControllerRows, context: Tensor | None, params: Params) -> Tensor:
     with torch.no_grad():
-        likeliest: Tensor = over_tasks(lambda own, p: run_rows(rows, p, own).decisions[0], context, params)
-    return likeliest
+        likeliest: Tensor = over_tasks(RowsPolicy.greedy, rows, context, params)
+    return likeliest[:, 0]
 
 
 def reinforce(setting: Setting, calls: int) -> Outcome:
@@ -281,14 +276,15 @@ def reinforce(setting: Setting, calls: int) -> Outcome:
 def _reinforced(rows: ControllerRows, params: Params, archs: Tensor, advantages: Tensor, lr: float) -> Params:
     """Return the parameters of each task after a step of REINFORCE on its own architectures."""
     estimator = ESTIMATORS["fomaml"]
-
-    def step(own: Tensor | None, start: Params, which: Any, advantage: Tensor) -> Params:
-        return estimator.adapt(
-            lambda p, a: run_rows(rows, p, None, decisions=a).log_probs, start, which, advantage, lr=lr
-        )
-
     with torch.no_grad():
-        stepped: Params = over_tasks(step, None, params, archs, advantages)
+        stepped: Params = over_tasks(
+            lambda policy, start, which, advantage: estimator.adapt(policy.log_probs, start, which, advantage, lr=lr),
+            rows,
+            None,
+            params,
+            archs,
+            advantages,
+        )
     return stepped
 
 
@@ -311,7 +307,7 @@ def all_methods(
     if min(ks, default=0) < 1:
         raise InputError(f"ks={','.join(map(str, ks))}: each must be at least 1")
     loop = setting.loop
-    plain = replace(loop, inner_archs=0, outer_archs=max(ks) + loop.outer_archs, outer_baseline="leave_one_out")
+    plain = replace(loop, adapts=False, outer_archs=max(ks) + loop.outer_archs, outer_baseline="leave_one_out")
     methods: dict[str, Callable[[], Outcome]] = {
         "A_uniform": partial(uniform, setting),
         "B_best_fixed": partial(best_fixed, setting),
@@ -332,9 +328,10 @@ def all_methods(
             methods[f"C_random_{loop.inner_reward}_K{k}"] = partial(random_search, setting, k, loop.inner_reward)
         methods[f"C_random_ORACLE_K{k}"] = partial(random_search, setting, k, "accuracy")
         methods[f"E_scratch_K{k}"] = partial(reinforce, setting, k)
-        for name in estimators:
-            methods[f"F_{name}_K{k}"] = partial(meta_learned_controller, setting, replace(inner, estimator=name))
-        both = replace(inner, estimator=estimators[0], conditioned=True)
+        by_name = {name: replace(inner, **dict[str, Any](estimator=name)) for name in estimators}
+        for name, own in by_name.items():
+            methods[f"F_{name}_K{k}"] = partial(meta_learned_controller, setting, own)
+        both = replace(by_name[estimators[0]], conditioned=True)
         methods[f"G_conditioned_inner_K{k}"] = partial(meta_learned_controller, setting, both)
     return dict(sorted(methods.items()))
 

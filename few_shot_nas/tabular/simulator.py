@@ -1,7 +1,8 @@
 """A reward table as an environment: meta-learn a controller in milliseconds per step, without a network.
 
 Tasks are drawn from the table, rewards are looked up. The inner step sees one replicate of a task, the outer reward
-comes from another one. Estimators, baselines and controllers are those of the real search.
+comes from another one. Estimators, baselines, controllers and the objective are those of the real search; rewards
+of one meta-batch are looked up, and losses taken, for all of its tasks at once.
 
 Shapes: B tasks, K inner and M outer architectures of each, L decisions, D length of the task embedding.
 """
@@ -13,38 +14,30 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from few_shot_nas.controllers import CONTROLLERS
-from few_shot_nas.controllers.rows import ControllerRows, Rows
+from few_shot_nas.controllers.rows import ControllerRows, RowsPolicy
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.control_variates import ControlVariate, Evidence, MovingAverage, legal_control_variate
-from few_shot_nas.meta.entropy import entropy_bonus, kl_estimate
+from few_shot_nas.meta.control_variates import ControlVariate, Evidence, MovingAverage
 from few_shot_nas.meta.estimators import ESTIMATORS, Estimator
 from few_shot_nas.meta.functional import Params, trainable
 from few_shot_nas.meta.gradient_signal import GradientWindow
+from few_shot_nas.meta.policy_objective import AdaptedPolicy, PolicyGradient, PolicyLoss, PolicyObjective
+from few_shot_nas.ranges import Count, Positive
 from few_shot_nas.registry import lookup
 from few_shot_nas.seeding import derived_seed, generator
 from few_shot_nas.tabular.environment import Environment, RewardColumn
-from few_shot_nas.tabular.reward_table import SCORES
 
 
 @dataclass(frozen=True)
-class SimulatedLoop:
-    """How a controller is adapted and updated on a table; the names are those of MAMLENAS's flags.
+class SimulatedLoop(PolicyGradient):
+    """How a controller is adapted and updated on a table; what :class:`PolicyGradient` has, and what a table needs.
 
     Attributes:
         controller: LSTM or Factorised.
-        estimator: how the meta-gradient is estimated.
-        inner_archs: K; 0 leaves the adaptation out, and the outer samples then train the controller alone.
-        outer_archs: M.
-        controller_inner_lr: step size of the inner step.
+        adapts: whether there is an inner step. Without it the outer samples train the controller alone.
         kl_target: if set, the inner step size is moved towards this KL(clone || controller) in nats while training.
-        controller_lr: rate of Adam.
-        inner_baseline: subtracted from the inner rewards.
-        outer_baseline: subtracted from the outer rewards.
-        baseline_decay: of the moving average.
-        entropy_weight: weight of the entropy in the outer objective.
         inner_reward: what the inner step sees; loo_accuracy and loo_loss need no query labels.
         outer_reward: what the outer step sees.
         common: whether the K rewards of a task share one replicate (common random numbers). If not, each reward draws
@@ -54,53 +47,34 @@ class SimulatedLoop:
     """
 
     controller: str = "LSTM"
-    estimator: str = "naive"
-    inner_archs: int = 4
-    outer_archs: int = 1
-    controller_inner_lr: float = 10.0
-    kl_target: float | None = None
-    controller_lr: float = 3e-3
-    inner_baseline: str = "leave_one_out"
-    outer_baseline: str = "per_task"
-    baseline_decay: float = 0.99
-    entropy_weight: float = 1e-4
+    adapts: bool = True
+    kl_target: Positive | None = None
     inner_reward: RewardColumn = "loo_loss"
     outer_reward: RewardColumn = "accuracy"
     common: bool = True
     conditioned: bool = False
-    tasks: int = 8
+    tasks: Count = 8
 
-    def __post_init__(self) -> None:
-        lookup(ESTIMATORS, self.estimator, "estimator")
-        self.baselines()
-        for name in ("inner_reward", "outer_reward"):
-            if getattr(self, name) not in SCORES:
-                raise InputError(f"{name}={getattr(self, name)}: unknown. Choices: {', '.join(SCORES)}")
-        if self.inner_archs < 0 or self.outer_archs < 1 or self.tasks < 1:
-            raise InputError(
-                f"inner_archs={self.inner_archs}, outer_archs={self.outer_archs}, tasks={self.tasks}: needed are at "
-                "least 0, 1 and 1"
-            )
-
-    def baselines(self) -> tuple[ControlVariate, ControlVariate]:
-        """Return the inner and the outer baseline, each legal where it is used."""
-        legal_control_variate(self.inner_baseline, "correction", "inner_baseline")
-        inner = legal_control_variate(self.inner_baseline, "inner", "inner_baseline")
-        return inner, legal_control_variate(self.outer_baseline, "outer", "outer_baseline")
+    @property
+    def tried(self) -> int:
+        """Architectures that are drawn before the clone: K, or 0 without an inner step."""
+        return self.inner_archs if self.adapts else 0
 
     def rescores(self) -> bool:
         """Return whether the architectures that were tried are rewarded a second time, as the outer step rewards.
 
         Two users need numbers of the outer reward's kind: the term that corrects the gradient, and the per-task
-        baseline. Where both steps have the same kind of reward, the first one serves.
+        baseline. Where both steps have the same kind of reward, the first one serves. MAMLENAS, whose rewards cost a
+        network, takes the average outer reward of the steps before for the correction instead, and refuses the
+        per-task baseline.
         """
-        used = ESTIMATORS[self.estimator].corrected or self.outer_baseline == "per_task"
-        return bool(self.inner_archs) and self.inner_reward != self.outer_reward and used
+        used = self.make_estimator().corrected or self.outer_baseline == "per_task"
+        return self.adapts and self.inner_reward != self.outer_reward and used
 
     def calls_per_step(self) -> int:
         """Return the reward calls of one meta-step."""
         inner, outer = self.baselines()
-        tried = self.inner_archs + inner.greedy if self.inner_archs else 0
+        tried = self.tried + inner.greedy if self.adapts else 0
         return self.tasks * (tried * (2 if self.rescores() else 1) + self.outer_archs + outer.greedy)
 
 
@@ -155,17 +129,16 @@ def new_controller(loop: SimulatedLoop, environment: Environment, seed: int) -> 
     return ControllerRows(made)
 
 
-def run_rows(rows: ControllerRows, params: Params, context: Tensor | None, **inputs: Any) -> Rows:
-    """Run a controller with ``params`` in place of its own."""
-    found: Rows = functional_call(rows, params, (), {**inputs, "context": context})
-    return found
+def over_tasks(
+    function: Callable[..., Any], rows: ControllerRows, context: Tensor | None, *batched: Tensor | Params
+) -> Any:
+    """Map ``function(policy, *batched)`` over the tasks: the leading axis of all that is given after the controller."""
 
+    def one(own: Tensor | None, *given: Any) -> Any:
+        return function(RowsPolicy(rows, own), *given)
 
-def over_tasks(function: Callable[..., Any], context: Tensor | None, *batched: Tensor | Params) -> Any:
-    """Map ``function(context, *batched)`` over the leading axis of everything that is given."""
-    return vmap(function, in_dims=(None if context is None else 0, *[0] * len(batched)), randomness="error")(
-        context, *batched
-    )
+    in_dims = (None if context is None else 0, *[0] * len(batched))
+    return vmap(one, in_dims=in_dims, randomness="error")(context, *batched)
 
 
 def clones_of(
@@ -178,14 +151,14 @@ def clones_of(
     lr: float,
 ) -> Params:
     """Return the clones of B tasks, every tensor with a leading axis B."""
-
-    def clone(own: Tensor | None, archs: Any, advantage: Tensor) -> Params:
-        return estimator.adapt(
-            lambda p, a: run_rows(rows, p, own, decisions=a).log_probs, params, archs, advantage, lr=lr
-        )
-
     with torch.no_grad():
-        clones: Params = over_tasks(clone, context, tried, advantages)
+        clones: Params = over_tasks(
+            lambda policy, archs, advantage: estimator.adapt(policy.log_probs, params, archs, advantage, lr=lr),
+            rows,
+            context,
+            tried,
+            advantages,
+        )
     return clones
 
 
@@ -202,11 +175,11 @@ def baseline_values(
 def _draw_replicates(environment: Environment, loop: SimulatedLoop, stream: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return the inner replicates ``[B, K]`` and the outer one ``[B, 1]``, never the same."""
     outer = torch.randint(environment.replicates, (loop.tasks, 1), generator=stream)
-    width = 1 if loop.common else loop.inner_archs
+    width = 1 if loop.common else loop.tried
     if not loop.common and environment.replicates < 3:
         raise InputError("common=False: needs a table with 3 replicates or more, two for the inner rewards")
     offset = torch.randint(1, environment.replicates, (loop.tasks, width), generator=stream)
-    return ((outer + offset) % environment.replicates).expand(-1, loop.inner_archs), outer
+    return ((outer + offset) % environment.replicates).expand(-1, loop.tried), outer
 
 
 class Training(NamedTuple):
@@ -229,7 +202,7 @@ class Training(NamedTuple):
     stream: torch.Generator
 
 
-class _Rewarded(NamedTuple):
+class _Samples(NamedTuple):
     """Architectures of one meta-batch and what the estimator needs of their rewards, each with a leading axis B."""
 
     context: Tensor | None
@@ -241,34 +214,31 @@ class _Rewarded(NamedTuple):
     outer_value: Tensor
 
 
-def _draw_and_reward(training: Training) -> _Rewarded:
+def _draw_and_reward(training: Training) -> _Samples:
     """Draw tasks, the architectures tried and those of the clones, and look up their rewards; move the averages."""
     rows, loop, environment, state, scale, stream = training
-    estimator, (inner_baseline, outer_baseline) = ESTIMATORS[loop.estimator], loop.baselines()
+    estimator, (inner_baseline, outer_baseline) = loop.make_estimator(), loop.baselines()
     tasks = torch.randint(environment.tasks, (loop.tasks,), generator=stream)
     inner_replicate, outer_replicate = _draw_replicates(environment, loop, stream)
-    uniforms = torch.rand(loop.tasks, loop.inner_archs + loop.outer_archs, len(environment.sizes), generator=stream)
-    first, second = uniforms.split((loop.inner_archs, loop.outer_archs), dim=1)
+    uniforms = torch.rand(loop.tasks, loop.tried + loop.outer_archs, len(environment.sizes), generator=stream)
+    first, second = uniforms.split((loop.tried, loop.outer_archs), dim=1)
     context = (environment.embedding[tasks] - scale[0]) / scale[1] if loop.conditioned else None
     start = {name: value.detach() for name, value in state.params.items()}
     many = {name: value.expand(loop.tasks, *value.shape) for name, value in start.items()}
-
-    def sample(own: Tensor | None, params: Params, chance: Tensor) -> Tensor:
-        return run_rows(rows, params, own, uniforms=chance).decisions
 
     def value(
         baseline: ControlVariate, kind: int, rewards: Tensor, inner: Tensor, params: Params, where: Tensor
     ) -> Tensor:
         likeliest = None
         if baseline.greedy:
-            archs = over_tasks(lambda own, p: run_rows(rows, p, own).decisions, context, params)
+            archs = over_tasks(RowsPolicy.greedy, rows, context, params)
             likeliest = environment.rewards((loop.inner_reward, loop.outer_reward)[kind], archs, tasks, where)
         return baseline_values(baseline, rewards, inner, state.averages[kind], likeliest)
 
     clones, tried = many, first.long()
     inner = prior = advantages = prior_value = first.sum(2)  # [B, 0] without an inner step
-    if loop.inner_archs:
-        tried = over_tasks(sample, context, many, first)
+    if loop.adapts:
+        tried = over_tasks(RowsPolicy.sample, rows, context, many, first)
         inner = environment.rewards(loop.inner_reward, tried, tasks, inner_replicate)
         inner_value = value(inner_baseline, 0, inner, inner, many, inner_replicate[:, :1])
         advantages = inner - inner_value
@@ -278,41 +248,34 @@ def _draw_and_reward(training: Training) -> _Rewarded:
             prior = environment.rewards(loop.outer_reward, tried, tasks, inner_replicate)
             prior_value = value(inner_baseline, 1, prior, prior, many, inner_replicate[:, :1])
         clones = clones_of(rows, estimator, start, context, tried, advantages, state.inner_lr)
-    chosen = over_tasks(sample, context, clones, second)
+    chosen = over_tasks(RowsPolicy.sample, rows, context, clones, second)
     outer = environment.rewards(loop.outer_reward, chosen, tasks, outer_replicate.expand(-1, loop.outer_archs))
     outer_value = value(outer_baseline, 1, outer, prior, clones, outer_replicate)
     same_kind = loop.rescores() or loop.inner_reward == loop.outer_reward
-    before = prior if loop.inner_archs and same_kind else outer
-    means = (inner if loop.inner_archs else outer).mean(), before.mean()
+    before = prior if loop.adapts and same_kind else outer
+    means = (inner if loop.adapts else outer).mean(), before.mean()
     updated = [old.updated(float(new), loop.baseline_decay) for old, new in zip(state.averages, means, strict=True)]
     state.averages = updated[0], updated[1]
-    return _Rewarded(context, tried, advantages, prior_value, chosen, outer, outer_value)
+    return _Samples(context, tried, advantages, prior_value, chosen, outer, outer_value)
 
 
 def meta_step(training: Training) -> Tensor:
     """Return the outer loss of a meta-batch, differentiable in ``state.params``; write what is logged to ``state``."""
     rows, loop, state = training.rows, training.loop, training.state
-    estimator = ESTIMATORS[loop.estimator if loop.inner_archs else "fomaml"]
-    rewarded = _draw_and_reward(training)
+    estimator = loop.make_estimator() if loop.adapts else ESTIMATORS["fomaml"]
+    objective = PolicyObjective(estimator, loop.entropy_weight, loop.entropy_gradient)
+    samples = _draw_and_reward(training)
 
-    def terms(own: Tensor | None, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def terms(policy: RowsPolicy, *given: Any) -> PolicyLoss:
         tried, advantages, prior_value, chosen, outer, outer_value = given
+        clone = state.params
+        if loop.adapts:
+            clone = estimator.adapt(policy.log_probs, state.params, tried, advantages, lr=state.inner_lr)
+        adapted = AdaptedPolicy(clone, tried, advantages, torch.zeros_like(advantages))
+        return objective(policy, state.params, adapted, chosen, outer, outer_value, prior_value)
 
-        def policy(params: Params, which: Any) -> Tensor:
-            return run_rows(rows, params, own, decisions=which).log_probs
-
-        clone, before = state.params, None
-        if loop.inner_archs:
-            clone = estimator.adapt(policy, state.params, tried, advantages, lr=state.inner_lr)
-            before = policy(state.params, tried) if estimator.corrected else None
-        rolled = run_rows(rows, clone, own, decisions=chosen)
-        loss = estimator.loss(rolled.log_probs, outer, outer_value, before, prior_value)
-        bonus = entropy_bonus(rolled.log_probs, rolled.entropies, "direct")
-        moved = kl_estimate(rolled.log_probs, policy(state.params, chosen))
-        return loss - loop.entropy_weight * bonus, bonus, moved
-
-    loss, entropy, kl = over_tasks(terms, *rewarded)
-    state.logged.append((kl.mean().item(), entropy.mean().item(), rewarded.outer.mean().item()))
+    loss, entropy, kl = over_tasks(terms, rows, *samples)
+    state.logged.append((kl.mean().item(), entropy.mean().item(), samples.outer.mean().item()))
     total: Tensor = loss.mean()
     return total
 
@@ -341,7 +304,7 @@ def train(loop: SimulatedLoop, environment: Environment, *, reward_calls: int, s
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in state.params.values()]
             state.window = state.window.add(torch.cat([g.flatten() for g in gradients]))
         optimizer.step()
-        if loop.kl_target is not None and loop.inner_archs:
+        if loop.kl_target is not None and loop.adapts:
             # The KL grows with the square of the step; a damped step towards the target.
             ratio = loop.kl_target / max(state.logged[-1][0], 1e-8)
             state.inner_lr *= float(np.clip(ratio**0.1, 0.9, 1.1))

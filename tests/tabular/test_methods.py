@@ -19,7 +19,12 @@ ESTIMATORS = ("fomaml", "emaml")
 
 
 def setting(train: RewardTable, test: RewardTable, budget: int = 240, **loop: object) -> Setting:
-    own = replace(SimulatedLoop("Factorised", inner_archs=2, outer_archs=2, tasks=4), **loop)  # type: ignore[arg-type]
+    own = replace(
+        SimulatedLoop(
+            controller="Factorised", inner_archs=2, outer_archs=2, tasks=4, controller_inner_lr=10.0, controller_lr=3e-3
+        ),
+        **loop,  # type: ignore[arg-type]
+    )
     return Setting(Environment(train), Environment(test), own, budget, 0, (0, 0))
 
 

@@ -140,7 +140,7 @@ def test_every_reward_that_is_looked_up_is_counted(
 
     monkeypatch.setattr(env, "rewards", counted)
     loop = SimulatedLoop(
-        "Factorised", estimator, inner_archs=3, outer_archs=2, inner_baseline=inner_baseline,
+        controller="Factorised", estimator=estimator, inner_archs=3, outer_archs=2, inner_baseline=inner_baseline,
         outer_baseline=outer_baseline, inner_reward=inner_reward, tasks=4,
     )  # fmt: skip
     learned = train(loop, env, reward_calls=2 * loop.calls_per_step(), seed=0)
@@ -155,7 +155,9 @@ def test_without_adaptation_the_best_fixed_architecture_is_learned(controller: s
     table = make_table()
     table.accuracy[:] = 0.3
     table.accuracy[4] = 0.9
-    loop = SimulatedLoop(controller, inner_archs=0, outer_archs=6, outer_baseline="leave_one_out", controller_lr=0.05)
+    loop = SimulatedLoop(
+        controller=controller, adapts=False, outer_archs=6, outer_baseline="leave_one_out", controller_lr=0.05
+    )
     learned = train(loop, Environment(table), reward_calls=100 * loop.calls_per_step(), seed=0)
     assert functional_call(learned.rows, learned.params, ()).decisions[0].tolist() == DECISIONS[4].tolist()
     assert learned.reward_calls == 100 * 8 * 6 and learned.facts["entropy_fraction"] < 0.9  # type: ignore[operator]
@@ -164,8 +166,9 @@ def test_without_adaptation_the_best_fixed_architecture_is_learned(controller: s
 def test_a_conditioned_controller_tells_two_families_apart() -> None:
     env = Environment(families(20))
     loop = SimulatedLoop(
-        "Factorised", inner_archs=0, outer_archs=8, outer_baseline="leave_one_out", controller_lr=0.1, conditioned=True
-    )
+        controller="Factorised", adapts=False, outer_archs=8, outer_baseline="leave_one_out", controller_lr=0.1,
+        conditioned=True,
+    )  # fmt: skip
     learned = train(loop, env, reward_calls=120 * loop.calls_per_step(), seed=0)
     context = learned.context(env, torch.tensor([0, 1]))
     assert context is not None
@@ -175,7 +178,10 @@ def test_a_conditioned_controller_tells_two_families_apart() -> None:
 
 
 def test_the_inner_rate_goes_to_the_wanted_kl() -> None:
-    loop = SimulatedLoop("Factorised", controller_inner_lr=0.1, kl_target=0.05, inner_reward="loss", controller_lr=1e-4)
+    loop = SimulatedLoop(
+        controller="Factorised", controller_inner_lr=0.1, kl_target=0.05, inner_reward="loss", controller_lr=1e-4,
+        inner_archs=4,
+    )  # fmt: skip
     learned = train(loop, Environment(make_table()), reward_calls=150 * loop.calls_per_step(), seed=0)
     assert learned.inner_lr > 0.1 and 0.02 < learned.facts["kl_adapt_train"] < 0.1  # type: ignore[operator]
 
