@@ -20,8 +20,9 @@ from torch import nn
 from few_shot_nas.constructor import FROM_SOURCE, arguments
 from few_shot_nas.data.input_spec import InputSpec
 from few_shot_nas.errors import InputError
-from few_shot_nas.loading import read_weights
+from few_shot_nas.loading import checkpoint_file, load, read_weights
 from few_shot_nas.models import GenotypeNetwork
+from few_shot_nas.models.digest import weights_digest
 from few_shot_nas.runtime.checkpoint import MetaCheckpoint, load_checkpoint
 from few_shot_nas.runtime.choices_csv import CHOICES, ChoicesCSV
 from few_shot_nas.runtime.legs import Legs
@@ -58,8 +59,30 @@ def build_parts(tables: Tables | None, values: Values) -> Parts:
         InputError: from any of them, before anything of the run is written.
     """
     parts = _build(tables, values, values["n_way"], None)
+    if values.get("teacher"):
+        learn_from(parts, values["teacher"])
     parts.datamodule.setup()
     return parts
+
+
+def learn_from(parts: Parts, path: str) -> None:
+    """Give a learner the teacher that a run left; the checkpoint of a run that continues must know the same one.
+
+    Raises:
+        InputError: if the folder holds no such run, or its network reads images in another way.
+    """
+    folder = Path(path)
+    file = checkpoint_file(folder, None)
+    if file is None:
+        raise InputError(f"--teacher={path}: has no checkpoint, and no other file holds the head; give a run's folder")
+    learner = load(folder, checkpoint=str(file))
+    if learner.inputs != parts.source.input_spec():
+        raise InputError(
+            f"--teacher={path}: reads images as {learner.inputs}, this run as {parts.source.input_spec()}; give a run "
+            "on the same data_class and image_size"
+        )
+    parts.module.learn_from(learner.module.net)
+    parts.module.run_identity["teacher"] = weights_digest(learner.module.net)
 
 
 def build_test(tables: Tables | None, values: Values, inputs: InputSpec | None, n_way: Any) -> Parts:

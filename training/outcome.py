@@ -94,6 +94,7 @@ def summary(trainer: pl.Trainer, parts: Parts, values: Values, facts: Mapping[st
         "command": facts["command"],
         "legs": facts["legs"],
         "weights": weights_digest(parts.net),
+        **({"chosen_on_val": chosen} if (chosen := parts.module.chosen()) else {}),
         **({"search": dict(parts.module.search_summary)} if searches else {}),
     }
 

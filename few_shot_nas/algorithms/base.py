@@ -292,6 +292,8 @@ class EpisodicModule(pl.LightningModule, ABC):
         self.log("val/accuracy", self.val_accuracy, logger=False, prog_bar=True)
         self.log("val/ci95", metrics["val/ci95"], logger=False)
         self.log_row(metrics)
+        if self._datamodule() is not None:
+            self.choose_on_validation(metrics)
         self._stop_if_no_better(-math.inf if diverged else self.val_accuracy)
 
     def _warn(self, phase: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -362,6 +364,13 @@ class EpisodicModule(pl.LightningModule, ABC):
             return self.task_logits(task)[bn_mode]
         finally:
             self.bn_modes = scored
+
+    def choose_on_validation(self, metrics: Mapping[str, float]) -> None:
+        """Choose what is left to validation, by the columns that it logs; nothing here."""
+
+    def chosen(self) -> dict[str, float]:
+        """Return what validation tasks have chosen, by the name of the flag, for results.json."""
+        return {}
 
     # ---- search -------------------------------------------------------------------------------------------------
 

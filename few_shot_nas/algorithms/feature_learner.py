@@ -47,6 +47,17 @@ class FeatureModule(EpisodicModule):
         """Query logits for every bn_mode; one classifier serves those in which the support set normalises itself."""
         logits: dict[str, Tensor] = {}
         for running, modes in itertools.groupby(self.bn_modes, lambda mode: mode == "running"):
-            classify = self.classifier(support_features(self.net, task, running=running), task.support_y, task)
-            logits.update({mode: classify(query_features(self.net, task, mode)) for mode in modes})
+            classifiers = self.classifiers(support_features(self.net, task, running=running), task)
+            for mode in modes:
+                features = query_features(self.net, task, mode)
+                logits.update({f"{prefix}{mode}": classify(features) for prefix, classify in classifiers.items()})
         return logits
+
+    def classifiers(self, features: Tensor, task: SingleTask) -> dict[str, Classifier]:
+        """Return the classifiers that are scored, by what stands before the bn_mode in their name; one, of no prefix.
+
+        Args:
+            features: of the support images, ``[S, D]``.
+            task: the task.
+        """
+        return {"": self.classifier(features, task.support_y, task)}

@@ -83,10 +83,15 @@ class FlatModule(FeatureModule):
         return [batch], len(batch.labels)
 
     def task_loss(self, task: Any) -> TaskLoss:
-        """Cross-entropy of a FlatBatch and number of right answers, summed over its images."""
+        """Loss of a FlatBatch and number of right answers, summed over its images."""
         logits = full_precision(self.net(task.images))
-        loss = self.outer_loss(logits, task.labels, reduction="sum")
-        return loss, {"train/loss": loss, "train/accuracy": accuracy(logits, task.labels) * len(task.labels)}
+        loss, scalars = self.batch_loss(logits, task)
+        hits = accuracy(logits, task.labels) * len(task.labels)
+        return loss, {"train/loss": loss, "train/accuracy": hits, **scalars}
+
+    def batch_loss(self, logits: Tensor, batch: Any) -> TaskLoss:
+        """Return the loss of a FlatBatch whose logits are ``[B, classes]``, and what else is logged of it; sums."""
+        return self.outer_loss(logits, batch.labels, reduction="sum"), {}
 
     def update(self, batch: Any) -> dict[str, float]:
         """One update from the images of ``batch`` on every rank, after which the ranks agree on the statistics."""

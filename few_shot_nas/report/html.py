@@ -195,6 +195,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         "Weights": {"scratch": "trained from scratch", "inherited": "inherited from the supernet"}.get(
             str(results.get("regime")), results.get("regime")
         ),
+        "Chosen on validation tasks": ", ".join(f"{k}={v:g}" for k, v in (results.get("chosen_on_val") or {}).items()),
         "Seed": results["seed"],
         "Hardware": results.get("hardware"),
         "Versions": ", ".join(f"{name} {version}" for name, version in results["versions"].items()),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.nn.drop_path import DropPath
 from few_shot_nas.nn.layout import channels_last
 from few_shot_nas.nn.norm import BatchNorm2d
 from few_shot_nas.spaces.genotype import Edge, Genotype
@@ -40,7 +41,9 @@ class Cell(nn.Module):
     """A directed acyclic graph of ops over two inputs; its output concatenates the intermediate nodes.
 
     States 0 and 1 are the outputs of the two cells before, brought to ``channels``; states 2, 3, .. are the nodes, each
-    the sum of its edges. In a reduction cell the edges from states 0 and 1 have stride 2.
+    the sum of its edges. In a reduction cell the edges from states 0 and 1 have stride 2. The outputs of all ops but
+    identities can be dropped while one architecture is trained (:class:`few_shot_nas.nn.drop_path.DropPath`); those of
+    mixtures are not.
 
     Args:
         before: channels of the output two cells before.
@@ -71,6 +74,7 @@ class Cell(nn.Module):
             FactorizedReduce(before, channels, style) if after_reduction else relu_conv_norm(before, channels, style)
         )
         self.pre1 = relu_conv_norm(last, channels, style)
+        self.drop_path = DropPath()
         self.edges = nn.ModuleDict()
         for (src, dst), ops in menu.items():
             stride = 2 if reduction and src < 2 else 1
@@ -80,7 +84,10 @@ class Cell(nn.Module):
         """Run the ops of ``edges``, which are ordered by ``dst``."""
         states: list[Tensor | None] = [self.pre0(before), self.pre1(last)] + [None] * self.nodes
         for op, src, dst in edges:
-            out = self.edges[f"{src}_{dst}"][op](states[src])  # type: ignore[index]  # ModuleDict of ModuleDicts
+            layer = self.edges[f"{src}_{dst}"][op]  # type: ignore[index]  # ModuleDict of ModuleDicts
+            out = layer(states[src])
+            # Identities are never dropped, so that every node keeps what an identity brings it.
+            out = out if isinstance(layer, nn.Identity) else self.drop_path(out)
             held = states[dst]
             states[dst] = out if held is None else held + out
         return torch.cat([state for state in states[2:] if state is not None], dim=1)

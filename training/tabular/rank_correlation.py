@@ -4,8 +4,9 @@
 architectures of a small space; ``--trained runs/A runs/B ...`` or ``--trained runs`` those of finished runs, each of a
 network that was trained alone. Networks start afresh; tasks are training tasks of ``--run_dir``. Writes
 ``rank_correlation.json`` and prints a table: Kendall's tau-b and Spearman's rho with the truth, and given the logarithm
-of the number of parameters, with 95 % bootstrap intervals over architectures. Flags of run_experiment.py, such as
---data_dir or --k_shot, replace those of the run.
+of the number of parameters, with 95 % bootstrap intervals over architectures; and how much the architecture that a
+proxy ranks first loses to the best one, with a 95 % interval over tasks. Flags of run_experiment.py, such as --data_dir
+or --k_shot, replace those of the run.
 """
 
 import math
@@ -24,6 +25,8 @@ from training.evaluate import build, flags_of_run
 from training.exits import OneLineParser, guarded
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from few_shot_nas.episode import Task
     from few_shot_nas.spaces.genotype import Genotype
 
@@ -33,16 +36,16 @@ CONTROLS = ("params", "macs")
 LEAST = 4
 
 
-def truth_of_table(path: Path) -> "tuple[list[Genotype], list[float]]":
-    """Return the architectures of a reward table and their mean accuracies, with shared weights."""
+def truth_of_table(path: Path) -> "tuple[list[Genotype], np.ndarray]":
+    """Return the A architectures of a reward table and their accuracies on T tasks ``[A, T]``, with shared weights."""
     from few_shot_nas.spaces import SPACES
     from few_shot_nas.tabular.reward_table import load_table
 
     table = load_table(path)
     sizes = {name: int(table.facts[name]) for name in ("channels", "cells", "nodes")}
     space = SPACES[str(table.facts["space"])](**sizes)
-    accuracies = table.accuracy[:, : table.done].mean((1, 2), dtype="float64")
-    return [space.decode(tuple(map(int, row))) for row in table.decisions], accuracies.tolist()
+    accuracies = table.accuracy[:, : table.done].mean(2, dtype="float64")
+    return [space.decode(tuple(map(int, row))) for row in table.decisions], accuracies
 
 
 def folders_of_runs(given: Sequence[Path]) -> list[Path]:
@@ -60,8 +63,8 @@ def folders_of_runs(given: Sequence[Path]) -> list[Path]:
     return folders
 
 
-def truth_of_runs(folders: Sequence[Path], bn_mode: str | None) -> "tuple[list[Genotype], list[float], str]":
-    """Return the architectures of finished runs, their test accuracies, and the bn_mode of these.
+def truth_of_runs(folders: Sequence[Path], bn_mode: str | None) -> "tuple[list[Genotype], np.ndarray, str]":
+    """Return the A architectures of finished runs, their accuracies on T test tasks ``[A, T]``, and their bn_mode.
 
     Args:
         folders: run directories.
@@ -70,6 +73,8 @@ def truth_of_runs(folders: Sequence[Path], bn_mode: str | None) -> "tuple[list[G
     Raises:
         InputError: if a folder has no genotype or no such accuracy, or they were not tested on the same tasks.
     """
+    import numpy as np
+
     from few_shot_nas.report.pairing import task_settings
     from few_shot_nas.report.run import BN_MODES, load_run
 
@@ -80,14 +85,16 @@ def truth_of_runs(folders: Sequence[Path], bn_mode: str | None) -> "tuple[list[G
         if task_settings(run) != task_settings(runs[0]):
             raise InputError(f"--trained={run.path}: was tested on other tasks than {runs[0].path}; test them alike")
         genotypes.append(run.genotype)
-    shared = [mode for mode in BN_MODES if all(mode in run.results["test"] for run in runs)]
+    shared = [mode for mode in BN_MODES if all(mode in run.episodes for run in runs)]
     mode = bn_mode or (shared[0] if shared else "transductive")
     for run in runs:
-        if mode not in run.results["test"]:
+        if mode not in run.episodes:
             raise InputError(
                 f"--trained={run.path}: no accuracy in bn_mode={mode}; all runs have {', '.join(shared) or 'none'}"
             )
-    return genotypes, [float(run.results["test"][mode]["accuracy"]) for run in runs], mode
+        if not np.array_equal(run.episodes[mode].task_id, runs[0].episodes[mode].task_id):
+            raise InputError(f"--trained={run.path}: was tested on other tasks than {runs[0].path}; test them alike")
+    return genotypes, np.stack([run.episodes[mode].accuracy for run in runs]), mode
 
 
 def training_tasks(args: Namespace, overrides: Sequence[str]) -> "list[Task]":
@@ -142,6 +149,26 @@ def rows_of(scores: dict[str, list[float]], truth: Sequence[float], bootstrap: i
     }
 
 
+def picks_of(scores: dict[str, list[float]], accuracies: "np.ndarray") -> dict[str, dict[str, float]]:
+    """Return the architecture that each proxy ranks first, and how it does beside the best one in the mean.
+
+    Args:
+        scores: of A architectures by every proxy.
+        accuracies: of these on T tasks, ``[A, T]``.
+    """
+    import numpy as np
+
+    from few_shot_nas.stats.statistics import mean_ci
+
+    best, found = accuracies[int(accuracies.mean(1).argmax())], {}
+    for name, own in scores.items():
+        first = int(np.argmax(own))
+        loss = mean_ci(accuracies[first] - best)
+        mean = float(accuracies[first].mean())
+        found[name] = {"architecture": first, "accuracy": mean, "minus_best": loss.mean, "ci95": loss.ci95}
+    return found
+
+
 def as_json(found: Any) -> dict[str, float | None]:
     """Return a correlation by name; JSON knows no nan."""
     return {field: None if math.isnan(value) else value for field, value in found._asdict().items()}
@@ -152,17 +179,19 @@ def as_text(found: Any) -> str:
     return "-" if math.isnan(found.value) else f"{found.value:+.2f} ({found.low:+.2f} .. {found.high:+.2f})"
 
 
-def show(rows: dict[str, dict[str, Any]], title: str) -> None:
+def show(rows: dict[str, dict[str, Any]], picks: dict[str, dict[str, float]], title: str) -> None:
     """Print one line for each proxy, the best Kendall tau first."""
     from rich.table import Table
 
     from training.results import console
 
-    columns = ("kendall", "spearman", "kendall_given_size", "spearman_given_size")
-    table = Table("proxy", *(column.replace("_", " ") for column in columns), title=title)
+    columns = ("kendall", "spearman", "kendall_given_size")
+    head = ("proxy", *(column.replace("_", " ") for column in columns), "its first %", "minus the best")
+    table = Table(*head, title=title)
     for name in sorted(rows, key=lambda name: (math.isnan(rows[name]["kendall"].value), -rows[name]["kendall"].value)):
         own = [rows[name][column] for column in columns]
-        table.add_row(name, *map(as_text, own))
+        loss = f"{100 * picks[name]['minus_best']:+.2f} ± {100 * picks[name]['ci95']:.2f}"
+        table.add_row(name, *map(as_text, own), f"{100 * picks[name]['accuracy']:.1f}", loss)
     console().print(table)
 
 
@@ -186,33 +215,36 @@ def correlate(args: Namespace, overrides: Sequence[str], command: str) -> None:
     if args.run_dir is None:
         raise InputError("rank_correlation.py: --table needs --run_dir=RUN, whose training tasks the proxies look at")
     if args.table:
-        genotypes, truth = truth_of_table(args.table)
+        genotypes, accuracies = truth_of_table(args.table)
     else:
-        genotypes, truth, args.bn_mode = truth_of_runs(folders, args.bn_mode)
+        genotypes, accuracies, args.bn_mode = truth_of_runs(folders, args.bn_mode)
     if len(genotypes) < LEAST:
         raise InputError(f"rank_correlation.py: {len(genotypes)} architectures given, at least {LEAST} are needed")
     started = time.monotonic()
     names = list(dict.fromkeys([*CONTROLS, *names]))
     scores = scores_of(names, genotypes, training_tasks(args, overrides), args.proxy_seed)
-    rows = rows_of(scores, truth, args.bootstrap)
+    truth = accuracies.mean(1).tolist()
+    rows, picks = rows_of(scores, truth, args.bootstrap), picks_of(scores, accuracies)
     content = {
         "truth": str(args.table) if args.table else list(map(str, folders)),
         "bn_mode": None if args.table else args.bn_mode,
         "architectures": len(genotypes),
         "proxy_tasks": args.proxy_tasks,
         "proxy_seed": args.proxy_seed,
-        "accuracy": list(truth),
+        "tasks": accuracies.shape[1],
+        "accuracy": truth,
         "scores": scores,
         "correlations": {
             name: {column: as_json(found) for column, found in row.items()} for name, row in rows.items()
         },
+        "picks": picks,
         "wall_seconds": time.monotonic() - started,
         "versions": results.versions(),
         "command": command,
     }
     path = args.output or args.run_dir / "rank_correlation.json"
     results.write_json(path, content)
-    show(rows, f"Rank correlation with the accuracy of {len(genotypes)} architectures")
+    show(rows, picks, f"Rank correlation with the accuracy of {len(genotypes)} architectures")
     print(f"scores and correlations: {path}")
 
 

@@ -40,8 +40,10 @@ def test_a_table_is_the_truth_and_size_is_always_a_row(capsys: pytest.CaptureFix
     assert found["correlations"]["params"]["kendall_given_size"]["value"] is None
 
 
-def trained_alone(folder: Path, decisions: tuple[int, int], accuracy: float, **changed: object) -> None:
+def trained_alone(folder: Path, decisions: tuple[int, int], accuracies: list[float], **changed: object) -> None:
     """Write what a report reads of a run that trained one architecture and was tested in the bn_mode running."""
+    accuracy = sum(accuracies) / len(accuracies)
+    rows = [f"{task_id},running,{value}" for task_id, value in enumerate(accuracies)]
     folder.mkdir(parents=True)
     SPACES["chain"](channels=3, cells=2).decode(decisions).save(folder / "genotype.json")
     content = {
@@ -49,17 +51,27 @@ def trained_alone(folder: Path, decisions: tuple[int, int], accuracy: float, **c
         "n_query": 3, "seed": 0, "split": "val", "test": {"running": {"accuracy": accuracy, "ci95": 0.1}}, **changed,
     }  # fmt: skip
     (folder / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder / "episodes.csv").write_text("\n".join(["task_id,bn_mode,accuracy", *rows, ""]), encoding="utf-8")
     (folder / "config.yaml").write_text("seed: 0\n", encoding="utf-8")
 
 
 def test_runs_that_trained_one_architecture_each_are_the_truth() -> None:
-    pairs = [((0, 0), 0.9), ((1, 1), 0.8), ((3, 3), 0.2), ((2, 4), 0.4)]
-    for number, (decisions, accuracy) in enumerate(pairs):
-        trained_alone(Path(f"r{number}") if number < 2 else Path("more", str(number)), decisions, accuracy)
+    pairs = [((0, 0), [1.0, 0.8]), ((1, 1), [0.9, 0.7]), ((3, 3), [0.1, 0.3]), ((2, 4), [0.4, 0.4])]
+    for number, (decisions, accuracies) in enumerate(pairs):
+        trained_alone(Path(f"r{number}") if number < 2 else Path("more", str(number)), decisions, accuracies)
     argv = [*FEW, "--proxies=params", "--output=out.json", "--trained", "r0", "r1", "more"]
     assert rank_correlation.main(argv) == 0
     found = json.loads(Path("out.json").read_text(encoding="utf-8"))
-    assert found["accuracy"] == [0.9, 0.8, 0.2, 0.4] and len(found["scores"]["params"]) == 4
+    assert found["accuracy"] == pytest.approx([0.9, 0.8, 0.2, 0.4]) and len(found["scores"]["params"]) == 4
+    first = int(np.argmax(found["scores"]["macs"]))
+    differences = np.subtract(pairs[first][1], pairs[0][1])
+    half = 12.7062 * abs(differences[0] - differences[1]) / 2  # t of one degree of freedom; sd / sqrt(2)
+    assert found["picks"]["macs"] == {
+        "architecture": first,
+        "accuracy": pytest.approx(np.mean(pairs[first][1])),
+        "minus_best": pytest.approx(differences.mean()),
+        "ci95": pytest.approx(half, rel=1e-4),
+    }
     assert found["bn_mode"] == "running" and found["truth"] == ["r0", "r1", "more/2", "more/3"]
 
 
@@ -69,11 +81,11 @@ def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     unknown = error_of([*FEW, "--proxies=naswto", "--trained", "s"], capsys)
     assert "--proxies=naswto: unknown. Did you mean naswot" in unknown
     assert "1 architectures given, at least 4" in error_of([*FEW, "--trained", "s"], capsys)
-    trained_alone(Path("t/a"), (0, 0), 0.5)
+    trained_alone(Path("t/a"), (0, 0), [0.5, 0.5])
     assert "--trained=t/a: no accuracy in bn_mode=support; all runs have running" in error_of(
         [*FEW, "--bn_mode=support", "--trained", "t"], capsys
     )
-    trained_alone(Path("t/b"), (0, 1), 0.5, k_shot=5)
+    trained_alone(Path("t/b"), (0, 1), [0.5, 0.5], k_shot=5)
     assert "--trained=t/b: was tested on other tasks than t/a" in error_of([*FEW, "--trained", "t"], capsys)
     Path("t/a/genotype.json").unlink()
     assert "--trained=t/a: has no genotype.json" in error_of([*FEW, "--trained", "t/a"], capsys)
