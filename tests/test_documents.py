@@ -156,7 +156,7 @@ def test_the_demo_starts_programs_with_flags_that_they_take(tmp_path: Path, monk
     started = [words.split("\n") for words in (tmp_path / "python.words").read_text().split("\n.\n") if words]
     runs = [cli.parse(words) for name, *words in started if name == "training/run_experiment.py"]
     chosen = sorted(run.values["algorithm"] for run in runs)
-    assert chosen == ["MAML", "MAML", "MAML", "MAMLENAS", "RandomSearch"]
+    assert chosen == ["MAMLENAS", "ProtoNet", "ProtoNet", "ProtoNet", "RandomSearch"]
     assert all(run.notes == [] and run.values["seed"] == 4 for run in runs)
     values = {run.values["algorithm"]: run.values for run in runs}
     search, random = values["MAMLENAS"], values["RandomSearch"]

@@ -134,7 +134,7 @@ class ControllerSearch(EpisodicModule):
         self.log_row({WEIGHTLESS: weightless, GREEDY_ENTROPY: fraction})
         if self._warned_of_collapse:
             return
-        warning = collapse_warning(weightless, fraction)
+        warning = collapse_warning(weightless, fraction, ending=self.meta_step >= self.outer.max_meta_steps)
         if warning is not None and world()[0] == 0:
             logger.warning("%s, meta-step %d: %s", type(self).__name__, self.meta_step, warning)
         self._warned_of_collapse = warning is not None

@@ -11,7 +11,9 @@ def collapse_alarm(run: Run) -> str | None:
     steps, weightless = run.series(WEIGHTLESS)
     at, entropy = run.series(GREEDY_ENTROPY)
     common, one, other = np.intersect1d(steps, at, return_indices=True)
-    texts = [collapse_warning(float(w), float(e)) for w, e in zip(weightless[one], entropy[other], strict=True)]
+    end = run.results.get("meta_steps")
+    rows = zip(common, weightless[one], entropy[other], strict=True)
+    texts = [collapse_warning(float(share), float(left), ending=step == end) for step, share, left in rows]
     rung = [place for place, text in enumerate(texts) if text is not None]
     if not rung:
         return None

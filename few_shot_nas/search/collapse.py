@@ -30,7 +30,7 @@ def weightless_fraction(space: SearchSpace, decisions: Sequence[int]) -> float:
     return weightless / len(ops) if ops else 0.0
 
 
-def collapse_warning(weightless: float, entropy_fraction: float) -> str | None:
+def collapse_warning(weightless: float, entropy_fraction: float, *, ending: bool = False) -> str | None:
     """Return what to tell the user, or None while all is well.
 
     Weight-sharing searches are known to end in architectures of skips alone, and policies to lock onto the ops that
@@ -41,13 +41,14 @@ def collapse_warning(weightless: float, entropy_fraction: float) -> str | None:
     Args:
         weightless: see :func:`weightless_fraction`, of the greedy architecture.
         entropy_fraction: entropy of the policy divided by that of the uniform one.
+        ending: the search ends here; that its policy has settled is then what was asked of it.
     """
     if weightless > MAX_WEIGHTLESS and entropy_fraction < LEFT_UNIFORM:
         return (
             f"the search may have collapsed: {weightless:.0%} of the greedy architecture's ops are skip, pool or none; "
             "train the shared weights longer before the controller (warm-up), or raise entropy_weight"
         )
-    if entropy_fraction < MIN_ENTROPY_FRACTION:
+    if entropy_fraction < MIN_ENTROPY_FRACTION and not ending:
         return (
             f"the search may have collapsed: the policy's entropy is {entropy_fraction:.1%} of its maximum, so it "
             "hardly explores any more; lower controller_lr, or raise entropy_weight"

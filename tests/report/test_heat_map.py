@@ -62,6 +62,7 @@ def test_the_page_shows_every_decision_and_stays_small(make_run: MakeRun) -> Non
         ("10,0.5,0.9\n20,0.6,0.5\n", None),
         ("10,0.5,0.9\n20,0.8,0.5\n30,0.8,0.5\n", ["meta-step 20: ", "80% of the greedy", "2 of 3", "still so", "30"]),
         ("10,0.5,0.05\n20,0.5,0.5\n", ["meta-step 10: ", "entropy is 5.0%", "1 of 2", "no longer so"]),
+        ("500,0.5,0.5\n1000,0.5,0.05\n", None),  # the end of the run: a policy may have settled by then
         ("", None),
     ],
 )

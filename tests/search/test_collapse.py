@@ -23,6 +23,11 @@ def test_the_fraction_counts_ops_without_weights(space, decisions, fraction):
     assert weightless_fraction(space, decisions) == pytest.approx(fraction)
 
 
+def test_a_policy_may_settle_when_the_search_ends_but_not_on_ops_without_weights():
+    assert collapse_warning(0.1, 0.05, ending=True) is None
+    assert "71%" in collapse_warning(0.71, 0.05, ending=True)
+
+
 @pytest.mark.parametrize(
     ("weightless", "entropy", "named"),
     [
