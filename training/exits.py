@@ -104,6 +104,18 @@ def output_folder(path: Path, flag: str = "--output") -> Path:
     return path
 
 
+def output_file(path: Path, flag: str = "--output") -> Path:
+    """Make the folder of a file that a command writes, before the work whose result would be lost.
+
+    Raises:
+        InputError: naming the flag, if the path is a folder, or its folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise InputError(f"{flag}={path}: is a folder; give the name of a file")
+    output_folder(path.parent, flag)
+    return path
+
+
 class OneLineParser(argparse.ArgumentParser):
     """argparse that complains in one line, and whose types may carry the range of a number, such as ``Count``."""
 

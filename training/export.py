@@ -16,7 +16,7 @@ from typing import Any
 from few_shot_nas.errors import InputError
 from few_shot_nas.whole_file import replacing
 from training.class_tables import user_class
-from training.exits import OneLineParser, guarded
+from training.exits import OneLineParser, guarded, output_file
 from training.predict import support_files
 
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
@@ -131,6 +131,8 @@ def export(args: Any) -> None:
         InputError: if the run or the pictures do not fit.
     """
     classes = {} if args.support is None else support_files(args.support)
+    if args.output is not None:
+        output_file(args.output)
 
     import torch
 
@@ -144,8 +146,7 @@ def export(args: Any) -> None:
     with torch.no_grad():
         features = embedding(example).shape[1]
     folder = args.run_dir if args.run_dir.is_dir() else args.run_dir.parent
-    path = args.output or folder / f"embedding{SUFFIX[args.format]}"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = args.output or output_file(folder / f"embedding{SUFFIX[args.format]}", "--run_dir")
     about = description(learner, classes, features)
     (write_onnx if args.format == "onnx" else write_torch)(path, embedding, example, about)
     shape = f"[B, {learner.inputs.channels}, {size}, {size}]"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from few_shot_nas.errors import InputError
 from few_shot_nas.whole_file import write_text
 from training.class_tables import user_class
-from training.exits import OneLineParser, guarded, output_folder
+from training.exits import OneLineParser, guarded, output_file
 
 
 class Answers(NamedTuple):
@@ -145,10 +145,9 @@ def check_output(path: Path, class_names: Iterable[str]) -> None:
     clash = {"image", "prediction"} & set(class_names)
     if clash:
         raise InputError(f"--support: a class is called {clash.pop()}, as a column of the table is; rename its folder")
-    if path.is_dir() or path.suffix == ".html":
-        what = "is a folder" if path.is_dir() else "is the name of the page, which lies beside the table"
-        raise InputError(f"--output={path}: {what}; give a file such as predictions.csv")
-    output_folder(path.parent)
+    if path.suffix == ".html":
+        raise InputError(f"--output={path}: is the name of the page beside the table; give one such as predictions.csv")
+    output_file(path)
 
 
 def write_answers(path: Path, answers: Answers) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.exits import OneLineParser, guarded, output_folder
+from training.exits import OneLineParser, guarded, output_file, output_folder
 
 
 def report(run_dirs: Sequence[Path], output: Path | None) -> None:
@@ -24,7 +24,7 @@ def report(run_dirs: Sequence[Path], output: Path | None) -> None:
     from training.results import console
 
     if output is not None:
-        output_folder(output.parent if output.suffix == ".html" else output)
+        (output_file if output.suffix == ".html" else output_folder)(output)
     console().print(results_table([load_run(run_dir) for run_dir in run_dirs]))
     if output is not None:
         page = output if output.suffix == ".html" else output / "report.html"

@@ -83,6 +83,13 @@ def test_without_pictures_the_layer_is_named_and_nothing_is_written(capsys: pyte
     assert not list(Path("a").glob("embedding*"))
 
 
+def test_a_folder_is_no_file_to_write(capsys: pytest.CaptureFixture[str]) -> None:
+    write_classes(Path("classes"), {"red": 0.0, "blue": 0.6}, 1, (20, 16))
+    with pytest.raises(SystemExit) as ended:
+        export.main(["--run_dir=a", "--support=classes", "--output=classes"])
+    assert ended.value.code == 2 and "--output=classes: is a folder" in capsys.readouterr().err
+
+
 def test_features_that_differ_are_a_defect() -> None:
     embedding = torch.nn.Identity()
     images = torch.ones(2, 3)
