@@ -141,6 +141,14 @@ def check_episode(episode: Episode, n_way: int) -> None:
         raise ValueError(f"support must hold as many images of each class, got counts {counts.tolist()}")
 
 
+def fitted(episode: Episode, like: Tensor) -> Episode:
+    """Return an episode on the device of ``like``, a parameter of a network, with images of the same precision."""
+    images = {name: getattr(episode, name).to(like.device, like.dtype) for name in ("support_x", "query_x")}
+    labels = {name: getattr(episode, name).to(like.device) for name in ("support_y", "query_y")}
+    ids = None if episode.task_id is None else episode.task_id.to(like.device)
+    return Episode(**images, **labels, task_id=ids)
+
+
 def tasks(episode: Episode) -> Iterator[Task]:
     """Split a meta-batch into its M single tasks: the same fields without the leading axis."""
     for index in range(episode.support_x.shape[0]):

@@ -18,6 +18,7 @@ from few_shot_nas.episode import UnlabelledTask
 from few_shot_nas.errors import InputError
 from few_shot_nas.report.results_file import read_results
 from few_shot_nas.models import MODELS, GenotypeNetwork
+from few_shot_nas.nn.memory import free_memory, weights_within
 from few_shot_nas.registry import lookup
 from few_shot_nas.runtime.checkpoint import KEY, load_checkpoint
 from few_shot_nas.spaces.genotype import Genotype
@@ -259,13 +260,14 @@ def build(card: ModelCard, n_way: int, model_class: type[nn.Module] | None = Non
     values = {n: tuple(v) if isinstance(v, list) else v for n, v in card.settings.items()} | {"n_way": n_way}
     shape = {"in_channels": inputs.channels, "image_size": inputs.image_size}
     try:
-        if network is GenotypeNetwork:
-            genotype = Genotype.from_json(str(card.genotype))
-            net: nn.Module = DerivedNetwork(
-                n_way, inputs.channels, inputs.image_size, genotype, card.settings.get("pad", "right")
-            )
-        else:
-            net = network(**shape, **arguments(network, values, skip=FROM_SOURCE))
+        with weights_within(free_memory(), copies=2, needed_by=card.model_class):  # the learned and the adapted ones
+            if network is GenotypeNetwork:
+                genotype = Genotype.from_json(str(card.genotype))
+                net: nn.Module = DerivedNetwork(
+                    n_way, inputs.channels, inputs.image_size, genotype, card.settings.get("pad", "right")
+                )
+            else:
+                net = network(**shape, **arguments(network, values, skip=FROM_SOURCE))
         return algorithm(net, **arguments(algorithm, values, skip=("net",)))
     except KeyError as error:
         raise InputError(f"{card.algorithm} with {card.model_class}: the model's card has no {error}") from error

@@ -23,6 +23,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.loading import checkpoint_file, load, read_weights
 from few_shot_nas.models import GenotypeNetwork
 from few_shot_nas.models.digest import weights_digest
+from few_shot_nas.nn.memory import free_memory, weights_within
 from few_shot_nas.runtime.checkpoint import MetaCheckpoint, load_checkpoint
 from few_shot_nas.runtime.choices_csv import CHOICES, ChoicesCSV
 from few_shot_nas.runtime.legs import Legs
@@ -41,6 +42,8 @@ from training.targets import check_channels
 from training.trainer_flags import TRAINER_FLAGS
 
 Values = Mapping[str, Any]
+#: How often a network's weights are in memory at least while it is trained: itself, its gradient, Adam's two moments.
+COPIES = 4
 
 
 class Parts(NamedTuple):
@@ -160,7 +163,8 @@ def build_module(
     model, algorithm = tables.models[values["model_class"]], tables.algorithms[values["algorithm"]]
     pl.seed_everything(values["seed"], workers=True, verbose=False)
     of_net = arguments(model, {**values, "n_way": net_way or values["n_way"]}, skip=FROM_SOURCE)
-    net = model(in_channels=source.in_channels, image_size=source.image_size, **of_net)
+    with weights_within(free_memory(), copies=COPIES, needed_by=f"--model_class={values['model_class']}"):
+        net = model(in_channels=source.in_channels, image_size=source.image_size, **of_net)
     check_normalisation(net)
     if values["init_from"] and not values["ckpt_path"]:
         load_weights(net, values["init_from"])

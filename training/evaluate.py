@@ -19,18 +19,26 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count
 from few_shot_nas.runtime.stop_signals import STOP
 from few_shot_nas.whole_file import write_text
-from training.cli import CommandLine, dump, parse
+from training.cli import CommandLine, dump, parse, plain
 from training.exits import OneLineParser, guarded, output_folder
-from training.run_directory import is_first_rank
+from training.run_directory import is_first_rank, last_of
 from training.targets import Target, target_of, words_of_run
 
 
 class Tested(NamedTuple):
-    """What one test leaves: the content of results.json, and its rows for episodes.csv."""
+    """What one test leaves.
+
+    Attributes:
+        content: of results.json.
+        parts: of the test; its learner holds the rows for episodes.csv.
+        flags: of the test.
+        changed: the run's own values of flags that the test has otherwise.
+    """
 
     content: dict[str, Any]
     parts: Any
     flags: CommandLine
+    changed: dict[str, Any]
 
 
 def inputs_of(run_dir: Path) -> Any:
@@ -173,7 +181,8 @@ def test_once(run_dir: Path, path: Path, earlier: dict[str, Any], overrides: Seq
     summary["regime"] = earlier.get("regime", summary["regime"])
     # --seed draws other tasks; the seed that the network was trained with stays what it was.
     summary["seed"] = content[KEY]["identity"].get("seed", summary["seed"])
-    return Tested(summary, parts, flags)
+    own = {name: plain(value) for name, value in flags_of_run(run_dir, []).values.items()}
+    return Tested(summary, parts, flags, resume.changes(own, flags.values))
 
 
 def evaluate(args: Any, overrides: Sequence[str], command: str) -> None:
@@ -194,6 +203,8 @@ def evaluate(args: Any, overrides: Sequence[str], command: str) -> None:
     refuse_unset(args.run_dir)
     folders = [] if args.output is None else [args.output / target.name for target in targets] or [args.output]
     for folder in folders:
+        if (folder / "metrics.csv").exists() or last_of(folder).exists():
+            raise InputError(f"--output={folder}: holds a run, whose results would be lost; give another folder")
         output_folder(folder)
     config_of_run(args.run_dir)
 
@@ -227,11 +238,13 @@ def write_test(output: Path, tested: Tested) -> None:
     from training.class_scores import write_class_scores
 
     rows, split = tested.parts.module.test_rows, tested.content["split"]
+    flags = {name: value for name, value in tested.flags.values.items() if name != "run_dir"}
+    note = "".join(f"# The weights were trained with {name}={value}.\n" for name, value in tested.changed.items())
     with STOP.held():
         results.write_episodes(output / "episodes.csv", rows, partial(tested.parts.datamodule.classes, split))
         write_class_scores(output, tested.parts, rows, split)
         results.write_json(output / "results.json", tested.content)
-        write_text(output / "config.yaml", dump({k: v for k, v in tested.flags.values.items() if k != "run_dir"}))
+        write_text(output / "config.yaml", note + dump(flags))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

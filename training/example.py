@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from few_shot_nas.data.sampler import draw_task
-from few_shot_nas.episode import Task, tasks
+from few_shot_nas.episode import fitted, tasks
 
 #: Longer side of a stored image in pixels.
 SIDE = 64
@@ -41,11 +41,10 @@ def example(parts: Any, split_name: str) -> dict[str, Any]:
     split, rotation = source.split(split_name), source.rotation(split_name)
     task_id, shape = data.first_test_task, data.shape(split_name, scored=True)
     plan = draw_task(split, seed=data.seed, split_name=split_name, task_id=task_id, rotation=rotation, **shape)
-    device = next(module.parameters()).device
-    (task,) = tasks(data.episode(split_name, [task_id]))
+    (task,) = tasks(fitted(data.episode(split_name, [task_id]), next(module.parameters())))
     mode = module.outer.bn_mode
     with torch.no_grad():
-        logits = module.logits_in(Task(*(part.to(device) for part in task if part is not None)), mode)
+        logits = module.logits_in(task, mode)
     # A diverged network gives no numbers, so it is sure of nothing.
     likely, predicted = logits.softmax(dim=1).nan_to_num(0.0).max(dim=1)
     first = plan.n_support
@@ -59,7 +58,7 @@ def example(parts: Any, split_name: str) -> dict[str, Any]:
         "task_id": task_id,
         "bn_mode": mode,
         "classes": [data.class_name(split_name, number) for number in data.classes(split_name, task_id)],
-        "right": int((predicted.cpu() == task.query_y).sum()),
+        "right": int((predicted == task.query_y).sum()),
         "queries": len(task.query_y),
         "support": [{"label": y, "png": p} for y, p in zip(task.support_y.tolist(), pictures[:shown], strict=False)],
         "query": [{"label": y, "predicted": a, "probability": round(p, 4), "png": i} for y, a, p, i in query],

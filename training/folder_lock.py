@@ -61,6 +61,12 @@ class FolderLock:
         os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         self._handle = handle
 
+    def refuse_if_held(self) -> None:
+        """Raise InputError if another process holds the lock. Not for a process that holds it itself."""
+        if self.path.exists():
+            self.acquire()
+            self.release()
+
     def release(self) -> None:
         """Give the lock back, if it is held."""
         if self._handle is not None:

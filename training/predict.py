@@ -71,7 +71,7 @@ def query_files(place: Path) -> list[Path]:
     Raises:
         InputError: if the place does not exist, or has none that can be read.
     """
-    from few_shot_nas.data.image_files import SUFFIXES, decoded, folder_members
+    from few_shot_nas.data.image_files import SUFFIXES, content_of, decoded, folder_members
 
     if not place.exists():
         raise InputError(f"--images={place}: does not exist; give a picture, or a folder that has some anywhere below")
@@ -81,7 +81,7 @@ def query_files(place: Path) -> list[Path]:
     whole = []
     for file in files:
         try:
-            decoded(file.read_bytes(), f"{file}:")
+            decoded(content_of(file), f"{file}:")
             whole.append(file)
         except InputError as error:
             note(f"left out: {error}")
@@ -112,10 +112,12 @@ def note_sizes(learner: Any, files: Sequence[Path]) -> None:
     """Say in one line how many pictures are resized."""
     from PIL import Image
 
+    from few_shot_nas.data.image_files import FORMATS
+
     size = learner.inputs.image_size
     others = 0
     for file in files:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             others += image.size != (size, size)
     if others:
         note(f"note: {others} of {len(files)} pictures are not {size}x{size} pixels and are resized as a whole to that")

@@ -16,6 +16,9 @@ from training.folder_lock import FolderLock
 #: Lightning starts the other ranks by running the same command again; they find the first rank's folder here.
 VARIABLE = "FSN_RUN_DIR"
 
+#: Folder below a search's own in which ``--train_after_search`` trains what it found.
+TRAINED = "trained"
+
 #: What a run writes into its folder; other files there, such as the log of a shell, are not its own.
 OWN = (
     "config.yaml", "metrics.csv", "choices.csv", "episodes.csv", "results.json", "genotype.json", "model.safetensors",
@@ -42,6 +45,16 @@ def adopt_best(resume: Path, run_dir: Path, meta_step: int) -> None:
     if best.is_file() and load_checkpoint(best)[KEY]["meta_step"] <= meta_step:
         with replacing(run_dir / "checkpoints" / "best.ckpt") as part:
             shutil.copyfile(best, part)
+
+
+def is_to_continue(folder: Path) -> bool:
+    """Return whether this job of a cluster has begun the run in ``folder``, or trained there what a search found."""
+    return slurm.is_to_continue(folder) or slurm.is_to_continue(folder / TRAINED)
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether a run, and the training of what it has found if that was begun, have their results."""
+    return all((part / "results.json").exists() for part in (folder, folder / TRAINED) if part.is_dir())
 
 
 def last_of(folder: Path) -> Path:
@@ -97,7 +110,7 @@ class RunDirectory:
         path = Path(given) if given else cls._begun_by_this_job("-".join(names))
         if ckpt_path in ("last", "auto") and path is None:
             raise InputError(f"--ckpt_path={ckpt_path} needs --run_dir: the folder of the run to continue")
-        auto = ckpt_path == "auto" or (ckpt_path is None and path is not None and slurm.is_to_continue(path))
+        auto = ckpt_path == "auto" or (ckpt_path is None and path is not None and is_to_continue(path))
         if path is not None and (ckpt_path == "last" or (auto and last_of(path).is_file())):
             ckpt_path = str(last_of(path))
         elif auto:
@@ -119,8 +132,10 @@ class RunDirectory:
         path = self.path
         if path.exists() and not path.is_dir():
             raise InputError(f"--run_dir={path}: is a file; give a folder")
-        if not is_first_rank() or self.continues or not any((path / name).exists() for name in OWN):
+        if not is_first_rank() or self.continues or not self.is_left_behind():
             return
+        if self._lock is None:
+            FolderLock(path).refuse_if_held()  # of a process that writes there nobody should delete the folder
         if last_of(path).is_file():
             raise InputError(
                 f"--run_dir={path}: holds another run; continue it with --ckpt_path=last, or give another --run_dir"
@@ -135,8 +150,8 @@ class RunDirectory:
     def _begun_by_this_job(stem: str) -> Path | None:
         """Return the folder of the unfinished run that this job had begun before it was requeued."""
         found = sorted(Path("runs").glob(f"{stem}-*/{slurm.RECORD}"))
-        begun = [file.parent for file in found if slurm.is_to_continue(file.parent)]
-        return next((folder for folder in reversed(begun) if not (folder / "results.json").exists()), None)
+        begun = [file.parent for file in found if is_to_continue(file.parent)]
+        return next((folder for folder in reversed(begun) if not is_finished(folder)), None)
 
     @staticmethod
     def _fresh(stem: str) -> Path:
@@ -195,6 +210,10 @@ class RunDirectory:
             if self.stem is None:
                 raise InputError(f"--run_dir={self.path}: another run has just started there; give another one")
             self.path = self._fresh(self.stem)
+
+    def is_left_behind(self) -> bool:
+        """Return whether the folder holds files of this run, which keep another one from starting there."""
+        return any((self.path / name).exists() for name in OWN)
 
     def release(self) -> None:
         """Forget the folder in the environment and unlock it, so that a next run in this process gets its own."""

@@ -17,7 +17,7 @@ from few_shot_nas.whole_file import write_text
 from training import legacy, slurm
 from training.cli import CommandLine, dump, parse
 from training.exits import guarded
-from training.run_directory import RunDirectory, adopt_best, is_first_rank, last_of
+from training.run_directory import TRAINED, RunDirectory, adopt_best, is_first_rank, last_of
 
 SCRIPT = "training/run_experiment.py"
 
@@ -87,7 +87,9 @@ def training_words(command: CommandLine, recipe: str, run_dir: Path) -> list[str
     """Return the command line that trains what the search in ``run_dir`` found."""
     same = [f"--{name}={command.values[name]}" for name in ("data_dir", "cache_dir") if command.values.get(name)]
     network = ["--model_class=GenotypeNetwork", f"--genotype={run_dir / 'genotype.json'}"]
-    return [f"--config={recipe}", *same, *network, f"--run_dir={run_dir / 'trained'}"]
+    # A search that was continued may have been trained in part.
+    going_on = ["--ckpt_path=auto"] if command.values["ckpt_path"] else []
+    return [f"--config={recipe}", *same, *network, f"--run_dir={run_dir / TRAINED}", *going_on]
 
 
 def record_start(directory: RunDirectory, parts: Any, values: dict[str, Any], first_step: int) -> None:
@@ -151,8 +153,9 @@ def farewell(directory: RunDirectory, signum: int, argv: Sequence[str]) -> str:
         saved = f"last.ckpt is of meta-step {load_checkpoint(last)[KEY]['meta_step']}" if last.is_file() else ""
     except InputError as error:
         return str(error)
-    if not directory.path.is_dir() or (not saved and directory.resume is None):
-        return "no meta-step was kept: start it again by the same command"
+    if not saved and directory.resume is None:
+        more = " and --ckpt_path=auto" if directory.is_left_behind() else ""
+        return f"no meta-step was kept: start it again by the same command{more}"
     words = [str(word) for word in legacy.tokenise(argv) if word.name not in _FOLDER_FLAGS]
     where = [f"--run_dir={directory.path}", "--ckpt_path=last" if saved else f"--ckpt_path={directory.resume}"]
     going_on = shlex.join(["python", SCRIPT, *words, *where])

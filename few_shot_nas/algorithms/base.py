@@ -24,7 +24,7 @@ from few_shot_nas.algorithms.outer_step import TaskLoss, adam, clip, set_mean_gr
 from few_shot_nas.algorithms.recorder import Recorder
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.algorithms.task_scores import TaskScores, in_mode, validation_metrics, warn_of_divergence
-from few_shot_nas.episode import Episode, SingleTask, Task, tasks
+from few_shot_nas.episode import Episode, SingleTask, Task, fitted, tasks
 from few_shot_nas.meta.bn_mode import bn_modes, check_bn_mode
 from few_shot_nas.nn.foreign import refuse_foreign_norms
 from few_shot_nas.runtime.checkpoint import KEY
@@ -391,9 +391,8 @@ class EpisodicModule(pl.LightningModule, ABC):
             self.genotype, self.search_summary = found.genotype, found.summary()
 
     def episodes_of(self, datamodule: Any, split: str, task_ids: Sequence[int]) -> list[Task]:
-        """Return single tasks of a split by their ids, on this module's device."""
-        batch = datamodule.episode(split, task_ids)
-        return list(tasks(self.transfer_batch_to_device(batch, self.device, 0)))
+        """Return single tasks of a split by their ids, on the device and in the precision of the parameters."""
+        return list(tasks(fitted(datamodule.episode(split, task_ids), next(self.parameters()))))
 
     # ---- checkpoints --------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Phase, Scorin
 from few_shot_nas.episode import Episode, Task
 from few_shot_nas.meta.policy_gradient import leave_one_out, policy_loss
 from few_shot_nas.meta.skip_prior import mean_skip_prior_kl
-from few_shot_nas.ranges import Between, Count, Number, Positive, Share
+from few_shot_nas.ranges import Between, Count, NonNegative, Number, Positive, Share
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.search.derivation import Decisions, Derivation
 from few_shot_nas.search.single_path import uniform_paths
@@ -50,9 +50,9 @@ class ENASLoop(Settings):
     child_sampling: Literal["policy", "uniform"] = "policy"
     strict_fairness: bool = False
     baseline_decay: Share = 0.99
-    entropy_weight: float = 1e-4
+    entropy_weight: NonNegative = 1e-4
     skip_target: Between = 0.4
-    skip_weight: float = 0.8
+    skip_weight: NonNegative = 0.8
 
 
 class ENAS(ControllerSearch):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from few_shot_nas.algorithms.settings import Phase, RewardName, Scoring
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.policy_objective import PolicyGradient
-from few_shot_nas.ranges import Between, Count, Number, Positive
+from few_shot_nas.ranges import Between, Count, NonNegative, Number, Positive
 from few_shot_nas.search.rewards import REWARDS, QueryReward, RewardFunction, reward_at_test, reward_named
 from few_shot_nas.settings import Settings
 
@@ -36,11 +36,11 @@ class ControllerLoop(PolicyGradient):
     share_archs: bool = False
     inner_reward: RewardName | None = None
     skip_target: Between = 0.4
-    skip_weight: float = 0.0
+    skip_weight: NonNegative = 0.0
     task_embedding: bool = False
     promp_epochs: Count = 1
     promp_clip: Positive = 0.3
-    promp_kl_weight: float = 5e-4
+    promp_kl_weight: NonNegative = 5e-4
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.settings import OuterLoop
-from few_shot_nas.episode import Episode, SingleTask, Task
+from few_shot_nas.episode import Episode, SingleTask, Task, fitted
 from few_shot_nas.errors import InputError
 from few_shot_nas.kernels.linear_regions import crop_pool, linear_regions
 from few_shot_nas.kernels.spectrum import Condition
@@ -215,7 +215,7 @@ class PruningSearch(EpisodicModule):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         size = data.meta_batch_size
         ids = range(number * size, (number + 1) * size)
-        return self.transfer_batch_to_device(data.episode("train", ids), self.device, 0)
+        return fitted(data.episode("train", ids), next(self.parameters()))
 
     def stream(self, repeat: int) -> tuple[int | str, ...]:
         """Return the name of the weights of a repeat of the stage."""

@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import stat
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 #: Bytes of one picture's file; what is larger is no picture, or made to fill the memory.
 LARGEST_FILE = 2**28
+#: Pixels of one picture: from there on Pillow warns of a bomb, a small file that fills the memory.
+MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 _HIDDEN = (".", "__", "@")
 
 
@@ -180,7 +183,24 @@ def _reason(error: Exception) -> str:
 
 
 def _opened(content: bytes) -> PillowFile:
-    return Image.open(io.BytesIO(content), formats=FORMATS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it is an error here
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(
+            f"it has {image.width} x {image.height} pixels, and a picture at most {MOST_PIXELS / 1e6:.0f} million"
+        )
+    return image
+
+
+def content_of(path: Path) -> bytes:
+    """Return the bytes of a picture's file.
+
+    Raises:
+        InputError: naming the file, if it cannot be read or is too large for a picture.
+    """
+    with ImageReader() as reader:
+        return reader.content(ImageFile(path))
 
 
 def decoded(content: bytes, what: str, upright: bool = False) -> Image.Image | Deep:

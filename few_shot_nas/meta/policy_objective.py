@@ -16,7 +16,7 @@ from few_shot_nas.meta.entropy import EntropyGradient, entropy_bonus, kl_estimat
 from few_shot_nas.meta.estimators import ESTIMATORS, Estimator, loaded_dice_estimator
 from few_shot_nas.meta.functional import Params
 from few_shot_nas.meta.skip_prior import mean_skip_prior_kl
-from few_shot_nas.ranges import Count, Positive, Share
+from few_shot_nas.ranges import Count, Fraction, NonNegative, Positive, Share
 from few_shot_nas.registry import lookup
 from few_shot_nas.settings import Settings
 
@@ -64,11 +64,11 @@ class PolicyGradient(Settings):
     estimator: Literal["fomaml", "naive", "emaml", "fo_emaml", "dice_full", "dice_inner", "loaded_dice", "lvc"] = (
         "naive"
     )
-    dice_lambda: float = 1.0
+    dice_lambda: Fraction = 1.0
     inner_baseline: Literal["none", "moving_average", "leave_one_out", "self_critical"] = "leave_one_out"
     outer_baseline: Literal["none", "moving_average", "per_task", "leave_one_out", "self_critical"] = "per_task"
     baseline_decay: Share = 0.99
-    entropy_weight: float = 1e-4
+    entropy_weight: NonNegative = 1e-4
     entropy_gradient: EntropyGradient = "direct"
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from few_shot_nas.data.image_files import decoded
+from few_shot_nas.data.image_files import content_of, decoded
 from few_shot_nas.data.pixels import Deep, converted, shallow
 from few_shot_nas.report.page import write_page
 
@@ -77,7 +77,7 @@ def best_classes(class_names: Sequence[str], probabilities: Sequence[float], mos
 
 def small_picture(file: Path, upright: bool) -> str:
     """Return a picture in small as a data URL."""
-    image = decoded(file.read_bytes(), f"{file}:", upright)
+    image = decoded(content_of(file), f"{file}:", upright)
     picture = converted(shallow(image, image.bounds.scale()) if isinstance(image, Deep) else image, "RGB")
     picture.thumbnail((SIDE, SIDE))
     stream = io.BytesIO()

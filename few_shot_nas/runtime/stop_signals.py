@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-#: What Ctrl-C, ``kill`` and a cluster's preemption, and ``#SBATCH --signal=USR1@90`` send.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+#: What Ctrl-C, ``kill`` and a cluster's preemption, ``#SBATCH --signal=USR1@90``, and a terminal that closes send.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class Stopped(BaseException):
@@ -66,7 +66,10 @@ class StopSignals:
             yield
             return
         self.noted, self._held = None, 0
-        self._before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        earlier: dict[int, Any] = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        if earlier[signal.SIGHUP] is signal.SIG_IGN:  # as nohup has asked for
+            del earlier[signal.SIGHUP]
+        self._before = earlier
         self.install()
         try:
             yield
@@ -78,7 +81,7 @@ class StopSignals:
     def install(self) -> None:
         """Take the signals (again: Lightning registers handlers of its own); only within :meth:`listening`."""
         if self._before and threading.current_thread() is threading.main_thread():
-            for signum in SIGNALS:
+            for signum in self._before:
                 signal.signal(signum, self._handle)
 
     def hold(self) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from few_shot_nas import seeding
 from few_shot_nas.errors import InputError
 from few_shot_nas.registry import lookup
-from few_shot_nas.ranges import Cells, Nodes, Ways, Width
+from few_shot_nas.ranges import Cells, Nodes, Share, Ways, Width, check, ranges_of
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.cell_space import CellSpace
 from few_shot_nas.spaces.genotype import Genotype
@@ -50,7 +50,7 @@ class PairMixedSupernet(MixedSupernet):
             the first node's inputs, then the second's, each in lexicographic order.
 
     Raises:
-        InputError: for a space whose nodes do not choose pairs of inputs.
+        InputError: for a space whose nodes do not choose pairs of inputs, or a threshold that is not a share.
     """
 
     def __init__(
@@ -65,14 +65,13 @@ class PairMixedSupernet(MixedSupernet):
         affine: bool = False,
         norm_pools: bool = True,
         pad: Literal["right", "left"] = "right",
-        alpha_threshold: float = 0.0,
+        alpha_threshold: Share = 0.0,
         seed: int = 0,
     ) -> None:
         kind = lookup(SPACES, space, "space")
         if not issubclass(kind, CellSpace):
             raise InputError(f"PairMixedSupernet: nodes of space {space} choose no pairs; use darts or darts_fewshot")
-        if not 0 <= alpha_threshold < 1:
-            raise InputError(f"alpha_threshold={alpha_threshold}: must be at least 0 and less than 1")
+        check(f"alpha_threshold={alpha_threshold}", alpha_threshold, ranges_of(Share))
         sizes = {name: value for name, value in (("cells", cells), ("nodes", nodes)) if value is not None}
         menu = without_none(kind(channels=channels, **sizes).menu())
         super().__init__(

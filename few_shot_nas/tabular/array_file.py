@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from zipfile import BadZipFile
+from zlib import error as ZlibError
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def _readable(path: Path, what: str, command: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise InputError(f"{what} {path} does not exist; {command} makes one") from error
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, BadZipFile, ZlibError) as error:
         raise InputError(f"{what} {path} cannot be read: {error}; make it again with {command}") from error
 
 
@@ -48,3 +49,38 @@ def read_arrays(
     with _readable(path, what, command), np.load(path, allow_pickle=False) as content:
         stored = {name: name if earlier.get(name) not in content else earlier[name] for name in names}
         return {name: content[key] for name, key in stored.items()}, json.loads(str(content["facts"]))
+
+
+class KeptRows:
+    """Rows of numbers that take long to make, kept in a file, so that a killed command goes on where it stopped.
+
+    Args:
+        path: the file; one that is not there, is damaged or of other facts is one without rows.
+        facts: plain JSON values that decide the rows.
+
+    Attributes:
+        rows: the rows so far, in order.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "rows.npz"
+        >>> KeptRows(path, {"seed": 0}).add([1, 2], save=True)
+        >>> KeptRows(path, {"seed": 0}).rows, KeptRows(path, {"seed": 1}).rows
+        ([[1, 2]], [])
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
+        self.path, self.facts = path, dict(facts)
+        self.rows: list[Any] = []
+        try:
+            arrays, there = read_arrays(path, ["rows"], "rows", "the same command")
+        except InputError:
+            return
+        if there == json.loads(json.dumps(self.facts)):
+            self.rows = arrays["rows"].tolist()
+
+    def add(self, row: Any, save: bool) -> None:
+        """Add a row; write the file if ``save``."""
+        self.rows.append(row)
+        if save:
+            write_arrays(self.path, {"rows": np.array(self.rows)}, self.facts)

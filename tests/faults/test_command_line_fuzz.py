@@ -181,7 +181,6 @@ def test_configuration_files_are_taken_or_answered_in_one_line(tmp_path: Path) -
 def test_every_number_of_the_command_line_carries_a_range_or_is_finite_of_any_sign() -> None:
     free = {"devices", "fast_dev_run", "limit_train_batches", "limit_val_batches", "limit_test_batches"}
     free |= {"limit_predict_batches", "overfit_batches", "num_sanity_val_steps"}
-    free |= {"dice_lambda", "entropy_weight", "skip_weight", "promp_kl_weight", "alpha_threshold"}
     for algorithm in TABLES.algorithms:
         for model in TABLES.models:
             for name, flag in build_flags(TABLES, algorithm, model, "ImageFolder").items():

@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from few_shot_nas.data import image_files
 from few_shot_nas.data.image_files import LARGEST_FILE, archive_members, folder_members
 from few_shot_nas.data.sources import SOURCES
 from few_shot_nas.data.sources.image_folder import ImageFolder
 from few_shot_nas.data.unpickle import load_pickle
 from few_shot_nas.errors import InputError
+from training import predict
 
 CLASSES = [f"class{c}" for c in range(6)]
 IMAGES = 3
@@ -236,6 +238,21 @@ def test_a_bomb_of_pixels_is_refused_before_it_is_unpacked(root: Path) -> None:
     with pytest.raises(InputError, match=r"0\.png: cannot be read as an image \(.*decompression bomb"):
         source(root).prepare()
     assert LARGEST_FILE < 2**30
+
+
+def test_a_picture_of_more_pixels_than_a_camera_takes_is_refused(root: Path, monkeypatch) -> None:
+    monkeypatch.setattr(image_files, "MOST_PIXELS", 35)
+    with pytest.raises(InputError, match=r"0\.png: .*it has 6 x 6 pixels, and a picture at most 0 million"):
+        source(root).prepare()
+
+
+def test_a_huge_file_among_pictures_to_classify_is_left_out_and_not_read(root: Path, capsys) -> None:
+    with open(root / "train" / CLASSES[0] / "9.png", "wb") as stream:
+        stream.truncate(12 * 10**9)  # a hole: no disk is used
+    assert len(predict.query_files(root / "train")) == 2 * IMAGES
+    assert "left out: " in capsys.readouterr().err
+    with pytest.raises(InputError, match="none of its 1 pictures can be read"):
+        predict.query_files(root / "train" / CLASSES[0] / "9.png")
 
 
 # ---- what is missing or too little ---------------------------------------------------------------------------------

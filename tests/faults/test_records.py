@@ -271,6 +271,33 @@ def test_one_network_under_several_seeds_is_no_repetition(tiny, ended):
     assert code == 2 and "are tests of one network" in line
 
 
+def test_a_test_says_what_the_weights_were_trained_with_and_leaves_the_run_alone(tiny, ended):
+    run(*tiny, "--max_meta_steps=2", "--run_dir=a")
+    before = Path("a/results.json").read_bytes()
+    assert evaluate.main(["--run_dir=a", "--outer_lr=3", "--output=b"]) == 0
+    assert Path("b/config.yaml").read_text().startswith("# The weights were trained with outer_lr=0.002.\n")
+    for place in ("a", "./a/", "a/../a"):
+        code, line = ended("--run_dir=a", f"--output={place}", main=evaluate.main)
+        assert code == 2 and "holds a run, whose results would be lost" in line
+    assert Path("a/results.json").read_bytes() == before
+    assert evaluate.main(["--run_dir=a", "--output=b"]) == 0  # an earlier test may be replaced
+
+
+def test_a_run_that_is_being_written_is_not_called_one_to_delete(tiny, ended, in_child):
+    Path("a/checkpoints").mkdir(parents=True)
+    lock = FolderLock(Path("a"))
+    lock.acquire()
+
+    def other():
+        code, line = ended(*tiny, "--run_dir=a")
+        return 0 if code == 2 and "another process writes there" in line and "delete" not in line else 1
+
+    assert in_child(other) == 0
+    lock.release()
+    code, line = ended(*tiny, "--run_dir=a")
+    assert code == 2 and "delete it" in line
+
+
 def test_tests_on_tasks_of_different_seeds_are_not_paired(tiny, ended):
     run(*tiny, "--max_meta_steps=2", "--run_dir=a")
     assert evaluate.main(["--run_dir=a", "--seed=5", "--output=b"]) == 0

@@ -42,8 +42,8 @@ def bits(folder):
 
 @pytest.mark.parametrize(
     ("signum", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)],
-    ids=["INT", "TERM", "USR1"],
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)],
+    ids=["INT", "TERM", "USR1", "HUP"],
 )
 def test_the_meta_step_ends_a_checkpoint_is_written_and_the_line_continues(tiny, ended, monkeypatch, signum, code):
     with monkeypatch.context() as patch:
@@ -100,6 +100,49 @@ def test_a_stop_before_the_first_meta_step_leaves_no_folder(tiny, ended, monkeyp
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_a_closed_terminal_does_not_stop_a_run_under_nohup(tiny, ended, monkeypatch):
+    send_at(monkeypatch, "update", 3, signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert ended(*tiny, "--run_dir=a")[0] == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_stop_of_a_run_without_checkpoints_says_how_to_start_again(tiny, ended, monkeypatch):
+    flags = [*tiny, "--run_dir=a", "--enable_checkpointing=false"]
+    with monkeypatch.context() as patch:
+        send_at(patch, "update", 3, signal.SIGTERM)
+        code, line = ended(*flags)
+    assert code == 143
+    assert line.endswith("no meta-step was kept: start it again by the same command and --ckpt_path=auto")
+    assert run_experiment.main([*flags, "--ckpt_path=auto"]) == 0
+
+
+SEARCH = "--algorithm=ENAS --space=chain --channels=2 --cells=2 --derive_candidates=2 --derive_episodes=1".split()
+
+
+@pytest.fixture
+def search(tiny):
+    """Flags of a search whose genotype is trained by a recipe; they may be followed by --run_dir."""
+    same = [word for word in tiny if not word.startswith(("--algorithm", "--width"))]
+    recipe = {word[2:].split("=")[0]: word.split("=")[1] for word in same}
+    Path("recipe.yaml").write_text("".join(f"{name}: {value}\n" for name, value in recipe.items()))
+    return [*same, "--n_query=4", *SEARCH, "--train_after_search=recipe.yaml"]
+
+
+@pytest.mark.slow
+def test_a_stop_while_the_genotype_is_trained_goes_on_by_the_search_or_by_the_line(search, ended, monkeypatch):
+    run_experiment.main([*search, "--run_dir=whole"])
+    with monkeypatch.context() as patch:
+        send_at(patch, "update", 3, signal.SIGTERM)
+        code, line = ended(*search, "--run_dir=a")
+    assert code == 143 and "--genotype=a/genotype.json --run_dir=a/trained --ckpt_path=last" in line
+    assert run_experiment.main([*search, "--run_dir=a", "--ckpt_path=auto"]) == 0
+    assert bits("a") == bits("whole") and bits("a/trained") == bits("whole/trained")
+
+
 # ---- a cluster ------------------------------------------------------------------------------------------------------
 
 
@@ -131,6 +174,19 @@ def test_a_requeued_job_continues_by_the_same_command(tiny, ended, monkeypatch, 
     run_experiment.main([*tiny, "--run_dir=whole"])
     assert bits(folder) == bits("whole")
     legs = json.loads((folder / "results.json").read_text())["legs"]
+    assert [leg["meta_steps"] for leg in legs] == [[0, 4], [4, 6]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", [["--run_dir=a"], []], ids=["named", "default name"])
+def test_a_job_requeued_while_the_genotype_is_trained_continues_that(search, ended, monkeypatch, slurm, where):
+    with monkeypatch.context() as patch:
+        send_at(patch, "update", 3, signal.SIGUSR1)
+        assert ended(*search, *where)[0] == 138
+    assert run_experiment.main([*search, *where]) == 0
+    folder = Path("a") if where else next(Path("runs").iterdir())
+    assert where or len(list(Path("runs").iterdir())) == 1
+    legs = json.loads((folder / "trained/results.json").read_text())["legs"]
     assert [leg["meta_steps"] for leg in legs] == [[0, 4], [4, 6]]
 
 

@@ -44,6 +44,19 @@ def test_the_check_before_training_selects_nothing_and_writes_no_row(tiny):
     assert Path("a/episodes.csv").read_bytes() == Path("b/episodes.csv").read_bytes()
 
 
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+def test_a_run_in_another_precision_ends_with_its_report(tiny, precision):
+    assert run_experiment.main([*tiny, "--run_dir=a", f"--precision={precision}", "--max_meta_steps=2"]) == 0
+    assert Path("a/report.html").is_file() and Path("a/example.json").is_file()
+
+
+def test_a_search_in_double_precision_derives(tiny):
+    search = "--algorithm=ENAS --space=chain --channels=2 --cells=2 --derive_candidates=2 --derive_episodes=1".split()
+    flags = [*search, *tiny[2:], "--max_meta_steps=2"]
+    assert run_experiment.main([*flags, "--run_dir=a", "--precision=64-true"]) == 0
+    assert Path("a/genotype.json").is_file()
+
+
 def test_max_time_ends_training_and_tests(tiny):
     assert run_experiment.main([*tiny, "--run_dir=a", "--max_time=00:00:00:01", "--max_meta_steps=100000"]) == 0
     found = json.loads(Path("a/results.json").read_text())

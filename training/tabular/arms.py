@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.ranges import Count, Positive, Size
+from few_shot_nas.ranges import Count, NonNegative, Positive, Size
+from few_shot_nas.runtime.stop_signals import STOP
 from training.exits import OneLineParser, guarded, output_folder
 
 if TYPE_CHECKING:
@@ -187,10 +188,11 @@ def write_arm(
         "table": {**identity, "plant": facts.get("planted_points", 0.0), "plant_per": facts.get("planted_per", "none")},
         "versions": results.versions(), "command": config["command"], "search": calls, "arm": dict(outcome.facts),
     }  # fmt: skip
-    output_folder(run_dir)
-    write_text(run_dir / "config.yaml", yaml.safe_dump({**shared, **config}, sort_keys=False))
-    results.write_episodes(run_dir / "episodes.csv", rows, lambda task: test.classes[task].tolist())
-    results.write_json(run_dir / "results.json", content)
+    with STOP.held():
+        output_folder(run_dir)
+        write_text(run_dir / "config.yaml", yaml.safe_dump({**shared, **config}, sort_keys=False))
+        results.write_episodes(run_dir / "episodes.csv", rows, lambda task: test.classes[task].tolist())
+        results.write_json(run_dir / "results.json", content)
 
 
 def show(rows: Sequence[tuple[str, "Outcome"]]) -> None:
@@ -290,7 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--budget", type=Count, default=20_000, help="reward calls on the train table")
     add("--controller", default="LSTM", help="LSTM or Factorised")
     add("--controller_inner_lr", type=Positive, help="step size of the inner step at the start")
-    add("--kl_target", type=float, help="KL of the adaptation that sets the inner rate; 0 keeps it")
+    add("--kl_target", type=NonNegative, help="KL of the adaptation that sets the inner rate; 0 keeps it")
     add("--controller_lr", type=Positive, help="rate of Adam")
     add("--inner_reward", help="accuracy, loss, loo_accuracy or loo_loss; default loo_loss if the tables have it")
     add("--outer_reward", default="accuracy", help="accuracy or loss")

@@ -1,9 +1,9 @@
 """Choose an architecture for every task of a reward table with the network, by gradient (arm H) or by a proxy (arm I).
 
 ``python training/tabular/choose.py --run_dir=runs/SUPERNET --split=val --tasks=1000 --method=alphas`` writes
-``selection_alphas_val.npz`` beside the table, which training/tabular/arms.py takes as ``--selections``. Flags of
-run_experiment.py, such as --data_dir or --n_query, replace the run's own and must be those that the table was filled
-with.
+``selection_alphas_val.npz`` beside the table, which training/tabular/arms.py takes as ``--selections``. A killed
+command continues where it stopped. Flags of run_experiment.py, such as --data_dir or --n_query, replace the run's own
+and must be those that the table was filled with.
 """
 
 import shlex
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count, Positive
 from few_shot_nas.registry import lookup
+from few_shot_nas.runtime.stop_signals import STOP
 from training.exits import OneLineParser, guarded, output_folder
 from training.tabular.stage0 import Filler, add_task_flags, opened
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
     from few_shot_nas.episode import Task
     from few_shot_nas.tabular.alphas import AlphaLoop
+    from few_shot_nas.tabular.array_file import KeptRows
+
+    #: Returns what has been chosen under the facts that decide it, by this command or by a killed one before it.
+    Keep = Callable[[dict[str, Any]], KeptRows]
 
 #: Step sizes that compete where --rate gives none.
 RATES = (3.0, 10.0, 30.0, 100.0)
@@ -32,6 +37,9 @@ RATES = (3.0, 10.0, 30.0, 100.0)
 RATE_TASKS = 40
 #: Tasks of a meta-batch of the outer loop, as in T-NAS.
 META_BATCH = 4
+
+#: Tasks, or architectures, between two writes of what has been chosen so far.
+CHUNK = 20
 
 Facts = dict[str, Any]
 
@@ -81,7 +89,7 @@ def meta_start(args: Namespace, filler: Filler, start: "Tensor", loop: "AlphaLoo
     return meta_learned(filler.supernet, zip(*[firsts] * META_BATCH, strict=True), start, loop, args.meta_lr)
 
 
-def by_alphas(args: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
+def by_alphas(args: Namespace, filler: Filler, keep: "Keep") -> "tuple[np.ndarray, Facts]":
     """H: the alphas of each task after gradient steps on its support set, from zeros or from a learned start.
 
     Raises:
@@ -106,14 +114,14 @@ def by_alphas(args: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
         learned = {"meta_steps_alphas": args.meta_steps, "meta_lr": args.meta_lr, "start": start.tolist()}
         facts = {**facts, **learned, "passes_before": facts["passes_before"] + passes}
     places = {decisions: place for place, decisions in enumerate(filler.supernet.space.enumerate())}
-    selected = [
-        [places[likeliest(adapted_alphas(filler.supernet, task, start, loop))] for task in replicates]
-        for replicates in counted("tasks", filler, range(args.tasks))
-    ]
-    return np.array(selected, np.int64), facts
+    kept = keep(facts)
+    for replicates in counted("tasks", filler, range(len(kept.rows), args.tasks)):
+        row = [places[likeliest(adapted_alphas(filler.supernet, task, start, loop))] for task in replicates]
+        kept.add(row, save=(len(kept.rows) + 1) % CHUNK == 0)
+    return np.array(kept.rows[: args.tasks], np.int64), facts
 
 
-def by_proxy(args: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
+def by_proxy(args: Namespace, filler: Filler, keep: "Keep") -> "tuple[np.ndarray, Facts]":
     """I: the architecture with the best mean of a proxy at initialisation over training tasks.
 
     Raises:
@@ -126,17 +134,19 @@ def by_proxy(args: Namespace, filler: Filler) -> "tuple[np.ndarray, Facts]":
 
     training = counted("training tasks", filler.of_split("train"), range(args.proxy_tasks))
     tasks = [replicates[0] for replicates in training]
-    space, scores = filler.supernet.space, []
-    with CountProgress("architectures", space.size()) as progress:
-        for decisions in space.enumerate():
-            scores.append(untrained_score(args.method, space.decode(decisions), tasks, filler.seed))
-            progress.update(len(scores))
-    best = int(np.argmax(scores))
+    space = filler.supernet.space
     facts = {"proxy_tasks": args.proxy_tasks, "passes_before": space.size() * len(tasks), "passes_per_task": 0}
-    return np.full((args.tasks, args.replicates), best, np.int64), {**facts, "scores": scores}
+    kept = keep(facts)
+    with CountProgress("architectures", space.size(), len(kept.rows)) as progress:
+        for decisions in list(space.enumerate())[len(kept.rows) :]:
+            score = untrained_score(args.method, space.decode(decisions), tasks, filler.seed)
+            kept.add(score, save=(len(kept.rows) + 1) % CHUNK == 0)
+            progress.update(len(kept.rows))
+    best = int(np.argmax(kept.rows))
+    return np.full((args.tasks, args.replicates), best, np.int64), {**facts, "scores": kept.rows}
 
 
-Method = Callable[[Namespace, Filler], "tuple[np.ndarray, Facts]"]
+Method = Callable[[Namespace, Filler, "Keep"], "tuple[np.ndarray, Facts]"]
 METHODS: dict[str, Method] = {"alphas": by_alphas, "meta_alphas": by_alphas}
 
 
@@ -157,13 +167,10 @@ def choose(args: Namespace, overrides: Sequence[str], command: str) -> None:
     Raises:
         InputError: if the run, the space, the split or a flag does not fit, or the table beside is of other tasks.
     """
-    if args.meta_steps < 1 or not args.meta_lr > 0:
-        raise InputError(
-            f"--meta_steps={args.meta_steps}, --meta_lr={args.meta_lr:g}: needed are at least 1 and above 0"
-        )
     method = method_named(args.method)
     filler, facts = opened(args, overrides)
 
+    from few_shot_nas.tabular.array_file import KeptRows
     from few_shot_nas.tabular.reward_table import load_table
     from few_shot_nas.tabular.selection import Selection, check_same_tasks
     from training import results
@@ -174,10 +181,18 @@ def choose(args: Namespace, overrides: Sequence[str], command: str) -> None:
         check_same_tasks(path, facts, load_table(table, complete=False).facts)
     output_folder(folder)
     started = time.monotonic()
-    places, own_facts = method(args, filler)
+    begun = path.with_suffix(".begun.npz")
+    of_any_number = {name: value for name, value in facts.items() if name != "tasks"}
+
+    def keep(own: Facts) -> KeptRows:
+        return KeptRows(begun, {**of_any_number, "method": args.method, **own})
+
+    places, own_facts = method(args, filler, keep)
     facts = {**facts, "method": args.method, "label_free": True, **own_facts, "command": command}
     facts |= {"wall_seconds": time.monotonic() - started, "versions": results.versions()}
-    Selection(places, facts).save(path)
+    with STOP.held():
+        Selection(places, facts).save(path)
+        begun.unlink(missing_ok=True)
     rate = f", rate {facts['rate']:g}" if "rate" in facts else ""
     print(
         f"selection: {path} ({args.tasks} x {args.replicates} tasks x replicates, {facts['passes_per_task']} forward "
@@ -193,8 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_task_flags(parser)
     add = parser.add_argument
     add("--method", required=True, help=f"how to choose: {', '.join(METHODS)} by gradient, or the name of a proxy")
-    add("--steps", type=int, default=5, help="gradient steps of the alphas on a support set")
-    add("--rate", type=float, help=f"their step size; default the best of {RATES} on {RATE_TASKS} training tasks")
+    add("--steps", type=Count, default=5, help="gradient steps of the alphas on a support set")
+    add("--rate", type=Positive, help=f"their step size; default the best of {RATES} on {RATE_TASKS} training tasks")
     add("--meta_steps", type=Count, default=100, help=f"outer steps of {META_BATCH} training tasks of meta_alphas")
     add("--meta_lr", type=Positive, default=0.05, help="rate of Adam in these")
     add("--proxy_tasks", type=Count, default=10, help="training tasks on which a proxy ranks the architectures")

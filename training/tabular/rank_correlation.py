@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.ranges import Count
+from few_shot_nas.ranges import Count, Seed
 from training.evaluate import build, flags_of_run
 from training.exits import OneLineParser, guarded
 
@@ -260,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--bn_mode", help="whose accuracy of the trained runs is the truth; default the first that all have")
     add("--proxies", help="comma-separated names; default all")
     add("--proxy_tasks", type=Count, default=5, help="training tasks over which a score is averaged")
-    add("--proxy_seed", type=int, default=0, help="of the fresh weights")
+    add("--proxy_seed", type=Seed, default=0, help="of the fresh weights")
     add("--bootstrap", type=Count, default=1000, help="resamples of the architectures")
     add("--output", type=Path, help="file of the result; default RUN_DIR/rank_correlation.json")
     args, rest = parser.parse_known_args(words)

@@ -16,6 +16,7 @@ from few_shot_nas.tabular.alphas import (
     meta_learned,
     neutral_alphas,
 )
+from few_shot_nas.tabular.array_file import KeptRows
 from few_shot_nas.tabular.selection import load_selection
 from few_shot_nas.tabular.reward_table import load_table
 from training.tabular import arms, choose, stage0
@@ -34,7 +35,7 @@ def filler(workplace: None) -> stage0.Filler:
     """The tasks of the val split, opened anew."""
     found: list[stage0.Filler] = []
 
-    def keep(own: object, opened: stage0.Filler) -> tuple[np.ndarray, dict[str, object]]:
+    def keep(own: object, opened: stage0.Filler, begun: object) -> tuple[np.ndarray, dict[str, object]]:
         found.append(opened)
         return np.zeros((4, 2), np.int64), {"passes_before": 0, "passes_per_task": 0}
 
@@ -118,11 +119,37 @@ def error_of(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
+@pytest.mark.parametrize("method", ["alphas", "naswot"])
+def test_a_killed_command_continues_where_it_stopped(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    words = [*TASKS, f"--method={method}", "--steps=2", "--rate=10", "--proxy_tasks=1"]
+    assert choose.main([*words, "--output=whole"]) == 0
+    monkeypatch.setattr(choose, "CHUNK", 2)
+    added, add = [0], KeptRows.add
+
+    def killed(self: KeptRows, row: object, save: bool) -> None:
+        if added[0] == 3:
+            raise KeyboardInterrupt
+        added[0] += 1
+        add(self, row, save)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KeptRows, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            choose.main([*words, "--output=again"])
+    begun = Path(f"again/selection_{method}_val.begun.npz")
+    with np.load(begun) as content:
+        assert len(content["rows"]) == 2
+    assert choose.main([*words, "--output=again"]) == 0
+    there, here = (load_selection(Path(place, f"selection_{method}_val.npz")) for place in ("whole", "again"))
+    assert (there.places == here.places).all() and there.facts.get("scores") == here.facts.get("scores")
+    assert not begun.exists()
+
+
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     alphas, naswot = [*TASKS, "--method=alphas"], [*TASKS, "--method=naswot"]
     unknown = error_of([*TASKS, "--method=naswto"], capsys)
     assert "--method=naswto: unknown. Did you mean naswot? Choices: alphas, fisher" in unknown
-    assert "steps=0, rate=2: needed" in error_of([*alphas, "--steps=0", "--rate=2"], capsys)
+    assert "--steps=0: must be at least 1" in error_of([*alphas, "--steps=0", "--rate=2"], capsys)
     assert "--meta_steps=0: must be at least 1" in error_of([*alphas, "--meta_steps=0"], capsys)
     assert "--proxy_tasks=0: must be at least 1" in error_of([*naswot, "--proxy_tasks=0"], capsys)
     assert "--tasks=-1: must be at least 1" in error_of([*naswot, "--tasks=-1"], capsys)
@@ -133,6 +160,6 @@ def test_selections_for_another_table_are_refused_before_the_work(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert stage0.main([*TASKS, "--n_query=1"]) == 0
-    monkeypatch.setitem(choose.METHODS, "naswot", lambda own, filler: pytest.fail("the work was begun"))
+    monkeypatch.setitem(choose.METHODS, "naswot", lambda own, filler, keep: pytest.fail("the work was begun"))
     message = error_of([*TASKS, "--method=naswot"], capsys)
     assert "selection_naswot_val.npz does not fit the table that scores it (n_query=1 there, 2 here)" in message
