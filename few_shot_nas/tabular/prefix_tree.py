@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from few_shot_nas.meta.functional import full_precision
@@ -48,21 +47,3 @@ def every_architecture(supernet: Supernet, x: Tensor) -> Iterator[Leaf]:
             path.append(supernet.body.layer(index, path[-1], ops[index]))
         before = decisions
         yield Leaf(decisions, full_precision(path[-1].flatten(1)))
-
-
-def task_embedding(supernet: Supernet, support_x: Tensor) -> Tensor:
-    """Describe a task by its support images ``[S, C, H, W]`` without their labels, as a vector ``[D]``.
-
-    Per channel of the images: mean, standard deviation, and root mean square of the difference between horizontal
-    neighbours. A body of layers with a stem adds mean and standard deviation of every channel of the stem's output.
-    """
-    parts = [
-        support_x.mean((0, 2, 3)),
-        support_x.std((0, 2, 3), correction=0),
-        support_x.diff(dim=3).pow(2).mean((0, 2, 3)).sqrt(),
-    ]
-    if isinstance(supernet.body, LayeredBody):
-        stem = full_precision(supernet.body.begin(support_x))
-        if stem.shape != support_x.shape:
-            parts += [stem.mean((0, 2, 3)), stem.std((0, 2, 3), correction=0)]
-    return torch.cat([part.to(support_x.dtype) for part in parts])

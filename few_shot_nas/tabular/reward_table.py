@@ -32,7 +32,9 @@ class RewardTable:
         loss: query cross-entropy in nats, ``[A, T, R]``.
         loo_accuracy: leave-one-out accuracy on the support set, ``[A, T, R]``; nan with one shot.
         loo_loss: leave-one-out cross-entropy on the support set, ``[A, T, R]``; nan with one shot.
-        embedding: description of the support images of each task's first replicate, ``[T, D]``.
+        embedding: of the support images of each task's first replicate, ``[T, D]``, by
+            :meth:`few_shot_nas.spaces.supernet.Supernet.task_embedding`; what a conditioned controller sees. Tables
+            without the fact ``embedding_dim`` hold an earlier description instead.
         source: which part of the data each task is from, ``[T]`` int64; 0 where there are no parts.
         classes: numbers of the N classes of each task within its split, ``[T, N]`` int64.
         done: how many tasks have been filled; the others are nan.

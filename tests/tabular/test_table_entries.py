@@ -8,7 +8,7 @@ from few_shot_nas.episode import Task
 from few_shot_nas.forward_context import forward_context
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.supernet import Supernet
-from few_shot_nas.tabular.prefix_tree import every_architecture, task_embedding
+from few_shot_nas.tabular.prefix_tree import every_architecture
 from few_shot_nas.tabular.table_entries import prototype_entries
 
 N_WAY = 3
@@ -105,14 +105,3 @@ def test_a_body_without_layers_runs_each_architecture(monkeypatch: pytest.Monkey
     assert [leaf.decisions for leaf in leaves] == some
     for leaf in leaves:
         torch.testing.assert_close(leaf.features, net.features(x, net.space.decode(leaf.decisions)), rtol=0, atol=0)
-
-
-def test_the_embedding_is_of_the_images_and_of_a_stem() -> None:
-    x = torch.stack([torch.zeros(1, 16, 16), torch.full((1, 16, 16), 2.0)]).double()
-    x[:, :, :, ::2] += 1  # neighbours differ by 1
-    only_images = task_embedding(make_supernet("conv4_chain", 1), x)
-    torch.testing.assert_close(only_images, torch.tensor([1.5, 1.25**0.5, 1.0], dtype=torch.float64))
-    net = make_supernet("chain", 1)
-    stem = net.body.stem(x)  # type: ignore[operator]
-    expected = [only_images, stem.mean((0, 2, 3)), stem.permute(1, 0, 2, 3).flatten(1).std(1, correction=0)]
-    torch.testing.assert_close(task_embedding(net, x), torch.cat(expected))

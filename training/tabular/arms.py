@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from few_shot_nas.tabular.selection import Selection
 
 #: Facts that the two tables must share.
-SAME = ("space", "cells", "n_way", "k_shot", "n_query", "head", "bn_mode", "precision", "weights")
+SAME = ("space", "cells", "n_way", "k_shot", "n_query", "head", "bn_mode", "precision", "weights", "embedding_dim")
 #: What the flags of the same names are where they are not given.
 KS, ESTIMATORS = "1,4,8", "fomaml,naive,emaml,lvc"
 #: Facts of a controller that are printed.
@@ -70,7 +70,7 @@ def load_tables(train: Path, test: Path) -> "tuple[RewardTable, RewardTable]":
         )
     found = load_table(train), load_table(test)
     first, second = (table.facts for table in found)
-    other = [f"{key}={first[key]} and {second[key]}" for key in SAME if first.get(key) != second.get(key)]
+    other = [f"{key}={first.get(key)} and {second.get(key)}" for key in SAME if first.get(key) != second.get(key)]
     if other:
         raise InputError(f"--train_table={train} and {test} differ: {'; '.join(other)}; make both from one supernet")
     return found

@@ -86,6 +86,7 @@ def facts_of(args: Namespace, parts: Any, checkpoint: Path, values: Any) -> dict
         "cells": space.cells,
         "nodes": space.nodes,
         "architectures": space.size(),
+        "embedding_dim": parts.net.embedding_dim,
         "checkpoint": checkpoint.stem,
         "meta_steps": load_checkpoint(checkpoint)[KEY]["meta_step"],
         "weights": weights_digest(parts.net),
@@ -190,13 +191,11 @@ class Filler:
             return prototype_entries(self.supernet, task, self.args.bn_mode, self.shape["n_way"])
 
     def embedding(self, task: "Task") -> Any:
-        """Return the description of a replicate's support images, ``[D]``."""
+        """Return what a conditioned controller sees of a replicate's support images, ``[D]``."""
         import torch
 
-        from few_shot_nas.tabular.prefix_tree import task_embedding
-
         with torch.no_grad():
-            return task_embedding(self.supernet, task.support_x).float().cpu().numpy()
+            return self.supernet.task_embedding(task.support_x).float().cpu().numpy()
 
 
 def fill(table: "RewardTable", path: Path, filler: Filler) -> "RewardTable":

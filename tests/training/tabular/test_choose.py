@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from few_shot_nas.algorithms import MAMLENAS
+from few_shot_nas.algorithms.maml_enas_settings import ControllerLoop
 from few_shot_nas.episode import tasks
 from few_shot_nas.proxies.untrained import untrained_score
 from few_shot_nas.report import load_run
@@ -163,3 +165,10 @@ def test_selections_for_another_table_are_refused_before_the_work(
     monkeypatch.setitem(choose.METHODS, "naswot", lambda own, filler, keep: pytest.fail("the work was begun"))
     message = error_of([*TASKS, "--method=naswot"], capsys)
     assert "selection_naswot_val.npz does not fit the table that scores it (n_query=1 there, 2 here)" in message
+
+
+def test_a_table_describes_a_task_as_a_conditioned_controller_of_mamlenas_sees_it(filler: stage0.Filler) -> None:
+    (task, _) = tasks(filler.episode(1)[0])
+    search = MAMLENAS(filler.supernet, loop=ControllerLoop(task_embedding=True))
+    seen = search.on_task(task).context
+    assert seen is not None and seen.tolist() == filler.embedding(task).tolist()

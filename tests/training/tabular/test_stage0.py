@@ -30,6 +30,7 @@ def test_a_table_is_complete_and_comes_out_again(monkeypatch: pytest.MonkeyPatch
     assert table.shape == (25, 5, 2) and np.isfinite([getattr(table, name) for name in SCORES]).all()
     assert table.decisions[7].tolist() == [1, 2] and np.isfinite(table.embedding).all()
     facts = json.loads(Path("s/stage0/stage0_val.json").read_text(encoding="utf-8"))
+    assert facts["embedding_dim"] == table.embedding.shape[1]
     assert (facts["split"], facts["architectures"], facts["head"], facts["tasks"]) == ("val", 25, "prototype", 5)
     # killed within the third task, and run again
     monkeypatch.setattr(stage0, "CHUNK", 2)
