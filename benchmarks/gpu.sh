@@ -21,10 +21,12 @@ if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; th
   command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
   step table "$python" benchmarks/run.py --device cuda --repeats 5 --output "$out/table.json"
   step profile "$python" benchmarks/profile_step.py --device cuda
+  step data "$python" benchmarks/data.py --rounds 3 --output "$out/data.json"
   step tests "$python" -m pytest -q -p no:cacheprovider -m gpu tests/algorithms/test_engines_gpu.py
 else
   step table "$python" benchmarks/run.py --device cpu --tiny --engines unroll,folded,graph --repeats 1 --output "$out/table.json"
   step profile "$python" benchmarks/profile_step.py --device cpu --tiny
+  step data "$python" benchmarks/data.py --rounds 1 --batches 4 --steps 40 --output "$out/data.json"
   step tests "$python" -m pytest -q -p no:cacheprovider tests/nn/test_convolution.py
 fi
 exit "$failed"

@@ -1,10 +1,14 @@
 """Time meta-steps: every engine against a plain loop and, where installed, learn2learn and higher.
 
-``python benchmarks/run.py`` prints a table and writes it as JSON. Contestants are timed in turn, over and over, in one
-process: a ratio is the median of the ratios of neighbours, which a busy machine disturbs less than the times.
+``python benchmarks/run.py`` prints a table, and with ``--output`` writes it as JSON: times, ratios, the memory that a
+step needs at its peak. ``--sweep=inner_steps,tasks,n_way,size`` changes one thing at a time. Contestants are timed in
+turn, over and over, in one process: a ratio is the median of the ratios of neighbours, which a busy machine disturbs
+less than the times. ``--precision=bfloat16`` runs our engines with convolutions in bf16, the others in float32.
 """
 
 import argparse
+import ctypes
+import gc
 import importlib.util
 import json
 import statistics
@@ -44,7 +48,61 @@ def timed(step: Step, device: torch.device, clock: str = "wall") -> float:
     return CLOCKS[clock]() - started
 
 
-def contestants(work: Work, device: torch.device, engines: list[str], libraries: list[str]) -> dict[str, Any]:
+class Peak:
+    """The most memory beyond what was there at the start, in MiB.
+
+    On a GPU what tensors take; on Linux the resident memory of the process, after memory that is free has been given
+    back to the system; elsewhere None.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self.before: float | None = torch.cuda.memory_allocated(device) / 2**20
+            return
+        try:
+            ctypes.CDLL(None).malloc_trim(0)
+            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+            self.before = self._resident("VmRSS")
+        except (AttributeError, OSError):
+            self.before = None
+
+    @staticmethod
+    def _resident(line: str) -> float:
+        found = Path("/proc/self/status").read_text().split(f"{line}:")[1].split()[0]
+        return int(found) / 2**10
+
+    def mib(self) -> float | None:
+        """Return the peak since the start."""
+        if self.before is None:
+            return None
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20 - self.before
+        return self._resident("VmHWM") - self.before
+
+
+def cast(step: Step, device: torch.device, precision: str) -> Step:
+    """Return a step whose convolutions are in this precision."""
+    if precision == "float32":
+        return step
+
+    def narrow() -> None:
+        with torch.autocast(device.type, getattr(torch, precision)):
+            step()
+
+    return narrow
+
+
+def gradient_of(net: torch.nn.Module) -> torch.Tensor:
+    """The gradients that a step left behind, in a row."""
+    return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in net.parameters()])
+
+
+def contestants(
+    work: Work, device: torch.device, engines: list[str], libraries: list[str], precision: str
+) -> dict[str, Any]:
     """Return name -> (network, step), each with a network of its own."""
     batch, made = work.batch(device), {}
     for name in ["plain loop", *libraries, *engines]:
@@ -54,7 +112,7 @@ def contestants(work: Work, device: torch.device, engines: list[str], libraries:
         elif name in LIBRARIES:
             made[name] = (net, LIBRARIES[name](work, net, batch))
         else:
-            made[name] = (net, ours(work, net, batch, name))
+            made[name] = (net, cast(ours(work, net, batch, name), device, precision))
     return made
 
 
@@ -67,23 +125,27 @@ def gflop(work: Work, device: torch.device) -> float:
 
 
 def measure(
-    work: Work, device: torch.device, engines: list[str], libraries: list[str], repeats: int, clock: str
-) -> dict[str, Any]:
+    work: Work, device: torch.device, engines: list[str], libraries: list[str], repeats: int, clock: str,
+    precision: str = "float32",
+) -> dict[str, Any]:  # fmt: skip
     """Time all contestants on one row."""
-    made = contestants(work, device, engines, libraries)
+    made = contestants(work, device, engines, libraries, precision)
     seconds: dict[str, list[float]] = {name: [] for name in made}
-    memory: dict[str, float] = {}
+    memory: dict[str, float | None] = {}
+    cosines: dict[str, float] = {}
     failed: dict[str, str] = {}
     for name, (net, step) in list(made.items()):
         try:
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(device)
-            before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-            for _ in range(2):
-                net.zero_grad(set_to_none=True)
-                timed(step, device)
-            if device.type == "cuda":
-                memory[name] = (torch.cuda.max_memory_allocated(device) - before) / 2**20
+            peak = Peak(device)
+            timed(step, device)
+            net.zero_grad(set_to_none=True)
+            if device.type != "cuda":  # a graph takes its memory when it is captured, the C library's is what is in use
+                peak = Peak(device)
+            timed(step, device)
+            memory[name] = peak.mib()
+            if name in engines and "plain loop" in made:
+                pair = gradient_of(made["plain loop"][0]), gradient_of(net)
+                cosines[name] = float(torch.cosine_similarity(*pair, dim=0))
         except Exception as error:  # one engine that a network or device does not allow must not end the table
             failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             del made[name]
@@ -96,6 +158,7 @@ def measure(
         if name not in made:
             continue
         entry: dict[str, Any] = {"ms": 1e3 * statistics.median(own), "mib": memory.get(name)}
+        entry["cosine"] = cosines.get(name)
         for other in ("plain loop", *libraries):
             if other in made and other != name:
                 entry[f"times {other}"] = statistics.median(b / a for a, b in zip(own, seconds[other], strict=True))
@@ -121,11 +184,13 @@ def roofline(device: torch.device, clock: str, repeats: int = 5) -> dict[str, fl
 
 def show(name: str, row: dict[str, Any]) -> None:
     """Print one row."""
-    print(f"\n{name} ({row['gflop']:.1f} GFLOP in the plain loop)")
+    limit = f"{row['limit_ms']:.0f} ms at the limit of convolutions"
+    print(f"\n{name} ({row['gflop']:.1f} GFLOP in the plain loop, {limit})")
     for contestant, entry in row["contestants"].items():
         ratios = "  ".join(f"{value:6.2f} x {key[6:]}" for key, value in entry.items() if key.startswith("times "))
         memory = "" if entry["mib"] is None else f"{entry['mib']:8.0f} MiB"
-        print(f"  {contestant:12s} {entry['ms']:9.2f} ms {memory}  {ratios}")
+        cosine = "" if entry["cosine"] is None else f"  gradient's cosine {entry['cosine']:.4f}"
+        print(f"  {contestant:12s} {entry['ms']:9.2f} ms {memory}  {ratios}{cosine}")
     for contestant, why in row["failed"].items():
         print(f"  {contestant:12s} FAILED {why}")
 
@@ -136,10 +201,11 @@ def main() -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--engines", default=None, help="comma-separated; default: all")
     parser.add_argument("--rows", default=None, help="comma-separated parts of row names; default: all")
-    parser.add_argument("--sweeps", action="store_true", help="vary inner steps, tasks, ways and image size as well")
+    parser.add_argument("--sweep", default="", help=f"comma-separated, of {', '.join(SWEEPS)}: these rows instead")
     parser.add_argument("--tiny", action="store_true", help="tiny rows alone, to try the script")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: where others use the processor too")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of our convolutions")
     parser.add_argument("--output", default=None, help="JSON file for the results")
     options = parser.parse_args()
     keep_freed_memory()
@@ -148,17 +214,25 @@ def main() -> int:
     if options.engines is None and device.type != "cuda":
         engines.remove("graph")
     libraries = [name for name in LIBRARIES if importlib.util.find_spec(name) is not None]
-    rows = TINY if options.tiny else {**ROWS, **(SWEEPS if options.sweeps else {})}
+    rows = TINY if options.tiny else ROWS
+    if options.sweep:
+        unknown = set(options.sweep.split(",")) - set(SWEEPS)
+        if unknown:
+            parser.error(f"--sweep={options.sweep}: {', '.join(sorted(unknown))} is not one of {', '.join(SWEEPS)}")
+        rows = {name: work for kind in options.sweep.split(",") for name, work in SWEEPS[kind].items()}
     if options.rows is not None:
         rows = {name: work for name, work in rows.items() if any(part in name for part in options.rows.split(","))}
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     limits = roofline(device, options.clock)
     results: dict[str, Any] = {"device": where, "torch": torch.__version__, "clock": options.clock}
+    results["precision"] = options.precision
     results.update({"roofline": limits, "rows": {}})
     print(f"{where}, torch {torch.__version__}; " + ", ".join(f"{k} {v:.0f}" for k, v in limits.items()))
     for name, work in rows.items():
-        results["rows"][name] = measure(work, device, engines, libraries, options.repeats, options.clock)
-        show(name, results["rows"][name])
+        how = options.repeats, options.clock, options.precision
+        row = results["rows"][name] = measure(work, device, engines, libraries, *how)
+        row["limit_ms"] = 1e3 * row["gflop"] / limits["conv32_gflops"]
+        show(name, row)
         if options.output is not None:
             Path(options.output).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0

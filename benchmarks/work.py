@@ -102,12 +102,12 @@ ROWS = {
     "functorch_maml_omniglot": Work(1, 28, 64, "unpadded", k_shot=5, tasks=32, inner_lr=0.1),
 }
 
-#: One thing changed at a time, from the second row.
+#: Name -> rows in which one thing changes, from the second row.
 SWEEPS = {
-    **{f"inner_steps {steps}": replace(MINI, inner_steps=steps) for steps in (1, 2, 10)},
-    **{f"tasks {tasks}": replace(MINI, tasks=tasks) for tasks in (1, 2, 8)},
-    **{f"n_way {ways}": replace(MINI, n_way=ways) for ways in (10, 20)},
-    **{f"size {size}": replace(MINI, size=size) for size in (28, 42)},
+    "inner_steps": {f"inner_steps {steps}": replace(MINI, inner_steps=steps) for steps in (1, 2, 5, 10)},
+    "tasks": {f"tasks {tasks}": replace(MINI, tasks=tasks) for tasks in (1, 2, 4, 8)},
+    "n_way": {f"n_way {ways}": replace(MINI, n_way=ways) for ways in (5, 10, 20)},
+    "size": {f"size {size}": replace(MINI, size=size) for size in (28, 42, 84)},
 }
 
 #: For trying the scripts.

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import baseline, run
+from benchmarks import baseline, data, run
 from benchmarks.contestants import ours
 from benchmarks.work import TINY, Work
 from few_shot_nas.episode import Episode
@@ -34,3 +35,30 @@ def test_a_row_has_the_times_of_all_and_says_what_failed():
     assert set(row["contestants"]) == {"plain loop", "unroll", "folded"} and not row["failed"]
     assert row["gflop"] > 0 and all(entry["ms"] > 0 for entry in row["contestants"].values())
     assert row["contestants"]["folded"]["times plain loop"] > 0
+
+
+def test_a_row_has_the_memory_that_a_step_needs_at_its_peak():
+    peak = run.Peak(torch.device("cpu"))
+    kept = torch.ones(2**22)  # 16 MiB
+    assert peak.mib() is None or peak.mib() > 0.9 * kept.numel() * 4 / 2**20
+
+
+def test_what_is_swept_is_named(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run.py", "--device", "cpu", "--sweep", "size,depth"])
+    with pytest.raises(SystemExit):
+        run.main()
+    assert "--sweep=size,depth: depth is not one of inner_steps, tasks, n_way, size" in capsys.readouterr().err
+
+
+def test_both_loaders_of_the_data_row_give_tasks_of_its_shape(tmp_path):
+    found = data.episodes_per_second(str(tmp_path), batches=2, rounds=1, clock="cpu", size=8)
+    assert found["times"] > 0 and found["data module"] > 0
+    images = np.random.default_rng(0).integers(0, 256, (6, 20, 8, 8, 3), dtype=np.uint8)
+    support_x, support_y, query_x, query_y = data.TasksOneByOne(images, (0.5,) * 3, (0.5,) * 3, 2)[0]
+    assert support_x.shape == (5, 3, 8, 8) and query_x.shape == (75, 3, 8, 8)
+    assert support_y.tolist() == list(range(5)) and query_y.bincount().tolist() == [15] * 5
+
+
+def test_the_shell_s_row_is_a_fit_less_a_loop(tmp_path):
+    found = data.shell_ms(str(tmp_path), steps=10, rounds=1, clock="cpu")
+    assert set(found) == {"fit", "loop", "shell"} and found["shell"] == pytest.approx(found["fit"] - found["loop"])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.linear_head import start_head
+from few_shot_nas.algorithms.precision_check import say_cosine
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.episode import Episode, HasQueries, SingleTask, Task, query_labels, tasks
 from few_shot_nas.errors import InputError
@@ -57,6 +58,7 @@ class GradientLearner(EpisodicModule):
         #: The engine in use; None until ``auto`` has chosen.
         self.engine: str | None = None if inner.engine == "auto" else inner.engine
         self._run: Run | None = None
+        self._compared = False
         start_head(net, inner, type(self).__name__)
         self.rates = nn.ParameterDict()
         self.hparams.update(dataclasses.asdict(inner))
@@ -137,8 +139,20 @@ class GradientLearner(EpisodicModule):
         """The tasks one by one, or the meta-batch as a whole for an engine that takes it so."""
         if self.engine is None:
             self.engine = self._fastest(batch)
+        if not self._compared:
+            self._compared = True
+            say_cosine(partial(self._meta_gradient, batch), batch.support_x.device, type(self).__name__)
         one_by_one, count = super().parts(batch)
         return ([batch] if ENGINES[self.engine].whole_batch else one_by_one), count
+
+    def _meta_gradient(self, batch: Episode) -> list[Tensor]:
+        """Return the meta-gradient of a meta-batch, task by task, and leave nothing behind."""
+        trained = self._trained()
+        run, total = ENGINES["unroll"].start(trained), [torch.zeros_like(value) for value in trained]
+        for task in tasks(batch):
+            found = torch.autograd.grad(run(self.problem, task, self.plan()).loss, trained, allow_unused=True)
+            total = [old if new is None else old + new for old, new in zip(total, found, strict=True)]
+        return total
 
     def _fastest(self, batch: Episode) -> str:
         """Time the engines that can run here on this meta-batch; see :mod:`few_shot_nas.runtime.engine_choice`.

@@ -1,22 +1,23 @@
 """Reptile: move the initialisation towards the weights that ordinary training on a task ends with."""
 
 import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.base import EpisodicModule
 from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.linear_head import start_head
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
-from few_shot_nas.episode import Episode, SingleTask, Task
+from few_shot_nas.episode import Episode, SingleTask, Task, tasks
 from few_shot_nas.errors import InputError
-from few_shot_nas.meta.functional import Params, call, trainable
-from few_shot_nas.meta.inner_loop import Descent, descend
+from few_shot_nas.meta.functional import Params, call, takes_tasks, trainable
+from few_shot_nas.meta.inner_loop import Descent, descend, tape_gradient
 from few_shot_nas.meta.inner_optimizer import PLAIN, Adam, InnerRule, Slots
-from few_shot_nas.meta.outer_loss import query_logits
+from few_shot_nas.meta.outer_loss import cross_entropy, query_logits
+from few_shot_nas.nn.convolution import shared_by_tasks
 from few_shot_nas.ranges import Count
 from few_shot_nas.runtime.gradients import average_gradients, world
 from few_shot_nas.seeding import generator
@@ -74,7 +75,7 @@ class Reptile(EpisodicModule):
     Args:
         net: any network of MODELS.
         inner: the inner loop; its gradients are never differentiated through, so first_order stays on.
-            inner_optimizer: adam has beta1 = 0; sgd is the authors' --sgd.
+            inner_optimizer: adam has beta1 = 0; sgd is the authors' --sgd. engine: unroll, or folded with sgd.
         outer: the outer loop; outer_lr is epsilon.
         inner_batch: images in a mini-batch in training.
         eval_inner_batch: images in a mini-batch in evaluation; None takes inner_batch.
@@ -100,10 +101,16 @@ class Reptile(EpisodicModule):
         seed: int = 0,
     ) -> None:
         super().__init__(net, outer=outer, seed=seed, per_query=per_query_bn)
-        if not inner.first_order or inner.engine != "unroll":
+        if not inner.first_order or inner.engine not in ("unroll", "folded"):
             raise InputError(
                 f"Reptile: first_order={inner.first_order} with engine={inner.engine}: it does not differentiate "
-                "through the inner loop; leave first_order on and engine=unroll"
+                "through the inner loop; leave first_order on, and engine=unroll or folded"
+            )
+        if inner.engine == "folded" and (inner.inner_optimizer != "sgd" or not takes_tasks(net)):
+            raise InputError(
+                f"Reptile: engine=folded with inner_optimizer={inner.inner_optimizer} and a {type(net).__name__}: all "
+                "tasks at once need inner_optimizer=sgd, whose tasks do not carry moments to each other, and a network "
+                "such as Conv4; give engine=unroll"
             )
         if outer.label_smoothing:
             raise InputError(
@@ -157,46 +164,89 @@ class Reptile(EpisodicModule):
     # ---- one task ---------------------------------------------------------------------------------------------------
 
     def batch_loss(self, params: Params, images: Tensor, labels: Tensor, step: int) -> Tensor:
-        """Mean cross-entropy of one mini-batch."""
-        return F.cross_entropy(call(self.net, params, images, step=step), labels)
+        """Mean cross-entropy of one mini-batch; of a mini-batch of every task, the sum over the tasks."""
+        return cross_entropy(call(self.net, params, images, step=step), labels)
 
-    def train_on(self, images: Tensor, labels: Tensor, *, batch: int, steps: int, stream: torch.Generator) -> Descent:
-        """Train from phi on mini-batches of a pool, from the carried slots, which stay as they are."""
-        chosen = mini_batches(images.shape[0], batch, steps, stream).to(images.device)
+    def train_on(
+        self, images: Tensor, labels: Tensor, *, batch: int, steps: int, streams: Sequence[torch.Generator]
+    ) -> Descent:
+        """Train from phi on mini-batches of a pool, from the carried slots, which stay as they are.
+
+        Args:
+            images: ``[B, C, H, W]``, or ``[M, B, C, H, W]`` of many tasks, each with iterates of its own.
+            labels: ``[B]`` or ``[M, B]``.
+            batch: images in a mini-batch.
+            steps: updates.
+            streams: where the mini-batches of each task come from.
+        """
+        pools = images.shape[labels.ndim - 1]
+        drawn = [mini_batches(pools, batch, steps, stream) for stream in streams]
+        chosen, start = torch.stack(drawn).to(images.device), trainable(self.net)
+        if labels.ndim == 2:
+            start = {name: shared_by_tasks(value, len(labels)) for name, value in start.items()}
+
+        def support(params: Params, step: int) -> Tensor:
+            if labels.ndim == 1:
+                return self.batch_loss(params, images[chosen[0, step]], labels[chosen[0, step]], step)
+            rows, own = torch.arange(len(labels), device=images.device).unsqueeze(1), chosen[:, step]
+            return self.batch_loss(params, images[rows, own], labels[rows, own], step)
+
         return descend(
-            lambda params, step: self.batch_loss(params, images[chosen[step]], labels[chosen[step]], step),
-            trainable(self.net),
+            support,
+            start,
             lr=self.rate,
             num_steps=steps,
             second_order=False,
             rule=self.rule(),
             slots=self.slots(),
+            differentiate=tape_gradient,
         )
 
-    def task_loss(self, task: Task) -> TaskLoss:
-        """Half the squared distance from phi to W, whose gradient is phi - W; the logged loss is the queries'."""
+    def _streams(self, task: SingleTask | Episode, *words: str | int) -> list[torch.Generator]:
+        """Return the stream of every task, or of the one task."""
+        ids = torch.full((1,), -1) if task.task_id is None else torch.atleast_1d(torch.as_tensor(task.task_id))
+        ids = ids.expand(len(task.support_x)) if task.support_y.ndim == 2 else ids
+        return [generator(self.seed, *words, int(task_id) + 1) for task_id in ids]
+
+    def parts(self, batch: Any) -> tuple[Iterable[Any], int]:
+        """The tasks one by one, or the meta-batch as a whole for the folded engine."""
+        one_by_one, count = super().parts(batch)
+        return ([batch] if self.inner.engine == "folded" else one_by_one), count
+
+    def task_loss(self, task: Task | Episode) -> TaskLoss:
+        """Half the squared distance from phi to W, whose gradient is phi - W; the logged loss is the queries'.
+
+        Of a meta-batch, sums over the tasks.
+        """
         images, labels = task.support_x, task.support_y
         if self.train_pool == "all":
-            images, labels = torch.cat([images, task.query_x]), torch.cat([labels, task.query_y])
-        task_id = -1 if task.task_id is None else int(task.task_id)
+            images, labels = torch.cat([images, task.query_x], -4), torch.cat([labels, task.query_y], -1)
         steps = self.inner.steps(training=True)
         with torch.no_grad():
-            stream = generator(self.seed, "reptile", self.meta_step, task_id + 1)
-            trajectory, slots = self.train_on(images, labels, batch=self.inner_batch, steps=steps, stream=stream)
-            self._keep(slots)
+            streams = self._streams(task, "reptile", self.meta_step)
+            trajectory, slots = self.train_on(images, labels, batch=self.inner_batch, steps=steps, streams=streams)
+            self._keep(slots._replace(updates=self.slots().updates + steps * len(streams)))
             logits = query_logits(self.net, task, trajectory[-1], steps - 1, "transductive")
-        loss, hits = F.cross_entropy(logits, task.query_y), accuracy(logits, task.query_y)
+        loss = cross_entropy(logits, task.query_y)
+        hits = accuracy(logits.flatten(0, -2), task.query_y.flatten()) * (len(logits) if logits.ndim == 3 else 1)
         distance = half_squared_distance(trainable(self.net), trajectory[-1])
         return distance, {"train/loss": loss, "train/accuracy": hits}
 
-    def task_logits(self, task: SingleTask) -> dict[str, Tensor]:
+    def task_logits(self, task: SingleTask | Episode) -> dict[str, Tensor]:
         """Query logits after training on the support set, for every bn_mode; mini-batches depend on the task alone."""
-        task_id = -1 if task.task_id is None else int(task.task_id)
-        steps = self.inner.steps(training=False)
-        stream = generator(self.seed, "reptile-eval", task_id + 1)
-        batch = self.eval_inner_batch
-        params = self.train_on(task.support_x, task.support_y, batch=batch, steps=steps, stream=stream).trajectory[-1]
+        steps, streams = self.inner.steps(training=False), self._streams(task, "reptile-eval")
+        images, labels, batch = task.support_x, task.support_y, self.eval_inner_batch
+        params = self.train_on(images, labels, batch=batch, steps=steps, streams=streams).trajectory[-1]
         return {mode: query_logits(self.net, task, params, max(steps - 1, 0), mode) for mode in self.bn_modes}
+
+    def scored(self, batch: Episode, watched: bool) -> Iterator[tuple[Task, dict[str, Tensor], dict[str, float]]]:
+        """All tasks of the meta-batch at once, where the engine trains so."""
+        if self.inner.engine != "folded":
+            yield from super().scored(batch, watched)
+            return
+        logits = self.task_logits(batch)
+        for index, task in enumerate(tasks(batch)):
+            yield task, {mode: scores[index] for mode, scores in logits.items()}, {}
 
     # ---- the outer step ---------------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -11,6 +10,7 @@ from few_shot_nas.forward_context import forward_context
 from few_shot_nas.nn.convolution import Conv2d
 from few_shot_nas.nn.linear import Linear
 from few_shot_nas.nn.norm import BatchNorm2d, PerStepBatchNorm2d
+from few_shot_nas.nn.precision import full_precision
 
 Params = dict[str, Tensor]
 
@@ -19,6 +19,7 @@ def trainable(net: nn.Module) -> Params:
     """Return the network's parameters that require grad, by name, as the tensors themselves (no copy).
 
     Example:
+        >>> import torch
         >>> net = nn.Linear(2, 3)
         >>> net.bias.requires_grad_(False).shape
         torch.Size([3])
@@ -26,18 +27,6 @@ def trainable(net: nn.Module) -> Params:
         ['weight']
     """
     return {name: value for name, value in net.named_parameters() if value.requires_grad}
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """Return ``x`` as float32 or wider.
-
-    Under mixed precision a network's output is narrower, and a softmax or a distance of it would lose digits.
-
-    Example:
-        >>> full_precision(torch.ones(1).half()).dtype, full_precision(torch.ones(1).double()).dtype
-        (torch.float32, torch.float64)
-    """
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def call(
@@ -71,6 +60,7 @@ def call(
         after ``call`` the module's state_dict is bit-identical.
 
     Example:
+        >>> import torch
         >>> net = nn.Linear(2, 1)
         >>> call(net, {"weight": torch.tensor([[1.0, 2.0]]), "bias": torch.zeros(1)}, torch.tensor([[3.0, 4.0]])).item()
         11.0
@@ -85,6 +75,7 @@ def number_of_tasks(x: Tensor) -> int:
     """Return M for ``[M, B, C, H, W]`` or ``[M, B, D]``, and 1 for ``[B, C, H, W]`` or ``[B, D]``.
 
     Example:
+        >>> import torch
         >>> number_of_tasks(torch.zeros(5, 3, 8, 8)), number_of_tasks(torch.zeros(4, 5, 3, 8, 8))
         (1, 4)
     """
@@ -95,6 +86,7 @@ def in_one_batch(x: Tensor) -> Tensor:
     """Return the images or features of M tasks as one batch, and those of one task as they are.
 
     Example:
+        >>> import torch
         >>> in_one_batch(torch.zeros(4, 5, 3, 8, 8)).shape
         torch.Size([20, 3, 8, 8])
     """
@@ -105,6 +97,7 @@ def by_task(out: Tensor, x: Tensor) -> Tensor:
     """Undo :func:`in_one_batch` for what a network made of ``x``.
 
     Example:
+        >>> import torch
         >>> images = torch.zeros(4, 5, 3, 8, 8)
         >>> by_task(in_one_batch(images).mean((2, 3)), images).shape
         torch.Size([4, 5, 3])

@@ -21,11 +21,13 @@ class Geometry(NamedTuple):
         kernel: height and width of the kernel k.
         stride: pixels between two positions.
         padding: pixels of zeros around the image.
+        dtype: what images and weights are rounded to before they are multiplied; None leaves them as they are.
     """
 
     kernel: int
     stride: int
     padding: int
+    dtype: torch.dtype | None = None
 
     def size(self, pixels: int) -> int:
         """Return the height or width of the result."""
@@ -99,7 +101,9 @@ def task_convolution(x: Tensor, weight: Tensor, geometry: Geometry, route: str |
     """
     if route is None:
         route = "shared" if weight.stride(0) == 0 else choose_route(x, weight.shape, geometry)
-    return _Convolve.apply(x, weight, geometry, route, ROUTES[route].prepare(x.detach(), geometry))
+    if torch.is_autocast_enabled(x.device.type):  # kept, for derivatives that are taken after the casts have ended
+        geometry = geometry._replace(dtype=torch.get_autocast_dtype(x.device.type))
+    return _Convolve.apply(x, weight, geometry, route, _prepared(x, geometry, route))
 
 
 def shared_by_tasks(value: Tensor, count: int) -> Tensor:
@@ -142,7 +146,7 @@ def as_matrices(weight: Tensor) -> Tensor:
 
 def unfold(x: Tensor, geometry: Geometry) -> Tensor:
     """Pixels ``[B, H, W, C]`` to what every position of the kernel sees, ``[B, H', W', k * k * C]``."""
-    k, s, p = geometry
+    k, s, p = geometry[:3]
     batch, height, width, channels = x.shape
     padded = F.pad(x, (0, 0, p, p, p, p)).contiguous()
     b, h, w, _ = padded.stride()
@@ -153,7 +157,7 @@ def unfold(x: Tensor, geometry: Geometry) -> Tensor:
 
 def fold(columns: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:
     """The transpose of :func:`unfold`: add up what the positions say about each pixel, ``[B, H, W, C]``."""
-    k, s, p = geometry
+    k, s, p = geometry[:3]
     batch, height, width, channels = shape
     rows, cols = columns.shape[1:3]
     if columns.device.type != "cpu":  # one kernel for the nine below
@@ -195,6 +199,19 @@ _NARROW = 32
 # ---- a family of bilinear functions ----------------------------------------------------------------------------------
 
 
+def _rounded(value: Tensor, geometry: Geometry) -> Tensor:
+    """Return a factor as the product takes it; what tasks share stays expanded."""
+    if geometry.dtype is None or value.dtype == geometry.dtype:
+        return value
+    if value.stride(0) == 0:
+        return value[:1].to(geometry.dtype).expand_as(value)
+    return value.to(geometry.dtype)
+
+
+def _prepared(x: Tensor, geometry: Geometry, route: str) -> Tensor | None:
+    return ROUTES[route].prepare(_rounded(x.detach(), geometry), geometry)
+
+
 class _Convolve(torch.autograd.Function):
     """(x, weight) -> y. With the two below it is a family that is closed under differentiation: all are bilinear.
 
@@ -207,7 +224,7 @@ class _Convolve(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.how, ctx.prepared = (geometry, route), prepared
-        return ROUTES[route].result(x, weight, geometry, prepared)
+        return ROUTES[route].result(_rounded(x, geometry), _rounded(weight, geometry), geometry, prepared)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -228,14 +245,15 @@ class _ImageGradient(torch.autograd.Function):
     def forward(ctx: Any, g: Tensor, weight: Tensor, shape: torch.Size, geometry: Geometry, route: str) -> Tensor:
         ctx.save_for_backward(g, weight)
         ctx.how = geometry, route
-        return ROUTES[route].to_images(g, weight, shape, geometry)
+        found = ROUTES[route].to_images(_rounded(g, geometry), _rounded(weight, geometry), shape, geometry)
+        return found.to(weight.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         g, weight = ctx.saved_tensors
         (x,) = gradients
         geometry, route = ctx.how
-        prepared, to_g = ROUTES[route].prepare(x.detach(), geometry), None
+        prepared, to_g = _prepared(x, geometry, route), None
         if ctx.needs_input_grad[0]:
             to_g = _Convolve.apply(x, weight, geometry, route, prepared)
         to_weight = None
@@ -250,7 +268,7 @@ def _weight_gradient(
     """Gradient of every task's weights, which is each task's own even where the weights are shared."""
     if route == "shared":
         route = choose_route(x, shape, geometry)
-        prepared = ROUTES[route].prepare(x.detach(), geometry)
+        prepared = _prepared(x, geometry, route)
     return _WeightGradient.apply(g, x, shape, geometry, route, prepared)
 
 
@@ -263,7 +281,8 @@ class _WeightGradient(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(g, x)
         ctx.how, ctx.prepared = (geometry, route), prepared
-        return ROUTES[route].to_weight(g, x, shape, geometry, prepared)
+        found = ROUTES[route].to_weight(_rounded(g, geometry), _rounded(x, geometry), shape, geometry, prepared)
+        return found if geometry.dtype is None else found.float()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from few_shot_nas import forward_context
 from few_shot_nas.errors import InputError
 from few_shot_nas.nn.batch_norm import batch_norm, moments, pooled_batch_norm
+from few_shot_nas.nn.precision import full_precision
 from few_shot_nas.nn.windows import pooled_towards
 
 #: Numbers in a batch from which derivatives written by hand gain more on a CPU than their calls cost.
@@ -84,7 +85,7 @@ class BatchNorm2d(nn.Module):
         if not 0 < rows < batch:
             raise ValueError(f"stat_rows={rows} does not fit a batch of {batch} rows; it must be in 1..rows")
         # As [G, B, H, W, C]: put together as [G, B, C, H, W], images lose their layout and pools their speed.
-        by_task = x.permute(0, 2, 3, 1).unflatten(0, (tasks, batch))
+        by_task = full_precision(x).permute(0, 2, 3, 1).unflatten(0, (tasks, batch))
         first = by_task[:, :rows]
         mean, variance = (value.view(tasks, 1, 1, 1, -1) for value in moments(first.flatten(1, 3)))
         scale = (variance + self.eps).rsqrt()
@@ -117,7 +118,8 @@ class BatchNorm2d(nn.Module):
         if not own and (x.device.type != "cpu" or x.numel() < _MANY):
             out = F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
             return F.max_pool2d(out, 2) if pool else out
-        return (pooled_batch_norm if pool else batch_norm)(x, weight, bias, self.eps, tasks)
+        normalise = pooled_batch_norm if pool else batch_norm
+        return normalise(full_precision(x), weight, bias, self.eps, tasks).to(x.dtype)
 
     def extra_repr(self) -> str:
         """Show the constructor's arguments in ``print(net)``."""

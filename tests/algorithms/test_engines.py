@@ -111,6 +111,45 @@ def test_in_float32_no_engine_is_further_from_float64_than_unrolling(engine, net
     assert distance(engine) < max(2 * distance("unroll"), 1e-5 * size)
 
 
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("engine", ["folded", "graph", "vmap"])
+def test_with_convolutions_in_bf16_every_engine_follows_unrolling_and_keeps_iterates_in_float32(engine, network):
+    batch, found = make_batch(network, dtype=torch.float), {}
+    for name in ("unroll", engine):
+        module = make("MAML", network, torch.float, engine=name, first_order=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            parts, _ = module.parts(batch)
+            outcomes = [ENGINES[name].start(module._trained())(module.problem, part, module.plan()) for part in parts]
+        assert all(value.dtype == torch.float for outcome in outcomes for value in outcome.trajectory[-1].values())
+        sum(outcome.loss for outcome in outcomes).backward()  # the casts have ended
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in module.parameters()]
+        found[name] = torch.cat([value.flatten() for value in grads])
+    assert torch.cosine_similarity(found[engine], found["unroll"], dim=0) > 0.9
+
+
+def test_the_first_meta_step_in_bf16_says_how_far_its_gradient_points_from_float32(caplog):
+    caplog.set_level("INFO")
+    module, batch = make("MAMLPlusPlus", "pool", torch.float), make_batch("pool", dtype=torch.float)
+    state = torch.get_rng_state()
+    module.parts(batch)
+    assert not caplog.messages  # in float32 there is nothing to say
+    module = make("MAMLPlusPlus", "pool", torch.float)
+    with torch.autocast("cpu", torch.bfloat16):
+        for _ in range(2):
+            module.parts(batch)
+    (line,) = caplog.messages
+    assert line.startswith("MAMLPlusPlus: the first meta-gradient with convolutions in bfloat16 has cosine ")
+    cosine = float(line.split("cosine ")[1].split()[0])
+    sides = [meta_gradient(make("MAMLPlusPlus", "pool", torch.float), batch)[0]]
+    with torch.autocast("cpu", torch.bfloat16):
+        sides.append(meta_gradient(make("MAMLPlusPlus", "pool", torch.float), batch)[0])
+    one, other = (torch.cat([value.flatten() for value in side.values()]) for side in sides)
+    assert cosine == pytest.approx(float(torch.cosine_similarity(one, other, dim=0)), abs=2e-3) and cosine < 0.9999
+    assert ("float32 is safer" in line) == (cosine <= 0.95)
+    assert not module._seen and all(parameter.grad is None for parameter in module.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_every_engine_gives_the_sums_of_the_statistics_that_maml_plus_plus_gathers():
     batch = make_batch("pool")
     seen = {}

@@ -58,6 +58,28 @@ def trained_by_torch(net, optimizer, images, labels, stream):
 
 
 @pytest.mark.parametrize("train_pool", ["all", "support"])
+def test_all_tasks_at_once_end_where_they_end_one_by_one(train_pool):
+    episode, found = make_episode(tasks_in_batch=3), {}
+    for engine in ("unroll", "folded"):
+        inner = make_inner(inner_optimizer="sgd", engine=engine, inner_lr=0.1, eval_inner_steps=4)
+        module = make(inner, train_pool=train_pool, per_query_bn=True)
+        parts, count = module.parts(episode)
+        scalars = 0.0
+        for part in parts:
+            loss, named = module.task_loss(part)
+            (loss / count).backward()
+            scalars = scalars + torch.stack([value.detach() for value in named.values()]) / count
+        scored = list(module.scored(episode, watched=False))
+        assert [int(task.task_id) for task, _, _ in scored] == [0, 1, 2]
+        logits = [own[mode] for _, own, _ in scored for mode in module.bn_modes]
+        grads = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        found[engine] = [scalars, *grads, *logits, module.slot_updates]
+    assert max(float(value.detach().abs().max()) for value in found["unroll"][1:-1]) > 1e-2
+    for one, other in zip(found["folded"], found["unroll"], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("train_pool", ["all", "support"])
 @pytest.mark.parametrize("inner_optimizer", ["adam", "sgd"])
 def test_rate_one_and_one_task_give_the_weights_of_ordinary_training(train_pool, inner_optimizer):
     module = make(make_inner(inner_optimizer=inner_optimizer), train_pool=train_pool)
@@ -176,6 +198,7 @@ def test_mini_batches_use_every_image_once_a_pass():
     [
         ({"inner": make_inner(first_order=False)}, "first_order=False"),
         ({"inner": make_inner(engine="sweep")}, "engine=sweep"),
+        ({"inner": make_inner(engine="folded")}, "engine=folded with inner_optimizer=adam and a Conv4"),
         ({"train_pool": "query"}, "train_pool=query"),
     ],
 )
@@ -198,7 +221,7 @@ def test_a_learner_may_give_every_parameter_a_rate_of_its_own():
     module = Frozen(Conv4(3, 1, 16, width=4).double(), inner=make_inner(inner_optimizer="sgd"), inner_batch=4)
     task = next(tasks(make_episode()))
     stream = generator(1, "images")
-    trajectory = module.train_on(task.support_x, task.support_y, batch=4, steps=3, stream=stream).trajectory
+    trajectory = module.train_on(task.support_x, task.support_y, batch=4, steps=3, streams=[stream]).trajectory
     for one, other, moves in zip(trajectory[:-1], trajectory[1:], (True, False, True), strict=True):
         moved = {name for name, value in one.items() if not torch.equal(value, other[name])}
         assert bool(moved) is moves and not any(name.startswith("head.") for name in moved)
