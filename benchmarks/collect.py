@@ -2,7 +2,8 @@
 
 ``python benchmarks/collect.py runs`` takes what the commands of docs/does_maml_enas_work.md left in ``runs``: the
 analyses of the reward tables and the arms, whose contrasts it computes as training/compare.py does. ``--run NAME=DIR``
-takes the results.json of a single run.
+takes the results.json of a single run, ``--compare NAME=DIR`` that run against all others beside its folder, and
+``--copy NAME=FILE`` the result of another script.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def without_folders(text: str) -> str:
     """Return a command without the folders of the machine that it ran on."""
     for pattern, instead in (
         (r"--data_dir=\S+", "--data_dir=DATA"), (r" --cache_dir=\S+", ""), (r"--run_dir=/\S*/", "--run_dir=runs/"),
-        (r"/\S*?/(?=runs/)", ""),
+        (r"/\S*?/(?=runs/)", ""), (r"(^|=|\s)/\S*/([^/\s]+)", r"\1\2"),
     ):  # fmt: skip
         text = re.sub(pattern, instead, text)
     return text
@@ -86,12 +87,31 @@ def compared(folders: Sequence[Path], reference: Path) -> dict[str, Any]:
     return {**found, "arms": [{key: arm[key] for key in arm if key != "path"} for arm in found["arms"]]}
 
 
+def neighbours(reference: Path) -> dict[str, Any]:
+    """Return the contrasts of all runs beside a run with it, and the size and seconds of each."""
+    folders = sorted(path for path in reference.parent.iterdir() if (path / "results.json").is_file())
+    runs = {}
+    for folder in folders:
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        kept = ("parameters", "macs", "meta_steps", "wall_seconds", "test_seconds", "hardware", "command", "seed")
+        runs[folder.name] = {key: results[key] for key in kept}
+    return {**compared(folders, reference), "runs": runs}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the files."""
     parser = argparse.ArgumentParser(prog="collect.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("runs", type=Path, nargs="?", help="folder of the runs of docs/does_maml_enas_work.md")
     parser.add_argument("--run", action="append", default=[], metavar="NAME=DIR", help="a single run")
+    parser.add_argument("--compare", action="append", default=[], metavar="NAME=DIR", help="a run and those beside it")
+    parser.add_argument("--copy", action="append", default=[], metavar="NAME=FILE", help="a JSON file")
     own = parser.parse_args(argv)
+    for word in own.compare:
+        name, folder = word.split("=", 1)
+        write(f"compare_{name}.json", short(neighbours(Path(folder))))
+    for word in own.copy:
+        name, file = word.split("=", 1)
+        write(f"{name}.json", short(json.loads(Path(file).read_text(encoding="utf-8"))))
     for word in own.run:
         name, folder = word.split("=", 1)
         content = json.loads((Path(folder) / "results.json").read_text(encoding="utf-8"))

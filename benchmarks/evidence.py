@@ -213,6 +213,60 @@ def planted_table(prefix: str, points: Sequence[int]) -> list[str]:
     return rows(["planted points", *(FEW[name] for name in names)], body)
 
 
+# ---- searched against random ----------------------------------------------------------------------------------------
+
+
+def searched_table(file: str, names: Mapping[str, str]) -> list[str]:
+    """Return one row per network, best first: size, accuracy, and the difference to the searched one.
+
+    Args:
+        file: written by ``collect.py --compare``.
+        names: what single runs are called; a run that is not in it keeps its folder's name.
+    """
+    content = read(file)
+    contrast = {each["arm"]: each for each in content["contrasts"]}
+    head = ("network", "parameters", "MACs", f"{content['bn_mode']} %", "to the searched one", "± classes", "verdict",
+            "seconds")  # fmt: skip
+    body = []
+    for arm in sorted(content["arms"], key=lambda each: -each["accuracy_percent"]):
+        name, run, own = arm["name"], content["runs"][arm["name"]], contrast.get(arm["name"])
+        classes = None if own is None else own["classes_half_width"]
+        body.append([
+            names.get(name, name.replace("_", " ")), f"{run['parameters']:,}", f"{run['macs'] / 1e6:.1f} M",
+            f"{arm['accuracy_percent']:.1f}",
+            "" if own is None else signed(own["difference"], own["t_half_width"]),
+            "-" if classes is None else f"{classes:.2f}", "**searched**" if own is None else own["verdict"],
+            f"{run['wall_seconds'] + run['test_seconds']:.0f}",
+        ])  # fmt: skip
+    return rows(head, body)
+
+
+def rank_table(file: str) -> list[str]:
+    """Return one row per proxy of a file of training/tabular/rank_correlation.py, best Kendall first."""
+    content = read(file)
+    proxies, truth = content["correlations"], content["accuracy"]
+
+    def cell(found: Mapping[str, float | None]) -> str:
+        if found["value"] is None:
+            return "-"
+        return f"{found['value']:+.2f} ({found['low']:+.2f} .. {found['high']:+.2f})"
+
+    def first(scores: Sequence[float]) -> str:
+        return f"{100 * truth[max(range(len(scores)), key=scores.__getitem__)]:.1f}"
+
+    def kendall(name: str) -> float:
+        value = proxies[name]["kendall"]["value"]
+        return -2.0 if value is None else value
+
+    body = [
+        [f"`{name}`", *(cell(proxies[name][column]) for column in ("kendall", "spearman", "kendall_given_size")),
+         first(content["scores"][name])]
+        for name in sorted(proxies, key=kendall, reverse=True)
+    ]  # fmt: skip
+    head = ("proxy", "Kendall", "Spearman", "Kendall given log parameters", "its first %")
+    return rows(head, body)
+
+
 ARM_FILES = {"Omniglot": "compare_omniglot_arms.json", "Mixed": "compare_mixed_arms.json"}
 EXPERIMENT = "the code block of docs/does_maml_enas_work.md, whose last line is benchmarks/collect.py"
 ARM_COST = "3 s of a core per arm and supernet, after the tables (5 minutes of a core per supernet)"
@@ -233,6 +287,14 @@ TABLES: dict[str, Table] = {
     ),
     "planted_task_omniglot": Table(
         lambda: planted_table("omniglot_task", (10,)), ("compare_omniglot_task10.json",), EXPERIMENT, ARM_COST
+    ),
+    "searched_metantk": Table(
+        lambda: searched_table("compare_searched_metantk.json", {"searched": "MetaNTK-NAS"}),
+        ("compare_searched_metantk.json",), "the code block of Found against random in docs/training_free.md",
+        "22 minutes of a core for the search, 2 for each of 13 networks",
+    ),
+    "rank_trained": Table(
+        lambda: rank_table("rank_trained.json"), ("rank_trained.json",), "the same code block", "2 minutes of a core"
     ),
     "runs": Table(
         lambda: runs_table(RUNS), tuple(f"runs/{name}.json" for name in RUNS),

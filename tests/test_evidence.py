@@ -71,6 +71,8 @@ def test_numbers_are_kept_short_and_folders_of_a_machine_are_not() -> None:
     content = {"command": "python x.py --run_dir=/tmp/evidence/runs/a --n=1", "value": [0.123456789, 3], "none": None}
     assert collect.short(content) == {"command": "python x.py --run_dir=runs/a --n=1", "value": [0.123457, 3],
                                       "none": None}  # fmt: skip
+    assert collect.without_folders("x --genotype=/a/b/g.json --k=2") == "x --genotype=g.json --k=2"
+    assert collect.without_folders("/a/b/random_0") == "random_0"
 
 
 def test_a_card_tells_selection_classes_from_test_classes() -> None:
