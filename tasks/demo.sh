@@ -32,7 +32,7 @@ run() {
 others() {
   run search-random --algorithm=RandomSearch $space --rewards_per_task=4 --max_meta_steps=$search_steps
   run train-on-random $train --model_class=GenotypeNetwork --genotype="$out/search-random/genotype.json"
-  run train-on-conv4 $train --model_class=Conv4
+  run train-on-conv4 $train --model_class=Conv4 --width=8  # as wide as the architectures of the space
 }
 
 rm -rf "$out"

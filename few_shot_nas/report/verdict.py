@@ -54,9 +54,9 @@ def entropy_verdict(who: str, fractions: Sequence[float] | np.ndarray) -> str:
 
 
 def adaptation_verdict(divergences: Sequence[float] | np.ndarray) -> str:
-    """Say whether a task moves the policy; below MOVES_POLICY (0.001 nats) at the end it does not.
+    """Say whether a task moves the policy; if it never does by MOVES_POLICY (0.001 nats), the inner step does nothing.
 
-    A policy that has decided can hardly be moved any more, so what it moved by before is said as well.
+    A policy that has decided can hardly be moved any more, so both the most that it was moved by and the end are named.
 
     Args:
         divergences: KL of the adapted policy from the meta-learned one over time, in nats; at least one.
@@ -66,14 +66,9 @@ def adaptation_verdict(divergences: Sequence[float] | np.ndarray) -> str:
     """
     last = last_tenth(divergences)
     largest = float(np.max(divergences))
-    if last < MOVES_POLICY <= largest:
-        return (
-            f"The inner step has adapted the policy, by up to {largest:.2g} nats; at the end a task moves it by "
-            f"{last:.2g} nats."
-        )
-    if last < MOVES_POLICY:
+    if largest < MOVES_POLICY:
         return f"The inner step does nothing: a task moves the policy by {last:.2g} nats."
-    return f"The inner step adapts the policy: a task moves it by {last:.2g} nats."
+    return f"The inner step adapts the policy: a task moves it by up to {largest:.2g} nats, by {last:.2g} at the end."
 
 
 def verdicts(run: Run) -> list[str]:
