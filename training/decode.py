@@ -173,7 +173,10 @@ def decode(args: Namespace, overrides: Sequence[str], command: str) -> None:
     trained: dict[str, Path] = {}
     if args.retrain is not None:
         words = [f"--{name}={values[name]}" for name in TASK_FLAGS if values.get(name) is not None]
-        words += [f"--test_episodes={args.tasks}", *shlex.split(args.retrain)]
+        given = shlex.split(args.retrain)
+        if "pad" in values and not any(word.startswith("--pad") for word in given):
+            given.append(f"--pad={values['pad']}")  # how the search padded, which a genotype does not say
+        words += [f"--test_episodes={args.tasks}", *given]
         for name, _ in counts[: args.most]:
             folder = output / "trained" / name
             if train_once(folder, output / "genotypes" / f"{name}.json", words):

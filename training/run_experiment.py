@@ -87,6 +87,7 @@ def training_words(command: CommandLine, recipe: str, run_dir: Path) -> list[str
     """Return the command line that trains what the search in ``run_dir`` found."""
     same = [f"--{name}={command.values[name]}" for name in ("data_dir", "cache_dir") if command.values.get(name)]
     network = ["--model_class=GenotypeNetwork", f"--genotype={run_dir / 'genotype.json'}"]
+    network += [f"--pad={command.values['pad']}"] if "pad" in command.values else []  # the genotype does not say it
     # A search that was continued may have been trained in part.
     going_on = ["--ckpt_path=auto"] if command.values["ckpt_path"] else []
     return [f"--config={recipe}", *same, *network, f"--run_dir={run_dir / TRAINED}", *going_on]

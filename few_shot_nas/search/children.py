@@ -95,7 +95,9 @@ def derived_network(supernet: Supernet, images: Tensor, genotype: Genotype) -> D
         genotype: the architecture.
     """
     with torch.random.fork_rng(devices=[]):
-        net = DerivedNetwork(supernet.head.out_features, images.shape[1], images.shape[-1], genotype)
+        net = DerivedNetwork(
+            supernet.head.out_features, images.shape[1], images.shape[-1], genotype, supernet.pad
+        )
     shared, own = supernet.state_dict(), net.state_dict()
     net.load_state_dict({**own, **{name: shared[name] for name in own if name in shared}})
     return net.to(next(supernet.parameters()))

@@ -54,6 +54,7 @@ class Supernet(nn.Module):
     Attributes:
         space: the :class:`few_shot_nas.spaces.space.SearchSpace`.
         menu: the ops held, on every searched edge.
+        pad: as given; the network of one architecture takes it over with the weights.
         feature_dim: length of the feature vectors.
         embedding_dim: length of a task embedding.
 
@@ -80,6 +81,7 @@ class Supernet(nn.Module):
         self.space = lookup(SPACES, space, "space")(channels=channels, **sizes)
         self.menu = self.space.restricted(menu or {})
         self._holds_all = self.menu == self.space.menu()
+        self.pad = pad
         style = LayerStyle(affine, norm_pools, pad)
         self.body = self.space.body(in_channels, image_size, self.space.with_fixed_parts(self.menu), style)
         self.feature_dim = self.body.feature_dim
@@ -182,7 +184,6 @@ class DerivedNetwork(nn.Module):
         in_channels: channels of the images.
         image_size: height and width of the images.
         genotype: the architecture.
-
         pad: where a factorised reduction pads odd sizes; T-NAS does it at the left and top.
 
     Attributes:

@@ -117,6 +117,14 @@ def test_a_proxy_rewards_the_network_of_the_child_at_the_shared_weights(name):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("pad", ["left", "right"])
+def test_the_network_of_a_child_pads_odd_sizes_as_its_supernet_does(pad):
+    net, x = Supernet(3, 1, 27, space="darts_fewshot", channels=4, cells=3, pad=pad).double(), torch.randn(2, 1, 27, 27)
+    genotype = net.space.decode(net.space.sample(torch.Generator().manual_seed(1)))
+    derived = derived_network(net, x.double(), genotype)
+    torch.testing.assert_close(derived(x.double()), net(x.double(), genotype), rtol=0, atol=0)
+
+
 def test_a_proxy_that_is_not_defined_for_a_space_is_refused():
     with pytest.raises(InputError, match="linear_regions: space chain given.*darts"):
         make_search().supernet_children.reward(DECISIONS, make_task(shots=2), REWARDS["linear_regions"])

@@ -62,6 +62,7 @@ def test_each_distinct_genotype_is_trained_once_and_scored_on_the_tasks(run, tmp
         (folder / "episodes.csv").write_text("\n".join(["task_id,bn_mode,accuracy,loss", *rows]) + "\n")
         (folder / "results.json").write_text("{}")
         assert flags["algorithm"] == "ProtoNet" and flags["test_episodes"] == "5" and flags["n_way"] == "2"
+        assert flags["pad"] == "right"
         return type("Done", (), {"returncode": 0})
 
     monkeypatch.setattr(decode.subprocess, "run", stand_in)

@@ -4,9 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from few_shot_nas.spaces.genotype import Genotype
 from training import run_experiment
+
+
+def load_config(folder: str) -> dict[str, object]:
+    return yaml.safe_load(Path(folder, "config.yaml").read_text(encoding="utf-8"))
 
 
 def recipe(algorithm: str = "ProtoNet") -> str:
@@ -17,11 +22,12 @@ def recipe(algorithm: str = "ProtoNet") -> str:
 
 def test_what_a_search_found_is_trained_in_a_folder_of_its_own(tiny_search: list[str]) -> None:
     again = [word for word in tiny_search if not word.startswith("--run_dir")]
-    assert run_experiment.main([*again, "--run_dir=t", recipe()]) == 0
+    assert run_experiment.main([*again, "--run_dir=t", "--pad=left", recipe()]) == 0
     found, trained = (json.loads(Path(folder, "results.json").read_text()) for folder in ("t", "t/trained"))
     assert found["algorithm"] == "RandomSearch" and "search" in found
     assert (trained["algorithm"], trained["model_class"]) == ("ProtoNet", "GenotypeNetwork")
     assert Genotype.load("t/trained/genotype.json") == Genotype.load("t/genotype.json")
+    assert load_config("t/trained")["pad"] == load_config("t")["pad"] == "left"
     assert trained["regime"] == "scratch" and trained["parameters"] == found["parameters"]
 
 
