@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for folder in ("few_shot_nas", "training") for path in (ROOT / folder).rglob("*.py"))
 WITH_EXAMPLES = [path for path in FILES if ">>>" in path.read_text(encoding="utf-8")]
 #: Folders whose public functions all have an example.
-PURE = ("meta",)
+PURE = ("meta", "kernels", "nn")
 
 
 def module_of(path: Path) -> str:
@@ -36,5 +36,5 @@ def public_functions(path: Path) -> list[ast.FunctionDef]:
 @pytest.mark.parametrize("folder", PURE)
 def test_every_public_function_of_a_pure_folder_has_an_example(folder: str) -> None:
     found = [(path.name, f) for path in FILES if folder in path.parts for f in public_functions(path)]
-    assert len(found) > 40
+    assert len(found) > 8
     assert [(file, f.name) for file, f in found if ">>>" not in (ast.get_docstring(f) or "")] == []

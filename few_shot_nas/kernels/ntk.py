@@ -32,6 +32,12 @@ def taps(forward: Callable[[Tensor], Tensor], layers: Iterable[nn.Module], image
     Returns:
         What ``forward`` returned, and one :class:`Tap` for each call, in the order of the calls. Every recorded output
         is part of the graph of the result, if the result depends on it.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> logits, seen = taps(net, net.modules(), torch.ones(5, 3))
+        >>> logits.shape, [(tap.x.shape[1], tap.out.shape[1]) for tap in seen]
+        (torch.Size([5, 2]), [(3, 4), (4, 2)])
     """
     seen: list[Tap] = []
 
@@ -117,6 +123,11 @@ def layer_gram(layer: nn.Module, calls: Sequence[tuple[Tensor, Tensor]], piece: 
         layer: a convolution or a linear layer.
         calls: for every call of the layer its input and the derivative by its output; their gradients add up.
         piece: numbers that a piece of the gradients may hold.
+
+    Example:
+        >>> x, derivative = torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([[1.0], [3.0]])
+        >>> layer_gram(nn.Linear(2, 1), [(x, derivative)]).tolist()  # of the gradients (1, 2) and (0, 3)
+        [[5.0, 6.0], [6.0, 9.0]]
     """
     first, derivative = calls[0]
     if isinstance(layer, nn.Linear) and len(calls) == 1 and first.ndim == 2:
@@ -133,7 +144,13 @@ def layer_gram(layer: nn.Module, calls: Sequence[tuple[Tensor, Tensor]], piece: 
 def weight_gradients(
     layer: nn.Module, calls: Sequence[tuple[Tensor, Tensor]], piece: int = PIECE
 ) -> Iterator[Tensor]:
-    """Yield the per-example gradients of a layer's weight, ``[B, ...]``, in pieces along its output channels."""
+    """Yield the per-example gradients of a layer's weight, ``[B, ...]``, in pieces along its output channels.
+
+    Example:
+        >>> x, derivative = torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([[1.0], [3.0]])
+        >>> [part.flatten(1).tolist() for part in weight_gradients(nn.Linear(2, 1), [(x, derivative)])]
+        [[[1.0, 2.0], [0.0, 3.0]]]
+    """
     columns = [_columns(layer, x) for x, _ in calls]
     groups = columns[0].shape[1]
     derivatives = [_by_group(layer, d, groups) for _, d in calls]

@@ -87,12 +87,23 @@ def pooled_batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps
 
 
 def as_rows(x: Tensor, groups: int) -> Tensor:
-    """Return images ``[G*B, C, H, W]`` as the pixels of each task, ``[G, n, C]``; no copy where channels come last."""
+    """Return images ``[G*B, C, H, W]`` as the pixels of each task, ``[G, n, C]``; no copy where channels come last.
+
+    Example:
+        >>> as_rows(torch.arange(8.0).view(2, 2, 1, 2), groups=1).tolist()
+        [[[0.0, 2.0], [1.0, 3.0], [4.0, 6.0], [5.0, 7.0]]]
+    """
     return x.permute(0, 2, 3, 1).reshape(groups, -1, x.shape[1])
 
 
 def as_images(rows: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
-    """Undo :func:`as_rows`: pixels ``[G, n, C]`` as images of this shape ``[G*B, C, H, W]``."""
+    """Undo :func:`as_rows`: pixels ``[G, n, C]`` as images of this shape ``[G*B, C, H, W]``.
+
+    Example:
+        >>> x = torch.randn(6, 3, 4, 5)
+        >>> torch.equal(as_images(as_rows(x, groups=2), x.shape), x)
+        True
+    """
     batch, channels, height, width = shape
     return rows.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
@@ -115,6 +126,11 @@ def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
 
     ``torch.var_mean`` is sixty times slower on CPUs than the kernel of batch normalisation, which has no rule under
     transformations and no derivative: outside of them alone.
+
+    Example:
+        >>> mean, variance = moments(torch.tensor([[[1.0], [3.0]], [[2.0], [2.0]]]))
+        >>> mean.flatten().tolist(), variance.flatten().tolist()
+        ([2.0, 2.0], [1.0, 0.0])
     """
     plain = not torch.is_grad_enabled() and functorch.get_interpreter_stack() is None
     if plain and rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.float64):
@@ -132,6 +148,11 @@ def moments_in_passes(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of ``[G, n, C]``, ``[G, 1, C]`` each.
 
     On GPUs a few simple passes take a fraction of the time of var_mean's one.
+
+    Example:
+        >>> mean, variance = moments_in_passes(torch.tensor([[[1.0], [3.0]], [[2.0], [2.0]]]))
+        >>> mean.flatten().tolist(), variance.flatten().round(decimals=3).tolist()
+        ([2.0, 2.0], [1.0, 0.0])
     """
     mean = _sums(rows) / rows.shape[1]
     return mean, torch.linalg.vector_norm(rows - mean, dim=1, keepdim=True).square() / rows.shape[1]

@@ -128,6 +128,10 @@ def choose_route(x: Tensor, weight_shape: torch.Size, geometry: Geometry) -> str
 
     Copying every pixel ``k * k`` times and one batched matrix product win where a task alone keeps the device idle;
     a convolution per task where it does not.
+
+    Example:
+        >>> choose_route(torch.zeros(20, 8, 14, 14), torch.Size((4, 16, 8, 3, 3)), Geometry(3, 1, 1))
+        'im2col'
     """
     pixels = x.shape[0] // weight_shape[0] * geometry.size(x.shape[2]) * geometry.size(x.shape[3])
     if x.device.type == "cpu":
@@ -140,12 +144,22 @@ def choose_route(x: Tensor, weight_shape: torch.Size, geometry: Geometry) -> str
 
 
 def as_matrices(weight: Tensor) -> Tensor:
-    """Return weights ``[G, O, C, k, k]`` as matrices ``[G, k * k * C, O]`` that multiply columns."""
+    """Return weights ``[G, O, C, k, k]`` as matrices ``[G, k * k * C, O]`` that multiply columns.
+
+    Example:
+        >>> as_matrices(torch.zeros(4, 16, 8, 3, 3)).shape
+        torch.Size([4, 72, 16])
+    """
     return weight.permute(0, 1, 3, 4, 2).flatten(2).mT
 
 
 def unfold(x: Tensor, geometry: Geometry) -> Tensor:
-    """Pixels ``[B, H, W, C]`` to what every position of the kernel sees, ``[B, H', W', k * k * C]``."""
+    """Pixels ``[B, H, W, C]`` to what every position of the kernel sees, ``[B, H', W', k * k * C]``.
+
+    Example:
+        >>> unfold(torch.arange(4.0).view(1, 2, 2, 1), Geometry(2, 1, 0)).tolist()
+        [[[[0.0, 1.0, 2.0, 3.0]]]]
+    """
     k, s, p = geometry[:3]
     batch, height, width, channels = x.shape
     padded = F.pad(x, (0, 0, p, p, p, p)).contiguous()
@@ -156,7 +170,14 @@ def unfold(x: Tensor, geometry: Geometry) -> Tensor:
 
 
 def fold(columns: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:
-    """The transpose of :func:`unfold`: add up what the positions say about each pixel, ``[B, H, W, C]``."""
+    """The transpose of :func:`unfold`: add up what the positions say about each pixel, ``[B, H, W, C]``.
+
+    Example:
+        >>> x, columns = torch.randn(1, 5, 5, 2), torch.randn(1, 5, 5, 18)
+        >>> one = (unfold(x, Geometry(3, 1, 1)) * columns).sum()
+        >>> torch.allclose(one, (x * fold(columns, Geometry(3, 1, 1), x.shape)).sum(), atol=1e-4)
+        True
+    """
     k, s, p = geometry[:3]
     batch, height, width, channels = shape
     rows, cols = columns.shape[1:3]

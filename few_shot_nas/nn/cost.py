@@ -7,7 +7,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(net: nn.Module) -> int:
-    """Return the number of parameters, trainable or not."""
+    """Return the number of parameters, trainable or not.
+
+    Example:
+        >>> count_parameters(nn.Linear(10, 5))
+        55
+    """
     return sum(parameter.numel() for parameter in net.parameters())
 
 
@@ -23,6 +28,10 @@ def count_macs(net: nn.Module, in_channels: int, image_size: int) -> int:
             from it.
         in_channels: channels of the images.
         image_size: height and width of the images.
+
+    Example:
+        >>> count_macs(nn.Conv2d(3, 8, 3, padding=1), in_channels=3, image_size=10) == 3 * 8 * 9 * 100
+        True
     """
     shapes = {name: value.detach().to("meta") for name, value in (*net.named_parameters(), *net.named_buffers())}
     dtype = next((value.dtype for value in shapes.values() if value.is_floating_point()), torch.float32)

@@ -28,7 +28,12 @@ class DropPath(nn.Module):
 
 
 def has_drop_path(net: nn.Module) -> bool:
-    """Return whether a network has paths to drop."""
+    """Return whether a network has paths to drop.
+
+    Example:
+        >>> has_drop_path(nn.Sequential(nn.Linear(3, 2), DropPath())), has_drop_path(nn.Linear(3, 2))
+        (True, False)
+    """
     return any(isinstance(layer, DropPath) for layer in net.modules())
 
 
@@ -37,6 +42,12 @@ def set_drop_path(net: nn.Module, rate: float) -> None:
 
     Raises:
         InputError: if ``rate`` is above 0 and the network has none.
+
+    Example:
+        >>> net = nn.Sequential(DropPath(), DropPath())
+        >>> set_drop_path(net, 0.2)
+        >>> [layer.rate for layer in net]
+        [0.2, 0.2]
     """
     if rate and not has_drop_path(net):
         raise InputError(

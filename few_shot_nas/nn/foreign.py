@@ -22,6 +22,12 @@ def refuse_foreign_norms(net: nn.Module) -> None:
 
     Raises:
         InputError: naming the first of the layers and what to do.
+
+    Example:
+        >>> refuse_foreign_norms(nn.Sequential(BatchNorm2d(8), nn.GroupNorm(4, 8)))
+        >>> refuse_foreign_norms(nn.Sequential(nn.BatchNorm2d(8)))
+        Traceback (most recent call last):
+        few_shot_nas.errors.InputError: Sequential: 1 layers such as 0 (BatchNorm2d) would be at chance ...
     """
     foreign = [(name, module) for name, module in net.named_modules() if _is_foreign(module)]
     if foreign:

@@ -33,6 +33,12 @@ def kaiming_init(net: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:
     Args:
         net: changed in place.
         mode: whether the variance of activations (``fan_in``) or of gradients (``fan_out``) is kept.
+
+    Example:
+        >>> net = nn.Linear(2000, 200)
+        >>> kaiming_init(net, "fan_in")
+        >>> abs(net.weight.std().item() / (2 / 2000) ** 0.5 - 1) < 0.02, bool(net.bias.any())
+        (True, False)
     """
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):

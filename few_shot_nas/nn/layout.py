@@ -14,6 +14,12 @@ def channels_last(x: Tensor) -> Tensor:
 
     Written with permutations, because ``contiguous(memory_format=...)`` has no rule under ``torch.func.vmap``. With one
     channel both layouts coincide and only the strides tell them apart, hence the reshape, which sets them.
+
+    Example:
+        >>> import torch
+        >>> x = torch.zeros(2, 3, 4, 5)
+        >>> channels_last(x).shape, channels_last(x).stride(1)
+        (torch.Size([2, 3, 4, 5]), 1)
     """
     if x.device.type != "cpu" and forward_context.current().tasks == 1:
         return x

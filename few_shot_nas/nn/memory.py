@@ -20,7 +20,13 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 
 
 def free_memory() -> int | None:
-    """Return how many bytes of memory a process can still take, or None where the system does not say."""
+    """Return how many bytes of memory a process can still take, or None where the system does not say.
+
+    Example:
+        >>> available = free_memory()
+        >>> available is None or available > 0
+        True
+    """
     found = []
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

@@ -175,6 +175,12 @@ def keep_running_statistics(net: nn.Module, momentum: float = 0.1) -> None:
 
     Raises:
         InputError: if there is no such layer.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), BatchNorm2d(4))
+        >>> keep_running_statistics(net)
+        >>> [name for name, _ in net.named_buffers()]
+        ['1.running_mean', '1.running_var']
     """
     for parent in list(net.modules()):
         for name, layer in list(parent.named_children()):
@@ -210,6 +216,10 @@ def group_normalised(net: nn.Module, groups: int = 16) -> nn.Module:
     Args:
         net: the network; it stays as it is.
         groups: the most groups.
+
+    Example:
+        >>> group_normalised(nn.Sequential(BatchNorm2d(24)))[0]
+        GroupNorm2d(8, 24, eps=1e-05, affine=True)
     """
     net = copy.deepcopy(net)
     for name, layer in list(net.named_modules()):
@@ -280,7 +290,14 @@ class PerStepBatchNorm2d(BatchNorm2d):
 
 
 def per_step_layers(net: nn.Module) -> dict[str, PerStepBatchNorm2d]:
-    """Return the per-step layers of ``net`` by name."""
+    """Return the per-step layers of ``net`` by name.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), BatchNorm2d(4))
+        >>> make_per_step(net, 5, statistics=True, affine=True)
+        >>> list(per_step_layers(net))
+        ['1']
+    """
     return {name: module for name, module in net.named_modules() if isinstance(module, PerStepBatchNorm2d)}
 
 
@@ -290,6 +307,12 @@ def make_per_step(net: nn.Module, num_steps: int, *, statistics: bool, affine: b
     Raises:
         InputError: if there is none.
         ValueError: if one is per step already.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), BatchNorm2d(4))
+        >>> make_per_step(net, 5, statistics=False, affine=True)
+        >>> net[1].weight.shape
+        torch.Size([5, 4])
     """
     layers = {name: module for name, module in net.named_modules() if isinstance(module, BatchNorm2d)}
     if not layers:
@@ -304,7 +327,12 @@ def make_per_step(net: nn.Module, num_steps: int, *, statistics: bool, affine: b
 
 
 def norm_parameters(net: nn.Module) -> frozenset[str]:
-    """Return the names of the scales and shifts of ``net``'s BatchNorm2d."""
+    """Return the names of the scales and shifts of ``net``'s BatchNorm2d.
+
+    Example:
+        >>> sorted(norm_parameters(nn.Sequential(nn.Conv2d(3, 4, 3), BatchNorm2d(4))))
+        ['1.bias', '1.weight']
+    """
     layers = ((name, module) for name, module in net.named_modules() if isinstance(module, BatchNorm2d))
     return frozenset(f"{name}.{own}" if name else own for name, layer in layers for own, _ in layer.named_parameters())
 
@@ -314,6 +342,14 @@ def recorded_statistics(net: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Record what the per-step layers see: name -> ``[2, C]``, mean and unbiased variance of the latest pass.
 
     For passes outside ``torch.func`` transformations, whose tensors may not escape.
+
+    Example:
+        >>> net = nn.Sequential(BatchNorm2d(1))
+        >>> make_per_step(net, 1, statistics=True, affine=False)
+        >>> with recorded_statistics(net) as seen:
+        ...     _ = net(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1))
+        >>> seen["0"].tolist()
+        [[2.0], [2.0]]
     """
     seen: dict[str, Tensor] = {}
 
@@ -340,6 +376,13 @@ def update_statistics(net: nn.Module, seen: Mapping[str, Tensor], momentum: floa
         net: the network.
         seen: layer name -> ``[T, 2, C]``, mean and variance per step.
         momentum: weight of what was seen, as in :class:`torch.nn.BatchNorm2d`.
+
+    Example:
+        >>> net = nn.Sequential(BatchNorm2d(1))
+        >>> make_per_step(net, 1, statistics=True, affine=False)
+        >>> update_statistics(net, {"0": torch.tensor([[[2.0], [3.0]]])}, momentum=0.5)
+        >>> net[0].running_mean.tolist(), net[0].running_var.tolist()
+        ([[1.0]], [[2.0]])
     """
     with torch.no_grad():
         for name, layer in per_step_layers(net).items():

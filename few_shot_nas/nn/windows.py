@@ -40,6 +40,12 @@ def largest(x: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         ``[G, B, H // 2, W // 2, C]`` each; a place is the row times W plus the column, int64.
+
+    Example:
+        >>> x = torch.tensor([1.0, 4.0, 3.0, 2.0]).view(1, 1, 2, 2, 1)
+        >>> pooled, place = largest(x)
+        >>> pooled.item(), place.item()
+        (4.0, 1)
     """
     pooled, place = F.max_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), 2, return_indices=True)
     shape = (*x.shape[:2], *pooled.shape[2:], x.shape[4])
@@ -47,11 +53,24 @@ def largest(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def spread(x: Tensor, pooled: Tensor, place: Tensor) -> Tensor:
-    """Add ``pooled`` to the pixels of ``x`` at these places, in place. No two windows share a pixel."""
+    """Add ``pooled`` to the pixels of ``x`` at these places, in place. No two windows share a pixel.
+
+    Example:
+        >>> x = torch.tensor([1.0, 4.0, 3.0, 2.0]).view(1, 1, 2, 2, 1)
+        >>> pooled, place = largest(x)
+        >>> spread(torch.zeros_like(x), pooled, place).flatten().tolist()
+        [0.0, 4.0, 0.0, 0.0]
+    """
     x.flatten(2, 3).scatter_add_(2, place.flatten(2, 3), pooled.flatten(2, 3))
     return x
 
 
 def picked(x: Tensor, place: Tensor) -> Tensor:
-    """Return the pixels of ``x`` at these places: the transpose of :func:`spread`."""
+    """Return the pixels of ``x`` at these places: the transpose of :func:`spread`.
+
+    Example:
+        >>> x = torch.tensor([1.0, 4.0, 3.0, 2.0]).view(1, 1, 2, 2, 1)
+        >>> picked(10 * x, largest(x)[1]).item()
+        40.0
+    """
     return x.flatten(2, 3).gather(2, place.flatten(2, 3)).view(place.shape)
