@@ -1,17 +1,17 @@
 """The exact second-order meta-gradient without a deep graph: a reverse sweep over stored iterates.
 
 Unrolling keeps the activations of every inner step until the outer backward pass. Here the forward pass stores the
-iterates ``theta_0..theta_T`` alone; going back, each step costs one Jacobian-vector product of the support gradient, so
-the activations kept do not depend on T. With ``g_s = grad L_s(theta_s, phi)``, an update
+iterates ``theta_0..theta_T`` alone; going back, each step costs one derivative of the support gradient along a
+direction, so the activations kept do not depend on T. With ``g_s = grad L_s(theta_s, phi)``, an update
 ``(theta_{s+1}, m_{s+1}) = U(theta_s, g_s, m_s, alpha_s)`` that works element by element (gradient descent:
 ``theta_s - alpha_s * g_s``, no slots m), and ``v, w`` the outer loss's gradients for ``theta_{s+1}, m_{s+1}``::
 
     (v', u, w', d outer / d alpha_s) = vector-Jacobian product of U with (v, w)
-    (h, k) = jvp of (theta, phi) -> grad L_s in direction (u, 0)
+    (h, k) = gradient of (theta, phi) -> <u, grad_theta L_s(theta, phi)>
     v <- v' + h,    w <- w',    d outer / d phi <- d outer / d phi + k
 
-The Hessian's symmetry turns the vector-Jacobian product that the chain rule asks for into a Jacobian-vector product,
-forward over reverse. ``phi`` are tensors that the losses use but the inner loop does not move.
+``phi`` are tensors that the losses use but the inner loop does not move. All derivatives are those of torch's tape:
+``torch.func`` would take about a millisecond for each call of a layer that has derivatives of its own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value, jvp, vjp
+from torch.func import vjp
+from torch.utils._pytree import tree_map_only
 
 from few_shot_nas.meta.attach import attach
 from few_shot_nas.meta.functional import Params
-from few_shot_nas.meta.inner_loop import LearningRate
+from few_shot_nas.meta.inner_loop import LearningRate, tape_gradient
 from few_shot_nas.meta.inner_optimizer import PLAIN, InnerRule, Slots
 
 #: (adapted parameters, tensors that are not adapted, inner step) -> scalar.
@@ -128,11 +129,12 @@ def swept_loss(
         phi = {name: value.detach() for name, value in shared.items()}
         theta = {name: value.detach() for name, value in params.items()}
         device = next(iter(theta.values())).device
-        slots, steps, gradient = rule.start(theta), [], grad(support_loss)
+        slots, steps = rule.start(theta), []
+        gradient = tape_gradient(lambda params, step: support_loss(params, phi, step))
         for step in range(num_steps):
             state = _RandomState.now(device)
             by_name = {name: _as_number(rate, theta[name]) for name, rate in rates[step].items()}
-            steps.append(_Step(theta, gradient(theta, phi, step), slots, by_name, state))
+            steps.append(_Step(theta, gradient(theta, step), slots, by_name, state))
             theta, slots = _update(rule, *steps[-1][:4])
         total, v, phi_bar, rate_bars, aux = _sweep(support_loss, query_loss, rule, steps, theta, slots, phi, weights)
     learned = [
@@ -176,12 +178,11 @@ def _sweep(
     rate_bars: list[Params] = [{} for _ in steps]
     total, aux = torch.zeros((), dtype=first.dtype, device=first.device), None
     after = _RandomState.now(first.device)
-    outer = grad_and_value(query_loss, argnums=(0, 1), has_aux=True)
     for index in reversed(range(len(steps))):
         step = steps[index]
         if weights[index]:
             reached = theta if index == len(steps) - 1 else steps[index + 1].theta
-            (to_theta, to_phi), (value, extra) = outer(reached, phi, index)
+            to_theta, to_phi, value, extra = _outer_gradient(query_loss, reached, phi, index)
             total = total + weights[index] * value
             v = {name: v[name] + weights[index] * to_theta[name] for name in v}
             phi_bar = {name: phi_bar[name] + weights[index] * to_phi[name] for name in phi_bar}
@@ -211,14 +212,38 @@ def _pull_back(
     return pull((v, w))
 
 
+def _leaves(values: Params) -> Params:
+    return {name: value.detach().requires_grad_() for name, value in values.items()}
+
+
+def _gradient(
+    outputs: Sequence[Tensor], along: Sequence[Tensor] | None, theta: Params, phi: Params
+) -> tuple[Params, Params]:
+    """Return the gradients of the outputs, weighted by ``along``, for theta and phi; zeros where there are none."""
+    inputs = [*theta.values(), *phi.values()]
+    found = torch.autograd.grad(outputs, inputs, along, allow_unused=True) if outputs else [None] * len(inputs)
+    whole = iter(torch.zeros_like(value) if g is None else g for g, value in zip(found, inputs, strict=True))
+    return {name: next(whole) for name in theta}, {name: next(whole) for name in phi}
+
+
+def _outer_gradient(
+    query_loss: SweptQueryLoss, theta: Params, phi: Params, step: int
+) -> tuple[Params, Params, Tensor, Any]:
+    """Return the gradients of the query loss for theta and phi, its value and its extra."""
+    with torch.enable_grad():
+        theta, phi = _leaves(theta), _leaves(phi)
+        value, extra = query_loss(theta, phi, step)
+        gradients = _gradient([value], None, theta, phi)
+    return *gradients, value.detach(), tree_map_only(Tensor, Tensor.detach, extra)
+
+
 def _hessian_product(
     support_loss: SweptSupportLoss, theta: Params, phi: Params, step: int, direction: Params
 ) -> tuple[Params, Params]:
-    """Return (H_theta,theta u, H_phi,theta u) of the support loss at (theta, phi) by one jvp over the gradient."""
-    gradient = grad(support_loss, argnums=(0, 1))
-
-    def at(theta: Params, phi: Params) -> tuple[Params, Params]:
-        return gradient(theta, phi, step)
-
-    still = {name: torch.zeros_like(value) for name, value in phi.items()}
-    return jvp(at, (theta, phi), (direction, still))[1]
+    """Return (H_theta,theta u, H_phi,theta u) of the support loss at (theta, phi): the gradient of <u, gradient>."""
+    with torch.enable_grad():
+        theta, phi = _leaves(theta), _leaves(phi)
+        loss, inputs = support_loss(theta, phi, step), list(theta.values())
+        first = torch.autograd.grad(loss, inputs, create_graph=True, allow_unused=True)
+        named = {name: g for name, g in zip(theta, first, strict=True) if g is not None and g.requires_grad}
+        return _gradient(list(named.values()), [direction[name] for name in named], theta, phi)

@@ -255,7 +255,7 @@ class _Convolve(torch.autograd.Function):
         to_x = _ImageGradient.apply(g, weight, x.shape, geometry, route) if ctx.needs_input_grad[0] else None
         to_weight = None
         if ctx.needs_input_grad[1]:
-            to_weight = _weight_gradient(g, x, weight.shape, geometry, route, ctx.prepared)
+            to_weight = _weight_gradient(g, x, weight, geometry, route, ctx.prepared)
         return to_x, to_weight, None, None, None
 
 
@@ -279,18 +279,27 @@ class _ImageGradient(torch.autograd.Function):
             to_g = _Convolve.apply(x, weight, geometry, route, prepared)
         to_weight = None
         if ctx.needs_input_grad[1]:
-            to_weight = _weight_gradient(g, x, weight.shape, geometry, route, prepared)
+            to_weight = _weight_gradient(g, x, weight, geometry, route, prepared)
         return to_g, to_weight, None, None, None
 
 
 def _weight_gradient(
-    g: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry, route: str, prepared: Tensor | None
+    g: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, route: str, prepared: Tensor | None
 ) -> Tensor:
-    """Gradient of every task's weights, which is each task's own even where the weights are shared."""
+    """Gradient of every task's weights, which is each task's own even where the weights are shared.
+
+    An outer backward pass goes on from shared weights to the parameter that they were expanded from, by a sum over the
+    tasks. There one convolution of the whole batch gives the sum, and each task gets an equal part of it.
+    """
     if route == "shared":
-        route = choose_route(x, shape, geometry)
+        # An inner gradient is recorded, or taken for a leaf: of these, every task gets its own.
+        outer = weight.grad_fn is not None and not torch.is_grad_enabled()
+        if outer and x.device.type == "cpu":
+            total = _to_weight(_rounded(g, geometry), _rounded(x, geometry), weight.shape[1:], geometry)
+            return shared_by_tasks(total.to(weight.dtype) / len(weight), len(weight))
+        route = choose_route(x, weight.shape, geometry)
         prepared = _prepared(x, geometry, route)
-    return _WeightGradient.apply(g, x, shape, geometry, route, prepared)
+    return _WeightGradient.apply(g, x, weight.shape, geometry, route, prepared)
 
 
 class _WeightGradient(torch.autograd.Function):

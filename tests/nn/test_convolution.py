@@ -54,6 +54,25 @@ def test_tasks_share_a_parameter_that_lies_in_memory_as_its_gradients_do():
         assert gradient.stride()[1:] == shared.stride()[1:], route
 
 
+def test_an_inner_gradient_of_shared_weights_is_each_task_s_own_and_an_outer_one_their_sum():
+    found = []
+    for function in (by_loop, task_convolution):
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(GROUPS * 2, 2, 6, 5, dtype=torch.double, generator=generator)
+        x = x.to(memory_format=torch.channels_last).requires_grad_()
+        weight = torch.randn(4, 2, 3, 3, dtype=torch.double, generator=generator, requires_grad=True)
+        shared = shared_by_tasks(weight, GROUPS)
+        out = function(x, shared, Geometry(3, 2, 1))
+        (inner,) = torch.autograd.grad(out.pow(3).sum(), shared, create_graph=True)
+        outer = torch.autograd.grad(inner.sin().sum() + out.cos().sum(), (x, weight))
+        leaf = shared.detach().requires_grad_()
+        (first_order,) = torch.autograd.grad(function(x, leaf, Geometry(3, 2, 1)).pow(3).sum(), leaf)
+        assert not torch.allclose(inner[0], inner[1], atol=1e-2)
+        found.append([inner, *outer, first_order])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-9)
+
+
 @pytest.mark.parametrize("route", ["im2col", "shared"])
 def test_rows_in_parts_give_the_same(route, monkeypatch):
     monkeypatch.setattr("few_shot_nas.nn.convolution._LEAST", 20)
