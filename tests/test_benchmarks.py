@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import baseline, data, run
+from benchmarks import baseline, data, run, tnas
 from benchmarks.contestants import ours
 from benchmarks.work import TINY, Work
+from few_shot_nas.algorithms.settings import InnerLoop
 from few_shot_nas.episode import Episode
 
 WORKS = {
@@ -28,6 +29,16 @@ def test_the_plain_loop_gives_the_gradient_of_an_engine(name):
     for expected, found in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(found.grad, expected.grad, rtol=0, atol=1e-9)
     assert max(float(parameter.grad.abs().max()) for parameter in nets[0].parameters()) > 1e-3
+
+
+def test_the_published_loop_of_t_nas_gives_the_gradient_of_the_learner():
+    batch, inner = tnas.meta_batch(24, 2, 1, torch.float64), InnerLoop(inner_lr=0.01, inner_steps=2, first_order=True)
+    nets = [tnas.search_network(24, channels=2, nodes=2).double() for _ in range(2)]
+    tnas.published_step(nets[0], batch, inner, 30.0)
+    tnas.our_step(nets[1], batch, inner)
+    for (name, expected), found in zip(nets[0].named_parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=0, atol=1e-9, msg=name)
+    assert float(nets[0].alphas["normal"].grad.abs().max()) > 1e-6
 
 
 def test_a_row_has_the_times_of_all_and_says_what_failed():

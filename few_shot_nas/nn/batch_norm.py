@@ -29,6 +29,8 @@ from torch._C import _functorch as functorch
 
 from few_shot_nas.nn.windows import largest, picked, spread
 
+aten = torch.ops.aten
+
 
 def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, groups: int = 1) -> Tensor:
     """Normalise every channel of every task by the mean and the biased variance of the task's own images.
@@ -121,6 +123,27 @@ def _sums(rows: Tensor) -> Tensor:
     return rows.sum(1, keepdim=True)
 
 
+def _plain() -> bool:
+    """Whether nothing is recorded or transformed, as within the functions below."""
+    return not torch.is_grad_enabled() and functorch.get_interpreter_stack() is None
+
+
+def _has_kernels(*rows: Tensor) -> bool:
+    """Whether the library's kernels of batch normalisation can run: they have no rules under transformations."""
+    on_cpu = all(own.device.type == "cpu" and own.dtype in (torch.float32, torch.float64) for own in rows)
+    return on_cpu and len({own.dtype for own in rows}) == 1 and _plain()
+
+
+def _as_one_row(rows: Tensor) -> Tensor:
+    """Return pixels ``[G, n, C]`` as images ``[G, C, 1, n]``, the channels of a pixel side by side in memory."""
+    return rows.unsqueeze(1).permute(0, 3, 1, 2)
+
+
+def _numbers(value: Tensor) -> Tensor:
+    """Return ``[1, 1, C]`` as ``[C]``, side by side: the library reads an expanded tensor as if it were so."""
+    return value.flatten().contiguous()
+
+
 def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance over the pixels, ``[G, 1, C]`` each.
 
@@ -132,13 +155,11 @@ def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
         >>> mean.flatten().tolist(), variance.flatten().tolist()
         ([2.0, 2.0], [1.0, 0.0])
     """
-    plain = not torch.is_grad_enabled() and functorch.get_interpreter_stack() is None
-    if plain and rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.float64):
-        images = rows.unsqueeze(1).permute(0, 3, 1, 2).split(1)
-        found = [torch.batch_norm_update_stats(task, None, None, 0.0) for task in images]
+    if _has_kernels(rows):
+        found = [torch.batch_norm_update_stats(task, None, None, 0.0) for task in _as_one_row(rows).split(1)]
         mean, variance = (torch.stack(parts).unsqueeze(1) for parts in zip(*found, strict=True))
         return mean, variance
-    if not plain:
+    if not _plain():
         variance, mean = torch.var_mean(rows, dim=1, correction=0, keepdim=True)
         return mean, variance
     return moments_in_passes(rows)
@@ -186,6 +207,9 @@ class _Normalise(_OverTasks):
 
     @staticmethod
     def forward(x: Tensor, w: Tensor, b: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        if len(x) == 1 and _has_kernels(x, w, b):
+            y, mean, r = aten.native_batch_norm(_as_one_row(x), _numbers(w), _numbers(b), None, None, True, 0.0, eps)
+            return y.permute(0, 2, 3, 1).flatten(0, 1), mean.view_as(w), r.view_as(w)
         mean, variance = moments(x)
         r = (variance + eps).rsqrt()
         scale = w * r
@@ -218,6 +242,10 @@ class _NormaliseBackward(_OverTasks):
     def forward(
         g: Tensor, x: Tensor, w: Tensor, mean: Tensor, r: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
+        if len(x) == 1 and _has_kernels(g, x, w, mean, r):
+            known = _numbers(w), None, None, mean.flatten(), r.flatten(), True, eps, [True, True, True]
+            gx, gw, gb = aten.native_batch_norm_backward(_as_one_row(g), _as_one_row(x), *known)
+            return gx.permute(0, 2, 3, 1).flatten(0, 1), gw.view_as(w), gb.view_as(w)
         gb = _sums(g)
         gw = (_sums(g * x) - mean * gb) * r
         return _projected(g, x, mean, r, w * r, gb, gw), gw, gb

@@ -7,8 +7,7 @@ convolutions of the fast kind, by identities:
 - the gradient of the images is a convolution of the gradient with the kernel turned around;
 - a stride is a convolution of stride 1 of which some pixels are left out, so its gradient has zeros between its pixels;
 - stride and dilation 2 together see every second pixel only: an ordinary convolution of these pixels;
-- a dilation of d is an ordinary convolution of each of the d * d images that every d-th row and column make up;
-- the gradient of a 5x5 kernel consists of those of four 3x3 kernels, which overlap in a row and a column.
+- the gradient of a kernel is a convolution of the images with the gradient as a kernel, whose stride is the dilation.
 
 Convolution and gradient of the kernel are bilinear and each other's derivatives, so these two functions suffice for
 derivatives of any order.
@@ -22,11 +21,6 @@ from torch._C import _functorch as functorch
 from torch.nn import functional as F
 
 aten = torch.ops.aten
-
-#: Numbers in the images from which four small kernels, or d * d small images, take less time than the library's way.
-_MANY = 2**17
-#: The type in which small kernels are fast.
-_FAST = torch.float32
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -143,29 +137,21 @@ def to_kernel(g: Tensor, x: Tensor, kernel: int, dilation: int) -> Tensor:
         >>> to_kernel(torch.ones(1, 1, 2, 2), x, 3, 1).squeeze().tolist()
         [[0.0, 1.0, 1.0], [2.0, 6.0, 4.0], [2.0, 5.0, 3.0]]
     """
-    many = x.numel() >= _MANY and x.dtype == _FAST
-    if not many or (kernel, dilation) == (3, 1):
-        return _library_to_kernel(g, x, kernel, dilation * (kernel - 1) // 2, dilation)
-    if dilation > 1:
-        return to_kernel(_interleaved(g, dilation), _interleaved(x, dilation), kernel, 1)
-    if kernel != 5:
-        return _library_to_kernel(g, x, kernel, (kernel - 1) // 2, 1)
-    rows, columns = x.shape[2:]
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 2, 2, 2, 2))
-    found = g.new_empty(x.shape[1], 1, 5, 5)
-    for top in (0, 2):
-        for left in (0, 2):
-            window = padded[:, top : top + rows + 2, left : left + columns + 2].contiguous().permute(0, 3, 1, 2)
-            found[:, :, top : top + 3, left : left + 3] = _library_to_kernel(g, window, 3, 0, 1)
-    return found
+    padding = dilation * (kernel - 1) // 2
+    if (kernel, dilation) == (3, 1) or x.dtype == torch.float64:
+        return _library_to_kernel(g, x, kernel, padding, dilation)
+    return _by_one_convolution(g, x, kernel, dilation)
 
 
-def _interleaved(x: Tensor, dilation: int) -> Tensor:
-    """Return the d * d images that every d-th row and column make up, one after the other: ``[d*d*B, C, h, w]``."""
-    rows, columns = x.shape[2:]
-    pixels = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, -columns % dilation, 0, -rows % dilation))
-    pixels = pixels.unflatten(2, (-1, dilation)).unflatten(1, (-1, dilation))
-    return pixels.permute(2, 4, 0, 1, 3, 5).flatten(0, 2).permute(0, 3, 1, 2)
+def _by_one_convolution(g: Tensor, x: Tensor, kernel: int, dilation: int) -> Tensor:
+    """Convolve the images, all images' channels side by side, with the gradients as kernels, at a stride of d."""
+    batch, channels, rows, columns = x.shape
+    padding = dilation * (kernel - 1) // 2
+    wide = x.permute(2, 3, 0, 1).reshape(1, rows, columns, batch * channels)
+    wide = F.pad(wide, (0, 0, padding, padding, padding, padding)).permute(0, 3, 1, 2)
+    kernels = g.reshape(batch * channels, 1, rows, columns)
+    found = F.conv2d(wide, kernels, None, dilation, groups=batch * channels)
+    return found.reshape(batch, channels, kernel, kernel).sum(0).unsqueeze(1)
 
 
 def _library_to_kernel(g: Tensor, x: Tensor, kernel: int, padding: int, dilation: int) -> Tensor:

@@ -91,10 +91,13 @@ class FixedBatchNorm2d(BatchNorm2d):
         """Whether a bias before this layer is left out."""
         return self._absorbs
 
-    def forward(self, x: Tensor, pool: bool = False, absorbed: Tensor | None = None) -> Tensor:
-        """Normalise ``x [B, C, H, W]``, and take a 2x2 max-pool of the result if ``pool``."""
+    def forward(
+        self, x: Tensor, pool: bool = False, absorbed: Tensor | None = None, times: Tensor | None = None
+    ) -> Tensor:
+        """Normalise ``x [B, C, H, W]``, take a 2x2 max-pool of the result if ``pool``, and multiply it by ``times``."""
         out = torch.addcmul(self.shift, x, self.scale)
-        return functional.max_pool2d(out, 2) if pool else out
+        out = functional.max_pool2d(out, 2) if pool else out
+        return out if times is None else times * out
 
 
 class Embedding(nn.Module):

@@ -57,7 +57,9 @@ class BatchNorm2d(nn.Module):
         self.weight = nn.Parameter(torch.ones(num_features)) if affine else None
         self.bias = nn.Parameter(torch.zeros(num_features)) if affine else None
 
-    def forward(self, x: Tensor, pool: bool = False, absorbed: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, pool: bool = False, absorbed: Tensor | None = None, times: Tensor | None = None
+    ) -> Tensor:
         """Normalise ``x [B, C, H, W]``, or ``[G*B, C, H, W]`` where the forward context says G ``tasks``.
 
         Args:
@@ -65,6 +67,7 @@ class BatchNorm2d(nn.Module):
             pool: take a 2x2 max-pool of the result, at a quarter of the work for what follows.
             absorbed: a bias ``[C]`` that was not added to ``x``, because the statistics take it away again: its
                 gradient is zero, and not missing.
+            times: a number that the result is multiplied by, with no pass over the images.
 
         Raises:
             ValueError: if ``stat_rows`` is not in 1..B.
@@ -72,6 +75,10 @@ class BatchNorm2d(nn.Module):
         weight, bias = self.scale_and_shift()
         if absorbed is not None:
             bias = 0 * absorbed if bias is None else bias + 0 * absorbed
+        if times is not None:
+            # A copy: torch 2.11's backward pass reads an expanded scale as if its numbers lay side by side.
+            weight = times.expand(self.num_features).contiguous() if weight is None else times * weight
+            bias = None if bias is None else times * bias
         context = forward_context.current()
         tasks, rows = context.tasks, context.stat_rows
         if rows is None or rows * tasks == x.shape[0]:
@@ -155,16 +162,19 @@ class RunningBatchNorm2d(BatchNorm2d):
         context = forward_context.current()
         return not context.running and not (self.training and context.stat_rows is None)
 
-    def forward(self, x: Tensor, pool: bool = False, absorbed: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, pool: bool = False, absorbed: Tensor | None = None, times: Tensor | None = None
+    ) -> Tensor:
         """Normalise ``x [B, C, H, W]``; arguments and errors are the parent's."""
         context = forward_context.current()
         if self.absorbs_bias():
-            return super().forward(x, pool, absorbed)
+            return super().forward(x, pool, absorbed, times)
         mean, var = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
         out = F.batch_norm(
             x, mean, var, self.weight, self.bias, training=not context.running, momentum=self.momentum, eps=self.eps
         )
-        return F.max_pool2d(out, 2) if pool else out
+        out = F.max_pool2d(out, 2) if pool else out
+        return out if times is None else times * out
 
 
 def keep_running_statistics(net: nn.Module, momentum: float = 0.1) -> None:
@@ -279,14 +289,17 @@ class PerStepBatchNorm2d(BatchNorm2d):
         """Where running statistics do not normalise."""
         return not (self.keeps_running_statistics and forward_context.current().running)
 
-    def forward(self, x: Tensor, pool: bool = False, absorbed: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, pool: bool = False, absorbed: Tensor | None = None, times: Tensor | None = None
+    ) -> Tensor:
         """Normalise ``x [B, C, H, W]``, by the running statistics of the step if the context says so."""
         if self.absorbs_bias():
-            return super().forward(x, pool, absorbed)
+            return super().forward(x, pool, absorbed, times)
         mean, variance = self.running_mean[self.step()], self.running_var[self.step()]
         weight, bias = self.scale_and_shift()
         out = F.batch_norm(x, mean, variance, weight, bias, training=False, eps=self.eps)
-        return F.max_pool2d(out, 2) if pool else out
+        out = F.max_pool2d(out, 2) if pool else out
+        return out if times is None else times * out
 
 
 def per_step_layers(net: nn.Module) -> dict[str, PerStepBatchNorm2d]:

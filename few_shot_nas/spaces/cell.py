@@ -13,6 +13,7 @@ from few_shot_nas.nn.layout import channels_last
 from few_shot_nas.nn.norm import BatchNorm2d
 from few_shot_nas.spaces.genotype import Edge, Genotype
 from few_shot_nas.spaces.ops import DERIVED, OPS, FactorizedReduce, LayerStyle, Zero, relu_conv_norm
+from few_shot_nas.spaces.source import Source
 from few_shot_nas.spaces.space import Body, EdgeWeights, Menu, Place
 
 FIRST_CELL_SIZE = 21
@@ -25,11 +26,6 @@ def reductions(cells: int) -> frozenset[int]:
     in T-NAS, where that rule would make both reductions.
     """
     return frozenset({1}) if cells == 2 else frozenset({cells // 3, 2 * cells // 3})
-
-
-def mixed_op(ops: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> list[Tensor]:
-    """Return the terms of an edge's mixed op, ``weight * op(x)`` each; ``none`` adds no term."""
-    return [weight * cast(nn.ModuleDict, ops)[op](x) for op, weight in weights.items() if op != "none"]
 
 
 def added(terms: Sequence[Tensor]) -> Tensor:
@@ -94,16 +90,16 @@ class Cell(nn.Module):
 
     def mixed(self, before: Tensor, last: Tensor, weights: Mapping[Place, Mapping[str, Tensor]]) -> Tensor:
         """Run every op of ``weights`` by its weight; a node that none of them reaches is zero."""
-        states = [self.pre0(before), self.pre1(last)]
+        states = [Source(self.pre0(before)), Source(self.pre1(last))]
         for node in range(2, self.nodes + 2):
             terms = [
                 term
                 for (src, dst), row in weights.items()
                 if dst == node
-                for term in mixed_op(self.edges[f"{src}_{dst}"], row, states[src])
+                for term in states[src].terms(self.edges[f"{src}_{dst}"], row)
             ]
-            states.append(added(terms) if terms else self.zero(states[0]))
-        return torch.cat(states[2:], dim=1)
+            states.append(Source(added(terms) if terms else self.zero(states[0].x)))
+        return torch.cat([state.x for state in states[2:]], dim=1)
 
 
 def full_size_stem(in_channels: int, out_channels: int) -> nn.Sequential:

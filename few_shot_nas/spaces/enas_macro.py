@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from few_shot_nas.errors import InputError
 from few_shot_nas.nn.layout import channels_last
 from few_shot_nas.nn.norm import BatchNorm2d
-from few_shot_nas.spaces.cell import added, mixed_op, pooling_stem
+from few_shot_nas.spaces.cell import added, pooling_stem
 from few_shot_nas.spaces.genotype import Edge, Genotype
 from few_shot_nas.spaces.ops import DERIVED, OPS, FactorizedReduce, LayerStyle
+from few_shot_nas.spaces.source import Source
 from few_shot_nas.spaces.space import (
     Body,
     Decision,
@@ -124,7 +125,7 @@ class MacroBody(Body):
         halved = set(reductions_read([*weights["op"], *skips], self.depth))
         states = [self.stem(channels_last(x))]
         for layer, row in enumerate(weights["op"].values()):
-            terms = mixed_op(self.layers[layer], row, states[layer])
+            terms = Source(states[layer]).terms(self.layers[layer], row)
             if not terms:
                 raise ValueError(f"layer {layer} of a macro network whose ops are all left out has no output")
             out = added(terms)

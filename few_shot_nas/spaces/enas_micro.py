@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from few_shot_nas.errors import InputError
 from few_shot_nas.nn.layout import channels_last
 from few_shot_nas.nn.norm import BatchNorm2d
-from few_shot_nas.spaces.cell import added, mixed_op, pooling_stem, reductions
+from few_shot_nas.spaces.cell import added, pooling_stem, reductions
 from few_shot_nas.spaces.genotype import Edge, Genotype
 from few_shot_nas.spaces.ops import DERIVED, OPS, FactorizedReduce, LayerStyle, Zero, relu_conv_norm
+from few_shot_nas.spaces.source import Source
 from few_shot_nas.spaces.space import (
     Body,
     Decision,
@@ -92,7 +93,7 @@ class MicroCell(nn.Module):
         The share of a state in the output is the product, over the edges that leave it, of their weights of ``none``:
         the probability that no block reads it. An edge with ops but without ``none`` reads for certain.
         """
-        states = [self.pre0(last if self.reduction else before), self.pre1(last)]
+        states = [Source(self.pre0(last if self.reduction else before)), Source(self.pre1(last))]
         blocks = max(dst for _, dst in weights["left"]) - 1
         for block in range(2, blocks + 2):
             terms = [
@@ -100,16 +101,16 @@ class MicroCell(nn.Module):
                 for branch in BRANCHES
                 for (src, dst), row in weights[branch].items()
                 if dst == block
-                for term in mixed_op(self.get_submodule(f"{branch}.{src}_{dst}"), row, states[src])
+                for term in states[src].terms(self.get_submodule(f"{branch}.{src}_{dst}"), row)
             ]
-            states.append(added(terms) if terms else self.zero(states[0]))
+            states.append(Source(added(terms) if terms else self.zero(states[0].x)))
         mixed = []
         for state, out in ((int(name), layer) for name, layer in self.out.items()):
             rows = [row for branch in BRANCHES for (src, _), row in weights[branch].items() if src == state and row]
             if all("none" in row for row in rows):
                 shares = [row["none"] for row in rows if len(row) > 1]
-                mixed.append(reduce(torch.mul, shares, out(F.relu(states[state]))))
-        return (states[1] if self.reduction else last), self.norm(added(mixed))
+                mixed.append(reduce(torch.mul, shares, out(F.relu(states[state].x))))
+        return (states[1].x if self.reduction else last), self.norm(added(mixed))
 
     def _branch(self, branch: str, edge: Edge, states: Sequence[Tensor]) -> Tensor:
         return self.get_submodule(f"{branch}.{edge.src}_{edge.dst}.{edge.op}")(states[edge.src])

@@ -9,9 +9,10 @@ from torch.nn import functional as F
 from few_shot_nas.errors import InputError
 from few_shot_nas.nn.layout import channels_last
 from few_shot_nas.nn.norm import BatchNorm2d
-from few_shot_nas.spaces.cell import added, mixed_op, pooling_stem
+from few_shot_nas.spaces.cell import added, pooling_stem
 from few_shot_nas.spaces.genotype import Edge, Genotype
 from few_shot_nas.spaces.ops import DERIVED, OPS, LayerStyle, OpBuilder
+from few_shot_nas.spaces.source import Source
 from few_shot_nas.spaces.space import (
     Body,
     Decision,
@@ -164,17 +165,17 @@ class Nb201Body(Body):
         return F.relu(self.norm(state)).mean(dim=(2, 3))
 
     def _mix(self, cell: nn.ModuleDict, x: Tensor, weights: Mapping[Place, Mapping[str, Tensor]]) -> Tensor | None:
-        states = {0: x}
+        states = {0: Source(x)}
         for node in range(1, self.nodes + 1):
             terms = [
                 term
                 for (src, dst), row in weights.items()
                 if dst == node and src in states
-                for term in mixed_op(cell[f"{src}_{dst}"], row, states[src])
+                for term in states[src].terms(cell[f"{src}_{dst}"], row)
             ]
             if terms:
-                states[node] = added(terms)
-        return states.get(self.nodes)
+                states[node] = Source(added(terms))
+        return states[self.nodes].x if self.nodes in states else None
 
     def owned_ops(self) -> Iterator[tuple[str, str, Edge]]:
         """Yield, for each op module held, its name prefix (with the dot), cell type and edge."""

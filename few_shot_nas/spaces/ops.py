@@ -72,15 +72,25 @@ class FactorizedReduce(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` to ``[B, channels_out, ceil(H/2), ceil(W/2)]``."""
-        x = F.relu(x)
+        return self.joined(*self.halves(F.relu(x)))
+
+    def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what ``conv_1`` and what ``conv_2`` see of a state after its ReLU."""
         odd_rows, odd_columns = x.shape[2] % 2, x.shape[3] % 2
         if odd_rows or odd_columns:
             left = self.pad == "left"
             x = F.pad(x, (odd_columns, 0, odd_rows, 0) if left else (0, odd_columns, 0, odd_rows))
         # Every second pixel is taken by the index and not by a stride of the convolution: the backward pass of torch
         # 2.11's strided 1x1 convolution writes past its buffer on channels-last CPU tensors with several threads.
-        odd = self.conv_2(x[:, :, 1::2, 1::2])
-        return self.norm(odd if self.conv_1 is None else torch.cat((self.conv_1(x[:, :, ::2, ::2]), odd), dim=1))
+        return x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]
+
+    def joined(self, even: Tensor, odd: Tensor, times: Tensor | None = None) -> Tensor:
+        """Convolve both, put them side by side and normalise; ``times`` scales the result."""
+        odd = self.conv_2(odd)
+        both = odd if self.conv_1 is None else torch.cat((self.conv_1(even), odd), dim=1)
+        if times is None:
+            return self.norm(both)
+        return self.norm(both, times=times) if isinstance(self.norm, BatchNorm2d) else times * self.norm(both)
 
 
 def relu_conv_norm(channels_in: int, channels_out: int, style: LayerStyle = DERIVED) -> nn.Module:

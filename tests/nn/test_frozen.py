@@ -8,6 +8,7 @@ from few_shot_nas.meta.features import extract
 from few_shot_nas.models import Conv4
 from few_shot_nas.nn.frozen import frozen
 from few_shot_nas.nn.norm import keep_running_statistics, make_per_step
+from few_shot_nas.spaces.mixed_supernet import MixedSupernet
 
 
 @pytest.fixture
@@ -30,6 +31,14 @@ def test_a_query_alone_gets_its_features_behind_the_support_set(net: Conv4) -> N
     for row, query in enumerate(QUERIES):
         torch.testing.assert_close(fixed.features(query[None])[0], expected[row], rtol=1e-10, atol=1e-10)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_a_mixture_whose_edges_share_pools_is_fixed_too() -> None:
+    net = MixedSupernet(3, 1, 16, "darts", channels=2, cells=2, nodes=2, affine=False, norm_pools=True).double()
+    fixed = frozen(net, lambda copied: copied.features(SUPPORT))
+    expected = extract(net, torch.cat([SUPPORT, QUERIES]), stat_rows=len(SUPPORT))[len(SUPPORT) :]
+    torch.testing.assert_close(fixed.features(QUERIES), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(fixed.features(QUERIES[:1]), expected[:1], rtol=1e-9, atol=1e-9)
 
 
 def test_running_statistics_need_no_images(net: Conv4) -> None:
