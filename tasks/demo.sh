@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The whole pipeline on the built-in data: search, train what was found on episodes, compare on the same test episodes, sort
 # images of classes that no training saw.
-# Every step is a plain command line that can be run by itself; the runs and the report are left in runs/demo/.
+# Every step is a plain command line that can be run by itself; the runs and the report are left in runs/demo/. SEED=1 and
+# OUT=runs/other repeat it with another seed elsewhere.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
