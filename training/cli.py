@@ -9,7 +9,7 @@ from few_shot_nas.constructor import FROM_SOURCE, REQUIRED
 from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count, Positive, Seed, check
 from few_shot_nas.registry import lookup
-from training import class_tables, legacy
+from training import class_tables, legacy, protocols
 from training.class_tables import Tables
 from training.config_file import ACTIONS, as_text, read_config
 from training.flag_values import from_text, members
@@ -57,6 +57,13 @@ EXPERIMENT_FLAGS = (
         "auto",
         "weights to test: those of the best validation accuracy or the last ones; auto is best, and last for a search, "
         "whose architecture is derived on its last weights",
+    ),
+    _flag(
+        "protocol",
+        Literal["canonical", "tnas", "metanas", "metantk", "rfs"] | None,
+        None,
+        "how tasks are scored, by the name of who published it: sets the flags of the test (queries, tasks, support "
+        "copies, steps, bn_mode) and stands in every table; docs/training_free.md lists them",
     ),
     _flag("save_every", Count, 500, "meta-steps between two checkpoints"),
     _flag("save_minutes", Positive, 10.0, "write a checkpoint at the latest after so many minutes"),
@@ -252,6 +259,7 @@ def parse(argv: Sequence[str], tables: Tables | None = None) -> CommandLine:
     for word in words:
         if word.name not in ACTIONS and not (word.name in CLASS_FLAGS and word.value in ("null", "None")):
             values[word.name] = _typed(flags[word.name], word)
+    protocols.hold(values["protocol"], values, {word.name for word in words}, flags)
     missing = [name for name, value in values.items() if value is REQUIRED]
     if missing:
         flag = flags[missing[0]]

@@ -79,6 +79,7 @@ def summary(trainer: pl.Trainer, parts: Parts, values: Values, facts: Mapping[st
     return {
         **{name: values[name] for name in names},
         "test_seed": values["seed"],
+        "protocol": values["protocol"],
         "meta_steps": facts["meta_steps"],
         "wall_seconds": facts["wall_seconds"],
         "test_seconds": facts["test_seconds"],

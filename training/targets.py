@@ -9,6 +9,7 @@ from few_shot_nas.errors import InputError
 from training import class_tables, legacy
 from training.cli import read_config, to_words
 from training.class_tables import Tables
+from training.protocols import PROTOCOLS
 
 #: Flags of a source that keep their value when another source takes its place: the network's size, and the user's disk.
 KEPT = ("image_size", "cache_dir")
@@ -53,6 +54,11 @@ def words_of_run(config: Path, overrides: Sequence[str], channels: int | None) -
     words = [word for word in read_config(str(config)) if not legacy.means_nothing(word)]
     old = next((word.value for word in words if word.name == "data_class"), None)
     given = {word.name: word.value for word in legacy.tokenise(overrides)}
+    # A protocol that a test asks for has the last word on its own flags, not the run.
+    protocol = PROTOCOLS.get(str(given.get("protocol")))
+    if protocol is not None:
+        set_there = {*protocol.flags, *protocol.where_taken, "bn_mode"}
+        words = [word for word in words if word.name not in set_there]
     new = given.get("data_class") or old
     if new == old or old is None or new is None:
         return [_typed(word) for word in words], []

@@ -18,7 +18,7 @@ from few_shot_nas.report.arms import (
     shared_supernets,
 )
 from few_shot_nas.report.pairing import task_settings
-from few_shot_nas.report.tables import short_names, task
+from few_shot_nas.report.tables import protocol_of, short_names, task
 from few_shot_nas.seeding import derived_seed
 from few_shot_nas.stats.class_variance import class_interval
 from few_shot_nas.stats.paired import below, hierarchical_bootstrap, holm, t_test, tost, units, wilcoxon
@@ -220,6 +220,7 @@ def _protocol(arms: Sequence[Arm], mode: str) -> tuple[tuple[str, str], ...]:
         ("data", ", ".join([str(run.results["data_class"]), *flags])),
         ("split", str(run.results.get("split", "not recorded"))),
         ("task", task(run) + queries),
+        ("protocol", ", ".join(dict.fromkeys(protocol_of(arm.first()) for arm in arms))),
         ("bn_mode", mode),
         ("seeds", ", ".join(map(str, arms[0].runs))),
         ("tasks", f"{ids.size} per seed, ids {ids[0]} to {ids[-1]}"),
@@ -231,6 +232,9 @@ def _warnings(arms: Sequence[Arm], labels: Sequence[str]) -> list[str]:
     if len({arm.reward_calls() for arm in arms}) > 1 or any(len(arm.reward_calls()) > 1 for arm in arms):
         spent = "; ".join(f"{label}: {_calls(arm)}" for label, arm in zip(labels, arms, strict=True))
         found.append(f"unequal reward budgets (reward calls of {spent}): a difference may be that of the budgets")
+    if len({protocol_of(arm.first()) for arm in arms}) > 1:
+        listed = "; ".join(f"{label}: {protocol_of(arm.first())}" for label, arm in zip(labels, arms, strict=True))
+        found.append(f"protocols are mixed ({listed}): tasks were adapted to or scored in different ways")
     regimes = [str(arm.first().results.get("regime", "not recorded")) for arm in arms]
     if len(set(regimes)) > 1:
         listed = "; ".join(f"{label}: {regime}" for label, regime in zip(labels, regimes, strict=True))

@@ -64,7 +64,7 @@ _NEEDED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (_is_whole(0), "a whole number from 0"),
 }
 _OPTIONAL: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **{name: (_is_text, "text") for name in ("regime", "split", "checkpoint", "hardware", "command")},
+    **{name: (_is_text, "text") for name in ("protocol", "regime", "split", "checkpoint", "hardware", "command")},
     **{name: (_is_whole(0), "a whole number from 0") for name in ("n_query", "meta_steps", "parameters", "macs")},
     "wall_seconds": (_is_number, "a number from 0"),
 }

@@ -117,9 +117,12 @@ def tabulate(runs: Sequence[Run]) -> ResultsTable:
         "task": [task(run) for run in runs],
         "split": [str(run.results.get("split", _DASH)) for run in runs],
     }
+    if any(run.results.get("protocol") for run in runs):
+        protocol["protocol"] = [protocol_of(run) for run in runs]
     episodes = [_episodes(run) for run in runs]
     varying = {key: values for key, values in protocol.items() if len(set(values)) > 1}
-    common = [f"{values[0]} split" if key == "split" else values[0] for key, values in protocol.items()]
+    words = {"split": "{} split", "protocol": "protocol {}"}
+    common = [words.get(key, "{}").format(values[0]) for key, values in protocol.items()]
     common = [text for text, key in zip(common, protocol, strict=True) if key not in varying]
     common += [f"{episodes[0]} episodes"] if len(set(episodes)) == 1 else []
     columns = {
@@ -167,6 +170,11 @@ def _seconds(run: Run, key: str) -> str:
 def _episodes(run: Run) -> str:
     counts = sorted({value.n for mode in modes([run]) if (value := score(run, mode)) is not None})
     return "/".join(map(str, counts)) or _DASH
+
+
+def protocol_of(run: Run) -> str:
+    """Return the name of the protocol that a run was tested by; ``own`` where its flags were set one by one."""
+    return str(run.results.get("protocol") or "own")
 
 
 def task(run: Run) -> str:

@@ -10,7 +10,7 @@ TABLES = load_tables()
 
 SHELL = (
     "algorithm model_class data_class run_dir seed wandb wandb_project wandb_group wandb_tags wandb_artifacts "
-    "ckpt_path init_from train_after_search test_checkpoint save_every save_minutes rank_timeout "
+    "ckpt_path init_from train_after_search test_checkpoint protocol save_every save_minutes rank_timeout "
     "n_way k_shot n_query"
 ).split()
 DATA = (
