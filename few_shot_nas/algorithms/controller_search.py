@@ -165,12 +165,20 @@ class ControllerSearch(EpisodicModule):
             return tuple(self.controller.greedy(self.average_context()).tolist())
 
     def propose(self) -> list[Decisions]:
-        """The greedy architecture and distinct samples, so that every search spends its whole derivation."""
-        stream, count = generator(self.seed, "derive"), self.derivation.derive_candidates
-        found = {self.incumbent(): None}
+        """The greedy architecture and distinct samples, so that every search spends its whole derivation.
+
+        All are within the limits. Where the greedy one is not, a sample takes its place.
+        """
+        stream, count, limits = generator(self.seed, "derive"), self.derivation.derive_candidates, self.supernet.limits
+
+        def sample() -> Decisions:
+            return tuple(self.controller.sample(stream, self.average_context()).decisions.tolist())
+
+        greedy = self.incumbent()
+        found = dict.fromkeys([greedy] if limits.admits(limits.space.decode(greedy)) else [])
         with torch.no_grad():
             for _ in range(PATIENCE * count):
                 if len(found) == count:
                     break
-                found.setdefault(tuple(self.controller.sample(stream, self.average_context()).decisions.tolist()))
+                found.setdefault(limits.sample(sample))
         return list(found)

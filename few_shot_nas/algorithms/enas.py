@@ -168,14 +168,17 @@ class ENAS(ControllerSearch):
         """Sample architectures from the policy."""
         stream = self.task_stream(purpose, task)
         with torch.no_grad():
-            return [tuple(self.controller.sample(stream).decisions.tolist()) for _ in range(count)]
+            return [
+                self.supernet.limits.sample(lambda: tuple(self.controller.sample(stream).decisions.tolist()))
+                for _ in range(count)
+            ]
 
     def trained_children(self, task: Task) -> list[Decisions]:
         """Return the architectures whose loss trains the shared weights on one task in this step."""
         if self.phase(self.meta_step) != "warmup" and self.loop.child_sampling == "policy":
             return self.sampled(task, "child", 1)
         return uniform_paths(
-            self.supernet.space, self.task_stream("uniform", task), fair=self.loop.strict_fairness
+            self.supernet.limits, self.task_stream("uniform", task), fair=self.loop.strict_fairness
         )
 
     # ---- search -----------------------------------------------------------------------------------------------------

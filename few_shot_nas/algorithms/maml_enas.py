@@ -143,7 +143,16 @@ class MAMLENAS(ControllerSearch):
             stream = generator(self.seed, "shared", self.meta_step)
         else:
             stream = self.task_stream(purpose, task)
-        return self.on_task(task).sample(params, stream, count)
+        return self.sampled(self.on_task(task), params, stream, count)
+
+    def sampled(
+        self, policy: TaskPolicy, params: Params, stream: torch.Generator, count: int
+    ) -> list[Decisions]:
+        """Sample architectures within the limits."""
+        limits = self.supernet.limits
+        if not limits.active:
+            return policy.sample(params, stream, count)
+        return [limits.sample(lambda: policy.sample(params, stream, 1)[0]) for _ in range(count)]
 
     def baseline_values(
         self, baseline: ControlVariate, rewards: Tensor, inner: Tensor, greedy: Callable[[], float]
@@ -238,7 +247,7 @@ class MAMLENAS(ControllerSearch):
 
     def _loss_of_uniform_paths(self, task: Task) -> TaskLoss:
         paths = uniform_paths(
-            self.supernet.space, self.task_stream("uniform", task), fair=self.shared.strict_fairness
+            self.supernet.limits, self.task_stream("uniform", task), fair=self.shared.strict_fairness
         )
         loss, query_accuracy = self.supernet_children.mean_loss(task, paths)
         return loss, {"train/loss": loss, "train/accuracy": query_accuracy}
@@ -307,7 +316,8 @@ class MAMLENAS(ControllerSearch):
         policy, params = self.on_task(task), trainable(self.controller)
         if self.test_reward_function is not None:
             params = self.adapted_controller(policy, params, task)
-        return self.supernet.space.decode(policy.greedy(params))
+        own = self.supernet.space.decode(policy.greedy(params))
+        return own if self.supernet.limits.admits(own) else super().genotype_for(task)
 
     def adapted_controller(self, policy: TaskPolicy, params: Params, task: SingleTask) -> Params:
         """Return the controller's clone after one step on K architectures that ``test_reward`` rewards."""
@@ -320,7 +330,7 @@ class MAMLENAS(ControllerSearch):
             )
         else:
             score = self.oracle_score(task)
-        tried = policy.sample(params, self.task_stream("test", task), self.loop.inner_archs)
+        tried = self.sampled(policy, params, self.task_stream("test", task), self.loop.inner_archs)
         self.scoring_calls += self.loop.inner_archs + self.inner_baseline.greedy
         return self.adapt(policy, params, tried, score).clone
 

@@ -99,6 +99,7 @@ class PruningSearch(EpisodicModule):
         stage: what is left to prune.
         scores: of the candidates of the stage that are scored, in order.
         seconds: spent on kernels and on linear regions.
+        pruned: the ops that are gone, with the number of the stage that pruned them.
     """
 
     default_model: ClassVar[str] = "Supernet"
@@ -121,6 +122,7 @@ class PruningSearch(EpisodicModule):
         self.stage = first_stage(net.space, pruning.prune_number)
         self.total = evaluations(self.stage)
         self.scores: list[Scores] = []
+        self.pruned: dict[Candidate, int] = {}
         self.seconds = {"kernel": 0.0, "regions": 0.0}
         self._draws: dict[tuple[int, int], Draw] = {}
         self._pools: dict[int, Tensor] = {}
@@ -167,7 +169,9 @@ class PruningSearch(EpisodicModule):
         self.scores.append(scores)
         if len(self.scores) == len(candidates):
             scored = dict(zip(candidates, self.scores, strict=True))
-            scalars["search/margin"] = margin(scored, self.stage.pruned(scored))
+            gone = self.stage.pruned(scored)
+            scalars["search/margin"] = margin(scored, gone)
+            self.pruned.update(dict.fromkeys(gone, self.stage.number))
             self.stage, self.scores, self._draws = self.stage.after(scored), [], {}
         return scalars
 
@@ -255,14 +259,23 @@ class PruningSearch(EpisodicModule):
     # ---- evaluation and the end -------------------------------------------------------------------------------------
 
     def incumbent(self) -> Genotype:
-        """Return the architecture of the ops left; the first of those that still compete."""
+        """Return the architecture of the ops left; the first of those that still compete.
+
+        Where that exceeds the limits, ops come back that were pruned last.
+        """
         mixture = {
             cell_type: torch.tensor(
-                [[float(op in self.stage.active[cell_type][place]) for op in ops] for place, ops in edges.items()]
+                [[self._lasted(Candidate(cell_type, place, op)) for op in ops] for place, ops in edges.items()]
             )
             for cell_type, edges in self.supernet.space.menu().items()
         }
-        return self.supernet.space.discretise(mixture)
+        return self.supernet.limits.discretise(mixture)
+
+    def _lasted(self, candidate: Candidate) -> float:
+        """Return 1 for an op that is left, less for one the earlier it went, and 0 for one that never competed."""
+        if candidate.op in self.stage.active[candidate.cell_type][candidate.place]:
+            return 1.0
+        return (self.pruned[candidate] + 1) / (self.stage.number + 2) if candidate in self.pruned else 0.0
 
     def task_logits(self, task: SingleTask) -> dict[str, Tensor]:
         """Query logits of the architecture at untrained weights, by the nearest class mean."""
@@ -291,7 +304,9 @@ class PruningSearch(EpisodicModule):
         """Add the stage and the scores."""
         super().on_save_checkpoint(checkpoint)
         scores = [list(scores) for scores in self.scores]
-        checkpoint[KEY]["pruning"] = {**self.stage.state(), "scores": scores, "seconds": dict(self.seconds)}
+        pruned = [[cell_type, list(place), op, stage] for (cell_type, place, op), stage in self.pruned.items()]
+        own = {"scores": scores, "seconds": dict(self.seconds), "pruned": pruned}
+        checkpoint[KEY]["pruning"] = {**self.stage.state(), **own}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the stage and the scores."""
@@ -300,3 +315,5 @@ class PruningSearch(EpisodicModule):
         self.stage, self._draws = first_stage(self.supernet.space, self.pruning.prune_number).restored(state), {}
         self.scores = [Scores(*scores) for scores in state["scores"]]
         self.seconds = dict(state["seconds"])
+        # Checkpoints of versions without these remember nothing of what is gone.
+        self.pruned = {Candidate(t, tuple(place), op): stage for t, place, op, stage in state.get("pruned", ())}

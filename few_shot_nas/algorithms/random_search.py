@@ -68,11 +68,12 @@ class RandomSearch(EpisodicModule):
     def draw(self, count: int, *words: int | str) -> list[Decisions]:
         """Draw architectures uniformly from the stream that ``words`` name."""
         stream = generator(self.seed, *words)
-        return [self.supernet.space.sample(stream) for _ in range(count)]
+        limits = self.supernet.limits
+        return [limits.sample(lambda: limits.space.sample(stream)) for _ in range(count)]
 
     def task_loss(self, task: Task) -> TaskLoss:
         """Outer loss of the shared weights through one uniformly drawn child."""
-        paths = uniform_paths(self.supernet.space, self.task_stream("uniform", task), fair=False)
+        paths = uniform_paths(self.supernet.limits, self.task_stream("uniform", task), fair=False)
         loss, accuracy = self.supernet_children.mean_loss(task, paths)
         return loss, {"train/loss": loss, "train/accuracy": accuracy}
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from few_shot_nas.search.derivation import Decisions
-from few_shot_nas.spaces.space import Decision, SearchSpace
+from few_shot_nas.spaces.limits import Limits
+from few_shot_nas.spaces.space import Decision
 
 
 def fair_paths(decisions: Sequence[Decision], generator: torch.Generator) -> list[Decisions]:
@@ -24,6 +25,13 @@ def fair_paths(decisions: Sequence[Decision], generator: torch.Generator) -> lis
     return [tuple(order[place % len(order)] for order in orders) for place in range(count)]
 
 
-def uniform_paths(space: SearchSpace, generator: torch.Generator, *, fair: bool) -> list[Decisions]:
-    """Draw the children of one step: a uniform architecture (Guo et al. 2020, arXiv:1904.00420) or a fair group."""
-    return fair_paths(space.decisions, generator) if fair else [space.sample(generator)]
+def uniform_paths(limits: Limits, generator: torch.Generator, *, fair: bool) -> list[Decisions]:
+    """Draw the children of one step: a uniform architecture (Guo et al. 2020, arXiv:1904.00420) or a fair group.
+
+    Args:
+        limits: of a space; a fair group keeps no limits, for every choice has its turn in it.
+        generator: the only source of randomness.
+        fair: whether a group is drawn.
+    """
+    space = limits.space
+    return fair_paths(space.decisions, generator) if fair else [limits.sample(lambda: space.sample(generator))]

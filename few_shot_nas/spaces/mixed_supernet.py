@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from few_shot_nas import seeding
-from few_shot_nas.ranges import Cells, Nodes, Ways, Width
+from few_shot_nas.ranges import Cells, Count, Nodes, Ways, Width
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.space import Menu, Mixture
 from few_shot_nas.spaces.supernet import Supernet
@@ -47,11 +47,14 @@ class MixedSupernet(Supernet):
         norm_pools: bool = False,
         pad: Literal["right", "left"] = "right",
         menu: Menu | None = None,
+        max_params: Count | None = None,
+        max_macs: Count | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(
-            n_way, in_channels, image_size, space, channels, cells, nodes, affine, norm_pools, pad, menu
-        )
+            n_way, in_channels, image_size, space, channels, cells, nodes, affine, norm_pools, pad, menu, max_params,
+            max_macs,
+        )  # fmt: skip
         stream = seeding.generator(seed, "alphas")
         self.alphas = nn.ParameterDict()
         self._missing: dict[str, Tensor] = {}
@@ -110,4 +113,4 @@ class MixedSupernet(Supernet):
         Raises:
             InputError: if an alpha is not a number.
         """
-        return self.space.discretise(self.mixture_of(alphas))
+        return self.limits.discretise(self.mixture_of(alphas))

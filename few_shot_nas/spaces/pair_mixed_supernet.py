@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from few_shot_nas import seeding
 from few_shot_nas.errors import InputError
 from few_shot_nas.registry import lookup
-from few_shot_nas.ranges import Cells, Nodes, Share, Ways, Width, check, ranges_of
+from few_shot_nas.ranges import Cells, Count, Nodes, Share, Ways, Width, check, ranges_of
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.cell_space import CellSpace
 from few_shot_nas.spaces.genotype import Genotype
@@ -66,6 +66,8 @@ class PairMixedSupernet(MixedSupernet):
         norm_pools: bool = True,
         pad: Literal["right", "left"] = "right",
         alpha_threshold: Share = 0.0,
+        max_params: Count | None = None,
+        max_macs: Count | None = None,
         seed: int = 0,
     ) -> None:
         kind = lookup(SPACES, space, "space")
@@ -75,8 +77,9 @@ class PairMixedSupernet(MixedSupernet):
         sizes = {name: value for name, value in (("cells", cells), ("nodes", nodes)) if value is not None}
         menu = without_none(kind(channels=channels, **sizes).menu())
         super().__init__(
-            n_way, in_channels, image_size, space, channels, cells, nodes, affine, norm_pools, pad, menu, seed
-        )
+            n_way, in_channels, image_size, space, channels, cells, nodes, affine, norm_pools, pad, menu, max_params,
+            max_macs, seed,
+        )  # fmt: skip
         self.alpha_threshold = alpha_threshold
         stream = seeding.generator(seed, "pairs")
         for cell_type in self.space.menu():
@@ -139,4 +142,4 @@ class PairMixedSupernet(MixedSupernet):
             kept = ops.new_zeros(len(ops), 1)
             kept[[row for pair in chosen for row in pair]] = 1.0
             mixture[cell_type] = ops * kept
-        return self.space.discretise(mixture)
+        return self.limits.discretise(mixture)

@@ -8,10 +8,12 @@ from torch.nn import functional as F
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.nn.init import xavier_init
-from few_shot_nas.ranges import Cells, Nodes, Ways, Width
+from few_shot_nas.ranges import Cells, Count, Nodes, Ways, Width
 from few_shot_nas.registry import lookup
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.genotype import Edge, Genotype
+from few_shot_nas.spaces.limits import Limits
+from few_shot_nas.spaces.op_costs import Cost, OpCosts
 from few_shot_nas.spaces.ops import LayerStyle
 from few_shot_nas.spaces.space import Menu, Mixture, SearchSpace
 
@@ -50,8 +52,12 @@ class Supernet(nn.Module):
         norm_pools: whether pools without a BN of their own get one.
         pad: where a factorised reduction pads odd sizes; T-NAS does it at the left and top.
         menu: the ops to hold, some of those of the space; a cell type that it does not name keeps all. None holds all.
+        max_params: most parameters of an architecture that a search may end with; null sets no limit. Searches that
+            draw architectures draw no others; those that weigh or prune ops change what they end with until it fits.
+        max_macs: most multiply-accumulates per image of such an architecture, likewise.
 
     Attributes:
+        limits: what architectures may cost.
         space: the :class:`few_shot_nas.spaces.space.SearchSpace`.
         menu: the ops held, on every searched edge.
         pad: as given; the network of one architecture takes it over with the weights.
@@ -75,6 +81,8 @@ class Supernet(nn.Module):
         norm_pools: bool = False,
         pad: Literal["right", "left"] = "right",
         menu: Menu | None = None,
+        max_params: Count | None = None,
+        max_macs: Count | None = None,
     ) -> None:
         super().__init__()
         sizes = {name: value for name, value in (("cells", cells), ("nodes", nodes)) if value is not None}
@@ -87,9 +95,18 @@ class Supernet(nn.Module):
         self.feature_dim = self.body.feature_dim
         self.head = nn.Linear(self.feature_dim, n_way)
         xavier_init(self)
+        self._shape = (n_way, in_channels, image_size)
+        self._op_costs: OpCosts | None = None
+        self.limits = Limits(self.space, self.cost, max_params, max_macs)
         self._owner = self._owners()
         with torch.no_grad():
             self.embedding_dim = len(self.task_embedding(torch.zeros(2, in_channels, image_size, image_size)))
+
+    def cost(self, genotype: Genotype) -> Cost:
+        """Return what the network of an architecture costs, for images and classes of this supernet's."""
+        if self._op_costs is None:
+            self._op_costs = OpCosts(self.space, *self._shape)
+        return self._op_costs.cost(genotype)
 
     def _owners(self) -> dict[str, tuple[str, Edge] | None]:
         """Map each parameter to the cell type and edge whose op it is a part of; None if it is on every path."""

@@ -28,7 +28,7 @@ OUTER = (
 SCORING = ["head", "reward"]
 INNER = "inner_lr inner_steps eval_inner_steps first_order engine inner_optimizer zero_head".split()
 DERIVE = "derive_candidates derive_episodes".split()
-SPACE = "space channels cells nodes affine norm_pools pad".split()
+SPACE = "space channels cells nodes affine norm_pools pad max_params max_macs".split()
 CONTROLLER = (
     "controller controller_inner_lr controller_lr inner_archs outer_archs entropy_weight estimator dice_lambda "
     "inner_baseline outer_baseline baseline_decay entropy_gradient share_archs inner_reward skip_target skip_weight "
