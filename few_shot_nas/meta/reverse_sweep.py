@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import vjp
 from torch.utils._pytree import tree_map_only
 
 from few_shot_nas.meta.attach import attach
@@ -149,7 +148,9 @@ def swept_loss(
 
 
 def _as_number(rate: float | Tensor, like: Tensor) -> Tensor:
-    return torch.as_tensor(rate, dtype=like.dtype, device=like.device).detach()
+    """Return a rate as a leaf, of which a gradient is wanted where it is learned."""
+    learned = isinstance(rate, Tensor) and rate.requires_grad
+    return torch.as_tensor(rate, dtype=like.dtype, device=like.device).detach().requires_grad_(learned)
 
 
 def _update(rule: InnerRule, theta: Params, gradient: Params, slots: Slots, rates: Params) -> tuple[Params, Slots]:
@@ -200,30 +201,31 @@ def _sweep(
 def _pull_back(
     rule: InnerRule, step: _Step, v: Params, w: tuple[Params, ...]
 ) -> tuple[Params, Params, tuple[Params, ...], Params]:
-    """Pull (v, w) back through one update, to its parameters, gradients, moments and rates. No network is run."""
-
-    def update(
-        theta: Params, gradient: Params, moments: tuple[Params, ...], rates: Params
-    ) -> tuple[Params, tuple[Params, ...]]:
-        moved, after = _update(rule, theta, gradient, Slots(step.slots.updates, moments), rates)
-        return moved, after.moments
-
-    pull = vjp(update, step.theta, step.gradient, step.slots.moments, step.rates)[1]
-    return pull((v, w))
+    """Pull (v, w) back through one update, to its parameters, gradients, moments, learned rates; no network is run."""
+    with torch.enable_grad():
+        theta, gradient = _leaves(step.theta), _leaves(step.gradient)
+        moments = tuple(_leaves(moment) for moment in step.slots.moments)
+        moved, after = _update(rule, theta, gradient, Slots(step.slots.updates, moments), step.rates)
+    learned = {name: rate for name, rate in step.rates.items() if rate.requires_grad}
+    sides = (theta, gradient, *moments, learned)
+    outputs = [*moved.values(), *(value for moment in after.moments for value in moment.values())]
+    along = [*v.values(), *(value for moment in w for value in moment.values())]
+    to_theta, to_gradient, *to_moments, to_rates = _gradients(outputs, along, sides)
+    return to_theta, to_gradient, tuple(to_moments), to_rates
 
 
 def _leaves(values: Params) -> Params:
     return {name: value.detach().requires_grad_() for name, value in values.items()}
 
 
-def _gradient(
-    outputs: Sequence[Tensor], along: Sequence[Tensor] | None, theta: Params, phi: Params
-) -> tuple[Params, Params]:
-    """Return the gradients of the outputs, weighted by ``along``, for theta and phi; zeros where there are none."""
-    inputs = [*theta.values(), *phi.values()]
+def _gradients(
+    outputs: Sequence[Tensor], along: Sequence[Tensor] | None, sides: Sequence[Params]
+) -> list[Params]:
+    """Return the gradients of the outputs, weighted by ``along``, for the tensors of each side; zeros where none is."""
+    inputs = [value for side in sides for value in side.values()]
     found = torch.autograd.grad(outputs, inputs, along, allow_unused=True) if outputs else [None] * len(inputs)
     whole = iter(torch.zeros_like(value) if g is None else g for g, value in zip(found, inputs, strict=True))
-    return {name: next(whole) for name in theta}, {name: next(whole) for name in phi}
+    return [{name: next(whole) for name in side} for side in sides]
 
 
 def _outer_gradient(
@@ -233,8 +235,8 @@ def _outer_gradient(
     with torch.enable_grad():
         theta, phi = _leaves(theta), _leaves(phi)
         value, extra = query_loss(theta, phi, step)
-        gradients = _gradient([value], None, theta, phi)
-    return *gradients, value.detach(), tree_map_only(Tensor, Tensor.detach, extra)
+        to_theta, to_phi = _gradients([value], None, (theta, phi))
+    return to_theta, to_phi, value.detach(), tree_map_only(Tensor, Tensor.detach, extra)
 
 
 def _hessian_product(
@@ -246,4 +248,5 @@ def _hessian_product(
         loss, inputs = support_loss(theta, phi, step), list(theta.values())
         first = torch.autograd.grad(loss, inputs, create_graph=True, allow_unused=True)
         named = {name: g for name, g in zip(theta, first, strict=True) if g is not None and g.requires_grad}
-        return _gradient(list(named.values()), [direction[name] for name in named], theta, phi)
+        h, k = _gradients(list(named.values()), [direction[name] for name in named], (theta, phi))
+    return h, k
