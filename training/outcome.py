@@ -27,7 +27,7 @@ def check(tables: Tables | None, values: Values) -> None:
 
     Raises:
         InputError: if a search is to be tested on other weights than its architecture is derived on, or the reverse
-            sweep is to run in mixed precision, whose casts it cannot differentiate forwards.
+            sweep is to run in mixed precision, in which it was never compared with unrolling.
     """
     if values.get("engine") == "sweep" and str(values["precision"]).endswith("-mixed"):
         raise InputError(f"--engine=sweep --precision={values['precision']}: do not go together; give --engine=unroll")
