@@ -23,7 +23,7 @@ from few_shot_nas.registry import lookup
 from few_shot_nas.runtime.checkpoint import KEY, load_checkpoint
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.supernet import DerivedNetwork
-from few_shot_nas.whole_file import replacing
+from few_shot_nas.whole_file import read_text, reason, replacing
 
 CARD, WEIGHTS = "model.json", "model.safetensors"
 #: Key of the card in the metadata of model.safetensors.
@@ -83,8 +83,21 @@ class ModelCard:
         try:
             content = {name: value for name, value in json.loads(text).items() if name != "few_shot_nas"}
             return cls(**{**content, "left_out": tuple(content["left_out"])})
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError(f"{place}: does not describe a model of few_shot_nas ({error}); train it again") from error
+
+    @classmethod
+    def read(cls, path: Path) -> "ModelCard":
+        """Return the card in a file.
+
+        Raises:
+            InputError: naming the file, if it cannot be read or is no card.
+        """
+        try:
+            text = read_text(path)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read ({reason(error)}); train the model again") from error
+        return cls.from_json(text, str(path))
 
 
 def card_of(
@@ -206,7 +219,7 @@ def _stored(
         return state, card, None
     if not (path / CARD).is_file():
         raise InputError(f"{path}: has no {CARD}; give the folder of a run that few_shot_nas wrote")
-    card = ModelCard.from_json((path / CARD).read_text(encoding="utf-8"), str(path / CARD))
+    card = ModelCard.read(path / CARD)
     file = checkpoint_file(path, checkpoint)
     if file is None:
         state, _ = read_weights(path / WEIGHTS)

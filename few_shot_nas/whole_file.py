@@ -1,10 +1,15 @@
-"""Files that appear under their name whole or not at all, and are on the disk when they do."""
+"""Files that appear under their name whole or not at all, and are on the disk when they do; and reading such files."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+#: Bytes of a text file that a run writes; the longest, metrics.csv of 10^5 rows, has about 20 MB.
+LARGEST_TEXT = 2**28
+#: What a shell calls the pipe that it makes for ``<(command)``.
+_PIPES_OF_SHELLS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 #: End of the names of files that are being written.
 PART = ".part"
 
@@ -61,3 +66,37 @@ def remove_parts(folder: Path) -> None:
     for part in folder.glob(f"*{PART}"):
         with suppress(OSError):
             part.unlink()
+
+
+def read_bytes(path: str | os.PathLike[str], largest: int = LARGEST_TEXT) -> bytes:
+    """Return a file's content, of a file that someone else may have put there: never wait, never fill the memory.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: saying of the file that it is a pipe or device, or has more than ``largest`` bytes.
+    """
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or str(path).startswith(_PIPES_OF_SHELLS)):
+        raise ValueError("is a pipe, a socket or a device")
+    with open(path, "rb") as stream:
+        content = stream.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"has more than {largest} bytes")
+    return content
+
+
+def read_text(path: str | os.PathLike[str], largest: int = LARGEST_TEXT) -> str:
+    """Return the text of a file in UTF-8, as :func:`read_bytes` does.
+
+    Raises:
+        OSError, ValueError: as there, or because the content is no text.
+    """
+    try:
+        return read_bytes(path, largest).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError("is not text") from error
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Return in a few words why a file could not be read."""
+    return f"it {error}" if isinstance(error, ValueError) else error.strerror or str(error)

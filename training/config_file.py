@@ -5,6 +5,7 @@ from typing import Any
 import yaml
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.whole_file import read_bytes
 from training.legacy import Word
 
 #: Flags that ask for an answer instead of a run, and that a saved configuration therefore does not hold.
@@ -29,12 +30,11 @@ def as_text(value: Any) -> str:
 def _compose(path: str) -> yaml.Node | None:
     """Return the nodes of a YAML file; nothing is made of them, so that no tag, date or alias can do anything."""
     try:
-        with open(path, "rb") as stream:
-            content = stream.read(LARGEST_FILE + 1)
-    except (OSError, ValueError) as error:
+        content = read_bytes(path, LARGEST_FILE)
+    except OSError as error:
         raise InputError(f"--config={path}: cannot be read: {error}") from error
-    if len(content) > LARGEST_FILE:
-        raise InputError(f"--config={path}: has more than {LARGEST_FILE} bytes; needed are lines such as n_way: 5")
+    except ValueError as error:
+        raise InputError(f"--config={path}: {error}; needed are lines such as n_way: 5") from error
     try:
         return yaml.compose(content, Loader=yaml.SafeLoader)
     except yaml.reader.ReaderError as error:

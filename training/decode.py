@@ -18,7 +18,7 @@ from typing import Any
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count
-from few_shot_nas.whole_file import write_text
+from few_shot_nas.whole_file import read_text, write_text
 from training.evaluate import build, flags_of_run
 from training.exits import OneLineParser, guarded, output_folder
 
@@ -41,9 +41,12 @@ def read_decoded(path: Path) -> dict[int, str]:
     """Return the genotype's name of each task that was decoded before; a row cut short by a kill does not count."""
     if not path.is_file():
         return {}
-    text = path.read_text(encoding="utf-8")
-    rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
-    return {int(row["task_id"]): row["genotype"] for row in rows if row.get("genotype")}
+    try:
+        text = read_text(path)
+        rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+        return {int(row["task_id"]): row["genotype"] for row in rows if row.get("genotype")}
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise InputError(f"{path}: is not what a decoding wrote ({error}); remove it to decode again") from error
 
 
 def write_decoded(path: Path, names: Mapping[int, str]) -> None:

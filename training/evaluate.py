@@ -49,7 +49,7 @@ def inputs_of(run_dir: Path) -> Any:
     path = run_dir / CARD
     if not path.is_file():
         return None
-    return InputSpec.from_dict(ModelCard.from_json(path.read_text(encoding="utf-8"), str(path)).inputs)
+    return InputSpec.from_dict(ModelCard.read(path).inputs)
 
 
 def refuse_unset(run_dir: Path) -> None:

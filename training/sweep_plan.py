@@ -16,6 +16,7 @@ import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.whole_file import read_text, reason
 
 Scalar = None | bool | int | float | str
 #: Keys of a sweep file that this reader understands, or that concern the W&B service alone.
@@ -26,6 +27,8 @@ DISTRIBUTIONS = (
 )  # fmt: skip
 #: W&B's default of ``eta``.
 REDUCTION = 3
+#: Bytes of a sweep file, and values in it once every reference to another one is written out.
+LARGEST_FILE, MOST_VALUES = 2**20, 100_000
 
 
 @dataclass(frozen=True)
@@ -143,13 +146,28 @@ def read_plan(path: Path) -> Plan:
     )
 
 
+def _written_out(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """Return how many values a node has once every alias in it is written out; a circle raises RecursionError."""
+    if id(node) not in known:
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for pair in inner for part in (pair if isinstance(pair, tuple) else (pair,))]
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(node)]
+
+
 def _content(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"sweep {path}: cannot be read: {error}") from error
+        text = read_text(path, LARGEST_FILE)
+    except (OSError, ValueError) as error:
+        raise InputError(f"sweep {path}: cannot be read ({reason(error)})") from error
+    try:
+        if _written_out(yaml.compose(text, Loader=yaml.SafeLoader), {}) > MOST_VALUES:
+            raise InputError(f"sweep {path}: has more than {MOST_VALUES:,} values; refer less often to others by *name")
+        content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"sweep {path}: is not YAML: {' '.join(str(error).split())}") from error
+    except (ValueError, OverflowError, RecursionError) as error:  # such as the date 2024-13-45
+        raise InputError(f"sweep {path}: holds a value that means nothing ({error})") from error
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise InputError(f"sweep {path}: holds a {kind}; needed are the keys method, metric and parameters")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.whole_file import read_bytes, reason
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -27,11 +28,9 @@ def read_text(path: Path) -> str:
         InputError: naming the file, if it cannot be read, or is no text.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise InputError(f"{path}: has {path.stat().st_size / 1e9:.1f} GB, which no list has; get this file again")
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        content = read_bytes(path, _LARGEST)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({reason(error)}); get this file again") from error
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from few_shot_nas import whole_file
 from few_shot_nas.errors import InputError
 
 _LARGEST = 2**63 - 1
@@ -25,20 +26,16 @@ def read_text(path: Path) -> str:
         InputError: if it is missing, cannot be read or is no text.
     """
     try:
-        with open(path, encoding="utf-8", newline=None) as stream:
-            text = stream.read(_LARGEST_FILE + 1)
+        return whole_file.read_text(path, _LARGEST_FILE)
     except FileNotFoundError:
         raise InputError(
             f"report: {path} is missing; a run writes it when it ends, so let the run finish "
             f"(--run_dir={path.parent} --ckpt_path=last continues it)"
         ) from None
-    except UnicodeDecodeError:
-        raise damaged(path, "it is not text") from None
     except OSError as error:
         raise InputError(f"report: {path} cannot be read ({error.strerror})") from None
-    if len(text) > _LARGEST_FILE:
-        raise damaged(path, f"it has more than {_LARGEST_FILE} characters")
-    return text
+    except ValueError as error:
+        raise damaged(path, whole_file.reason(error)) from None
 
 
 def _is_text(value: Any) -> bool:

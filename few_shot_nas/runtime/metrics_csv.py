@@ -10,7 +10,8 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from few_shot_nas.whole_file import write_text
+from few_shot_nas.errors import InputError
+from few_shot_nas.whole_file import read_text, reason, write_text
 
 X_AXIS = "meta_step"
 
@@ -32,9 +33,12 @@ def _write(path: Path, rows: list[list[str]]) -> None:
 
 def _read(path: Path) -> list[list[str]]:
     """Return header and whole rows; a last line cut short by a kill is dropped."""
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    rows = list(csv.reader(io.StringIO(whole)))
+    try:
+        text = read_text(path)
+        rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
+    except (OSError, ValueError, csv.Error) as error:
+        why = str(error) if isinstance(error, csv.Error) else reason(error)
+        raise InputError(f"{path}: cannot be read ({why}); move it away to go on without its earlier rows") from error
     return [row for row in rows if len(row) == len(rows[0])] if rows else []
 
 

@@ -13,11 +13,12 @@ from few_shot_nas.spaces.cell_space import CellSpace
 from few_shot_nas.spaces.darts_strings import parse_darts, read_cells, write_darts
 from few_shot_nas.spaces.enas_macro import EnasMacro
 from few_shot_nas.spaces.enas_micro import EnasMicro
-from few_shot_nas.spaces.genotype import Genotype
+from few_shot_nas.spaces.genotype import LARGEST_FILE, Genotype
 from few_shot_nas.spaces.nb201 import Nb201
 from few_shot_nas.spaces.nb201_strings import nodes_of, parse_nb201, write_nb201
 from few_shot_nas.spaces.published import PUBLISHED
 from few_shot_nas.spaces.space import SearchSpace
+from few_shot_nas.whole_file import read_text, reason
 
 Shape = TypeVar("Shape", bound=SearchSpace)
 
@@ -70,10 +71,9 @@ def _is_arc(text: str) -> bool:
 
 def _content(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise InputError(f"genotype {path}: cannot be read ({reason}); give {_KINDS}") from None
+        return read_text(path, LARGEST_FILE)
+    except (OSError, ValueError) as error:
+        raise InputError(f"genotype {path}: cannot be read ({reason(error)}); give {_KINDS}") from None
 
 
 def _parse(text: str, where: str, space: str | None, channels: int | None, cells: int | None) -> Genotype:

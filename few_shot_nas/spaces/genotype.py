@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Cells, Nodes, Width, ranges_of
-from few_shot_nas.whole_file import write_text
+from few_shot_nas.whole_file import read_text, reason, write_text
 
 _FIELDS = ("space", "channels", "cells", "nodes", "edges")
 #: Largest values that a file may name; far beyond them no network can be built, or even drawn.
@@ -116,11 +116,11 @@ class Genotype:
             InputError: naming the file if it is missing, unreadable or damaged.
         """
         try:
-            with open(path, encoding="utf-8") as stream:
-                text = stream.read(LARGEST_FILE)
+            text = read_text(path, LARGEST_FILE)
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise InputError(f"genotype {path}: cannot be read ({reason}); give a genotype.json of a search") from None
+            raise InputError(
+                f"genotype {path}: cannot be read ({reason(error)}); give a genotype.json of a search"
+            ) from None
         return cls.from_json(text, where=f"genotype {path}")
 
 

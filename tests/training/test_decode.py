@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from few_shot_nas.spaces.genotype import Genotype
+from few_shot_nas.errors import InputError
 from training import decode, run_experiment
 
 SEARCH = [
@@ -85,3 +86,10 @@ def test_a_run_without_alphas_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         decode.main([f"--run_dir={tmp_path / 'm'}"])
     assert stop.value.code == 2 and "is a run of MAML, which learns no alphas" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"\xff\n", b"task_id,genotype\nx,abc\n", b"genotype\nabc\n"])
+def test_rows_that_no_decoding_wrote_are_one_line(tmp_path, content):
+    (tmp_path / "decoded.csv").write_bytes(content)
+    with pytest.raises(InputError, match="is not what a decoding wrote .*; remove it to decode again"):
+        decode.read_decoded(tmp_path / "decoded.csv")

@@ -124,3 +124,22 @@ def test_a_file_that_is_no_sweep_is_named(tmp_path: Path, content: bytes, compla
 def test_flags_that_leave_no_sweep_are_refused(tmp_path: Path, word: str, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         with_flags(plan_of(tmp_path), [word])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run_cap: 2024-13-45", "holds a value that means nothing"),
+        (f"run_cap: {'9' * 5000}", "holds a value that means nothing"),
+        (f"a: {'[' * 5000}{']' * 5000}", "holds a value that means nothing|is not YAML"),
+        ("a: &a [*a]", "holds a value that means nothing"),
+        ("\n".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}' if i else '1'] * 9)}]" for i in range(9)), "100,000 values"),
+        ("a\x00b: 1", "is not YAML"),
+    ],
+    ids=["date", "digits", "depth", "circle", "bomb", "zero"],
+)
+def test_a_sweep_file_made_to_harm_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "s.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message) as caught:
+        read_plan(tmp_path / "s.yaml")
+    assert len(str(caught.value)) < 1000
