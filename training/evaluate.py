@@ -169,6 +169,8 @@ def test_once(run_dir: Path, path: Path, earlier: dict[str, Any], overrides: Seq
     trainer.test(parts.module, datamodule=parts.datamodule, ckpt_path=loaded, verbose=False, weights_only=True)
     facts = {
         "meta_steps": content[KEY]["meta_step"],
+        "skipped_steps": earlier.get("skipped_steps", 0),
+        "diverged_rows": earlier.get("diverged_rows", 0),
         "wall_seconds": earlier.get("wall_seconds"),
         "test_seconds": time.monotonic() - started,
         "legs": earlier.get("legs", []),

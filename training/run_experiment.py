@@ -126,12 +126,17 @@ def finish(directory: RunDirectory, trainer: Any, parts: Any, values: dict[str, 
     record = legs_callback(trainer)
     current, legs = record.current(), record.all()
     spent = sum(leg["seconds"] for leg in record.earlier) + current["seconds"]
-    meta_steps = int(parts.module.meta_step)
+    # Before the test, which may load an earlier checkpoint and what it had counted.
+    counted = {
+        "meta_steps": int(parts.module.meta_step),
+        "skipped_steps": int(parts.module.skipped_steps),
+        "diverged_rows": parts.module.recorder.far_rows,
+    }
     started = time.monotonic()
     tested = run_test(trainer, parts, values, directory.path)
     if trainer.is_global_zero:
         facts = {
-            "meta_steps": meta_steps,
+            **counted,
             "wall_seconds": spent,
             "test_seconds": time.monotonic() - started,
             "command": current["command"],

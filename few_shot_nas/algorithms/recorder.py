@@ -1,5 +1,6 @@
 """What a learner notes between two rows of training metrics, and the checks that it is finite."""
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -9,7 +10,12 @@ import torch
 from torch import Tensor
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.runtime.gradients import world
 
+logger = logging.getLogger(__name__)
+
+#: A training loss of so many nats, the mean of a row, is out of bounds: guessing among 1,000 classes costs 7.
+FAR_LOSS = 1000.0
 REMEDY = "set meta_grad_clip, or leave such steps out with on_nonfinite=skip"
 
 
@@ -24,12 +30,14 @@ class Recorder:
 
     Attributes:
         last_loss: the latest ``train/loss``; NaN before the first.
+        far_rows: rows whose mean training loss is over :data:`FAR_LOSS`.
     """
 
     def __init__(self, learner: str, on_nonfinite: str) -> None:
         self.learner = learner
         self.on_nonfinite = on_nonfinite
         self.last_loss: float | Tensor = float("nan")
+        self.far_rows = 0
         self._window: dict[str, list[float | Tensor]] = {}
         self._norms: list[tuple[int, Tensor]] = []
         self._started = time.monotonic()
@@ -93,9 +101,22 @@ class Recorder:
         self.check_norms()
         means = {name: sum(values) / len(values) for name, values in self._numbers().items()}
         self._check_loss(means.get("train/loss", 0.0), meta_step)
+        self._count_far(means.get("train/loss", 0.0), meta_step)
         now = time.monotonic()
         seconds, self._window, self._started = now - self._started, {}, now
         return means, seconds
+
+    def _count_far(self, loss: float, meta_step: int) -> None:
+        """Count a row whose loss is out of bounds, and warn of the first."""
+        if not FAR_LOSS < loss < math.inf:
+            return
+        self.far_rows += 1
+        if self.far_rows == 1 and world()[0] == 0:
+            logger.warning(
+                "%s: the mean training loss of the row at meta-step %d is %.3g: training diverges, or the inner loop "
+                "does on some tasks; lower inner_lr or outer_lr, or set meta_grad_clip",
+                self.learner, meta_step, loss,
+            )  # fmt: skip
 
     def _numbers(self) -> dict[str, list[float]]:
         """Return the window's scalars as numbers; waits for the device that has them, once."""
@@ -119,11 +140,12 @@ class Recorder:
         """
         self.check_norms()
         total, steps = self._train_accuracy
-        return {"window": self._numbers(), "train_accuracy": [float(total), steps]}
+        return {"window": self._numbers(), "train_accuracy": [float(total), steps], "far_rows": self.far_rows}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state` returned."""
         self._window = {name: list(values) for name, values in state["window"].items()}
-        # Checkpoints of versions without it begin to count where they are continued.
+        # Checkpoints of versions without these begin to count where they are continued.
+        self.far_rows = state.get("far_rows", 0)
         total, steps = state.get("train_accuracy", (0.0, 0))
         self._train_accuracy = (total, steps)

@@ -262,6 +262,27 @@ def folders_in(place: Path) -> list[Path]:
         raise InputError(f"{place}: cannot be read ({error.strerror}); give it read permission") from error
 
 
+def refuse_shared(folders: Iterable[Path]) -> None:
+    """Refuse folders of classes of which two are the same, or one is part of another, by links.
+
+    Their images would be in two classes, or in training and in the test.
+
+    Raises:
+        InputError: naming two of them.
+    """
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        other = found.setdefault(folder.resolve(), folder)
+        if other is not folder:
+            raise InputError(f"{folder}: is the same folder as {other}, by a link; an image may have one class only")
+    for real, folder in found.items():
+        for place in real.parents:
+            if place in found:
+                raise InputError(
+                    f"{found[place]}: holds {folder}, by a link; an image may have one class only, so remove the link"
+                )
+
+
 def folder_members(folder: Path) -> list[ImageFile]:
     """Return the pictures anywhere below a folder, sorted by path, without hidden ones.
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from PIL import Image
 
-from few_shot_nas.data.image_files import Depth, ImageFile, folder_members, folders_in, read_all, resized
+from few_shot_nas.data.image_files import Depth, ImageFile, folder_members, folders_in, read_all, refuse_shared, resized
 from few_shot_nas.data.source import SPLITS, Source, SplitPlan
 from few_shot_nas.data.unpickle import load_pickle
 from few_shot_nas.errors import InputError
@@ -221,6 +221,8 @@ class ClassFolders(Layout):
         return from_files(self._classes(root, split))
 
     def _classes(self, root: Path, split: str) -> dict[str, list[ImageFile]]:
+        places = [root / name for name in SPLITS if (root / name).is_dir()]
+        refuse_shared(folder for place in places for folder in folders_in(place))
         classes = {folder.name: folder_members(folder) for folder in folders_in(root / split)}
         return {name: files for name, files in classes.items() if files}
 

@@ -179,6 +179,8 @@ def _cards(run: Run) -> list[tuple[str, str]]:
         values.append(("diverged", "the loss of the test is over 1,000 times that of guessing"))
     if results.get("skipped_steps"):
         values.append((f"{results['skipped_steps']:,}", "meta-steps left out"))
+    if results.get("diverged_rows"):
+        values.append((f"{results['diverged_rows']:,}", "rows of metrics with a training loss above 1,000"))
     if "reward_calls" in results["search"]:
         values.append((f"{results['search']['reward_calls']:,}", "reward calls"))
     return [(value, label) for value, label in values if value != "–"]

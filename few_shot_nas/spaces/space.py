@@ -257,7 +257,10 @@ class SearchSpace(ABC):
         """
         for cell_type, weights in mixture.items():
             if bool(weights.isnan().any()):
-                raise InputError(f"mixture of space {self.name}: {cell_type} has weights that are not numbers")
+                raise InputError(
+                    f"mixture of space {self.name}: {cell_type} has weights that are not numbers; training has "
+                    "diverged: lower the rates that move the alphas"
+                )
         genotype = Genotype(
             self.name, self.channels, self.cells, self.nodes, self._strongest(self._numbers(mixture))
         )

@@ -1,5 +1,6 @@
 """A run that diverges says so. Truth: networks and gradients that are made infinite here."""
 
+import csv
 import json
 import math
 from pathlib import Path
@@ -66,10 +67,22 @@ def test_a_network_that_diverges_to_finite_weights_is_named(tiny, capsys, caplog
     assert results("b")["test"]["support"]["diverged"] is True and "of the test" in caplog.text
 
 
+def test_a_training_loss_out_of_bounds_is_told_once_and_counted(tiny, caplog):
+    assert run_experiment.main([*tiny, "--run_dir=a", "--outer_lr=1e9", "--test_episodes=0"]) == 0
+    with Path("a/metrics.csv").open(newline="") as file:
+        far = [row for row in csv.DictReader(file) if row["train/loss"] and float(row["train/loss"]) > 1000]
+    assert results()["diverged_rows"] == len(far) > 1
+    assert len([text for text in caplog.messages if "mean training loss of the row" in text]) == 1
+    assert run_experiment.main([*tiny, "--run_dir=a", "--outer_lr=1e9", "--ckpt_path=last"]) == 0
+    assert results()["diverged_rows"] == len(far)  # the checkpoint carries it along
+    assert "with a training loss above 1,000" in Path("a/report.html").read_text()
+
+
 @pytest.mark.parametrize("algorithm", ["MAML", "ProtoNet", "RFS", "Reptile"])
 def test_an_honest_run_is_far_from_diverged(tiny, caplog, algorithm):
     flags = [f"--algorithm={algorithm}", *tiny[1:], *(["--flat_batch_size=8"] if algorithm == "RFS" else [])]
     assert run_experiment.main([*flags, "--run_dir=a"]) == 0
+    assert results()["diverged_rows"] == 0
     assert not any(row["diverged"] for row in results()["test"].values()) and "guessing" not in caplog.text
 
 

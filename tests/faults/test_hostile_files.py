@@ -127,6 +127,38 @@ def test_a_link_in_a_circle_is_named_and_a_folder_in_a_circle_is_not_followed(ro
         source(root).prepare()
 
 
+@pytest.mark.parametrize("name", ["ImageFolder", "MiniImagenet"])
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (".", "holds .*, by a link"),  # the data set in one of its classes: the test images too
+        ("train", "holds .*, by a link"),
+        (f"val/{CLASSES[2]}", "is the same folder as .*, by a link"),
+        (f"train/{CLASSES[0]}", "is the same folder as .*, by a link"),
+    ],
+)
+def test_a_link_that_puts_images_into_two_classes_is_named(root: Path, name: str, target: str, message: str) -> None:
+    (root / "train" / "linked").symlink_to((root / target).resolve())
+    with pytest.raises(InputError, match=f"{message}; an image may have one class only"):
+        source(root, name).prepare()
+
+
+def test_folders_of_splits_in_capital_letters_are_no_classes(root: Path) -> None:
+    clean = content_of(source(root))
+    for split, name in (("train", "Train"), ("val", "VAL"), ("test", "Test")):
+        (root / split).rename(root / name)
+    assert content_of(source(root)) == clean
+
+
+def test_splits_that_are_made_of_links_are_read(root: Path, tmp_path: Path) -> None:
+    clean = content_of(source(root))
+    for split in ("train", "val", "test"):
+        (tmp_path / "linked" / split).mkdir(parents=True)
+        for folder in (root / split).iterdir():
+            (tmp_path / "linked" / split / folder.name).symlink_to(folder)
+    assert content_of(source(tmp_path / "linked")) == clean
+
+
 def test_a_pipe_with_the_name_of_an_image_is_named_and_not_waited_for(root: Path) -> None:
     os.mkfifo(root / "train" / CLASSES[0] / "9.png")
     with pytest.raises(InputError, match=r"9\.png: has the name of an image and is a pipe, socket or device"):

@@ -6,7 +6,15 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from few_shot_nas.data.image_files import SUFFIXES, Depth, ImageFile, folder_members, folders_in, read_all
+from few_shot_nas.data.image_files import (
+    SUFFIXES,
+    Depth,
+    ImageFile,
+    folder_members,
+    folders_in,
+    read_all,
+    refuse_shared,
+)
 from few_shot_nas.data.source import SPLITS, Source, SplitPlan
 from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Fraction, ImageSize, Range, Seed, Size, check_arguments
@@ -127,18 +135,21 @@ class ImageFolder(Source):
     def _divided(self) -> dict[str, Classes]:
         if self._found is None:
             folders = self._split_folders()
+            places = folders.values() if folders else [self.data_dir] if self.data_dir.is_dir() else []
+            refuse_shared(place for parent in places for place in folders_in(parent))
             given = {split: self._classes(place) for split, place in folders.items()}
             self._found = given if folders else self._drawn()
         return self._found
 
     def _split_folders(self) -> dict[str, Path]:
-        """Return the folders of the splits; none where the classes lie side by side."""
+        """Return the folders of the splits, in small or capital letters; none where the classes lie side by side."""
+        places = folders_in(self.data_dir) if self.data_dir.is_dir() else []
+        by_name = {place.name.lower(): place for place in reversed(places)} | {place.name: place for place in places}
         folders = {}
         for split in SPLITS:
-            for name in _FOLDERS[split]:
-                place = self.data_dir / name
+            for place in (by_name[name] for name in _FOLDERS[split] if name in by_name):
                 # A class may be called train (CIFAR-100 has one); its folder holds images, not classes.
-                if split not in folders and place.is_dir() and folders_in(place):
+                if split not in folders and folders_in(place):
                     folders[split] = place
         if not folders or ("train" in folders and "val" in folders) or set(folders) == {"test"}:
             return folders
