@@ -81,11 +81,12 @@ class AutoMAML(AlphaSearch, GradientLearner):
                 f"AutoMAML: meta_batch_size gives a process {count} tasks; an even number is needed, half of the tasks "
                 "for the alphas and half for the weights"
             )
-        drawn = list(tasks(batch))
+        drawn, skipped = list(tasks(batch)), self.skipped_steps
         self.backward_mean(self._alpha_losses(drawn[0::2]), count // 2)
         self._descend_only(alphas=True)
         scalars = self.backward_mean(map(self.task_loss, drawn[1::2]), count // 2)
         self._descend_only(alphas=False)
+        self.skipped_steps = min(self.skipped_steps, skipped + 1)  # a meta-step counts once
         return scalars
 
     def _alpha_losses(self, drawn: list[Task]) -> Iterator[TaskLoss]:

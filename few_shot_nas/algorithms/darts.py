@@ -82,7 +82,7 @@ class DARTS(AlphaSearch, RFS):
         for name, value in self.net.named_parameters():
             value.grad = gradients.get(name)
         average_gradients(self._trained(), 1, torch.zeros(0, device=self.device))
-        alphas_step.step()
+        alphas_finite = self._step_alphas(alphas_step)
 
         self._clear()
         logits = self.net(fitted[0])
@@ -95,8 +95,20 @@ class DARTS(AlphaSearch, RFS):
         if self.clip_gradient():
             self.apply_schedule(weights_step)
             weights_step.step()
+            self.skipped_steps += not alphas_finite  # a meta-step counts once
         average_buffers(self.net)
         return dict(zip(("train/loss", "train/accuracy"), means.tolist(), strict=True))
+
+    def _step_alphas(self, optimizer: LightningOptimizer) -> bool:
+        """Move the alphas, whose gradient is not clipped; return False where it is not finite and was left out."""
+        norm = nn.utils.get_total_norm([value.grad for value in self._trained() if value.grad is not None])
+        if self.outer.on_nonfinite == "skip":
+            if not norm.isfinite():
+                return False
+        else:
+            self.recorder.add_norm(norm, self.meta_step)
+        optimizer.step()
+        return True
 
     def _clear(self) -> None:
         for parameter in self.parameters():
