@@ -58,24 +58,31 @@ def flat_names(cls: type, skip: Collection[str] = ()) -> list[str]:
     return names
 
 
-def arguments(cls: type, values: Mapping[str, Any], skip: Collection[str] = ()) -> dict[str, Any]:
+def arguments(
+    cls: type, values: Mapping[str, Any], skip: Collection[str] = (), *, defaults: bool = False
+) -> dict[str, Any]:
     """Return keyword arguments for ``cls`` from flat values; a dataclass of settings is made from its fields.
 
     Args:
         cls: class with flat typed parameters.
         values: value of every name of :func:`flat_names`.
         skip: parameters that the caller fills in itself.
+        defaults: whether a missing value is that of the class, as for what an earlier version wrote.
 
     Raises:
         KeyError: if a value is missing.
     """
     made: dict[str, Any] = {}
-    for name, (annotation, _) in parameters(cls).items():
+    for name, (annotation, default) in parameters(cls).items():
         if name in skip:
             continue
         if dataclasses.is_dataclass(annotation):
-            fields = {field.name: values[field.name] for field in dataclasses.fields(annotation)}
+            own = vars(default) if defaults and default is not REQUIRED else {}
+            known = {**own, **values}
+            fields = {field.name: known[field.name] for field in dataclasses.fields(annotation)}
             made[name] = annotation(**fields)  # type: ignore[operator]
+        elif name not in values and defaults and default is not REQUIRED:
+            made[name] = default
         else:
             made[name] = values[name]
     return made

@@ -280,8 +280,8 @@ def build(card: ModelCard, n_way: int, model_class: type[nn.Module] | None = Non
                     n_way, inputs.channels, inputs.image_size, genotype, card.settings.get("pad", "right")
                 )
             else:
-                net = network(**shape, **arguments(network, values, skip=FROM_SOURCE))
-        return algorithm(net, **arguments(algorithm, values, skip=("net",)))
+                net = network(**shape, **arguments(network, values, skip=FROM_SOURCE, defaults=True))
+        return algorithm(net, **arguments(algorithm, values, skip=("net",), defaults=True))
     except KeyError as error:
         raise InputError(f"{card.algorithm} with {card.model_class}: the model's card has no {error}") from error
 

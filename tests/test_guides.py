@@ -21,6 +21,7 @@ from few_shot_nas.algorithms.settings import InnerLoop
 from few_shot_nas.episode import Task
 from few_shot_nas.errors import InputError
 from few_shot_nas.spaces import SPACES
+from few_shot_nas.spaces.mixed_supernet import MixedSupernet
 from few_shot_nas.spaces.supernet import Supernet
 from tests.training.photos import write_classes
 from training.run_directory import OWN
@@ -48,8 +49,8 @@ def guide(tmp_path: Path):
 
 
 def test_every_block_is_checked_here() -> None:
-    assert {path.split("/")[1] for path in BLOCKS} == {"data", "models", "algorithms", "spaces"}
-    assert len(BLOCKS) == 4
+    assert {path.split("/")[1] for path in BLOCKS} == {"data", "models", "algorithms", "spaces", "proxies"}
+    assert len(BLOCKS) == 8
 
 
 def test_the_dataset_packs_folders_and_refuses_an_empty_one(guide, tmp_path: Path) -> None:
@@ -98,11 +99,44 @@ def test_the_space_goes_there_and_back_and_makes_a_supernet(guide, monkeypatch: 
     monkeypatch.setitem(SPACES, "kernels_only", space_class)
     space = space_class(channels=4, cells=3)
     assert space.size() == 8
-    assert all(space.encode(space.decode(choices)) == choices for choices in space.enumerate())
+    assert all(space.encode(space.decode(decisions)) == decisions for decisions in space.enumerate())
     net = Supernet(5, 1, 16, space="kernels_only", channels=4, cells=2)
     assert net(torch.randn(3, 1, 16, 16), net.space.decode((0, 1))).shape == (3, 5)
     with pytest.raises(InputError, match="space kernels_only with cells=3 has one edge"):
         space._decisions_of(SPACES["darts_fewshot"](4, 1, 1).decode((0, 0, 0)))
+
+
+def small_task(size: int = 16) -> Task:
+    labels = torch.tensor([0, 1])
+    return Task(torch.randn(2, 1, size, size), labels, torch.randn(6, 1, size, size), labels.repeat(3))
+
+
+def test_the_metric_learner_calls_a_support_image_by_its_own_class(guide) -> None:
+    net = guide("few_shot_nas/models/conv2.py").Conv2(2, 1, 16, width=4)
+    module, task = guide("few_shot_nas/algorithms/cosine_net.py").CosineNet(net), small_task()
+    known = task._replace(query_x=task.support_x, query_y=task.support_y)
+    with torch.no_grad():
+        logits = module.task_logits(known)["transductive"]
+    torch.testing.assert_close(logits.diagonal(), torch.full((2,), 10.0))
+    assert module.task_loss(task)[0].requires_grad
+
+
+def test_the_search_by_gradient_learns_alphas_of_the_cells_of_the_guide(guide, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SPACES, "three_ops", guide("few_shot_nas/spaces/three_ops.py").ThreeOps)
+    net = MixedSupernet(2, 1, 16, space="three_ops", channels=2, cells=1, nodes=1)
+    module = guide("few_shot_nas/algorithms/alpha_maml.py").AlphaMAML(net)
+    gradients = torch.autograd.grad(module.task_loss(small_task())[0], list(net.alphas.values()))
+    assert all(gradient.any() for gradient in gradients) and module.searches
+    with torch.no_grad():
+        for own in net.alphas.values():
+            own.zero_()[:, 2] = 5.0  # none comes first
+    assert {edge.op for _, edges in module.decoded(None)[0].edges for edge in edges} == {"sep_conv_3x3"}
+
+
+def test_the_proxy_is_the_spread_of_the_features(guide) -> None:
+    net, task = guide("few_shot_nas/models/conv2.py").Conv2(2, 1, 16, width=4).eval(), small_task()
+    proxy = guide("few_shot_nas/proxies/feature_spread.py").FEATURE_SPREAD
+    assert proxy.reward(net, task) == pytest.approx(float(net.features(task.support_x).std()))
 
 
 def test_the_readme_lists_every_file_of_a_run() -> None:

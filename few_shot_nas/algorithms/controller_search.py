@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.on_supernet import OnSupernet
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop, Scoring
 from few_shot_nas.algorithms.shared_children import shared_children
 from few_shot_nas.controllers import CONTROLLERS
@@ -30,7 +30,7 @@ PATIENCE = 50
 MARGINAL_PATHS = 8
 
 
-class ControllerSearch(EpisodicModule):
+class ControllerSearch(OnSupernet):
     """A search whose architectures come from a controller, and whose children share the weights of a supernet.
 
     Args:
@@ -64,8 +64,7 @@ class ControllerSearch(EpisodicModule):
     ) -> None:
         super().__init__(net, outer=outer, seed=seed)
         self.inner = inner
-        self.supernet_children = shared_children(self, net, inner, scoring)
-        self.supernet = self.supernet_children.supernet
+        self.supernet_children = shared_children(self, inner, scoring)
         self.uses_head = self.supernet_children.head is None  # closed forms take any number of ways
         self.derivation = derivation
         decisions = self.supernet.space.decisions

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.on_supernet import OnSupernet
 from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.episode import Episode, SingleTask, Task, fitted
@@ -31,7 +31,6 @@ from few_shot_nas.seeding import generator
 from few_shot_nas.settings import Settings
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.space import EdgeWeights, Menu
-from few_shot_nas.spaces.supernet import Supernet
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ class Draw(NamedTuple):
     regions: int
 
 
-class PruningSearch(EpisodicModule):
+class PruningSearch(OnSupernet):
     """A search that prunes a mixture of all ops, by how kernels and linear regions of the untrained network change.
 
     A meta-step scores one candidate. Weights and data of a repeat are the same for all candidates of a stage, so that
@@ -108,18 +107,16 @@ class PruningSearch(EpisodicModule):
 
     def __init__(self, net: nn.Module, *, pruning: Pruning, outer: OuterLoop, seed: int) -> None:
         super().__init__(net, outer=outer, seed=seed)
-        if not isinstance(net, Supernet):
-            raise InputError(f"{type(self).__name__} searches a Supernet, but model_class is {type(net).__name__}")
-        if net.space.cells < 2:
+        space = self.supernet.space
+        if space.cells < 2:
             raise InputError(
-                f"{type(self).__name__}: cells={net.space.cells} given, at least 2 are needed, one of each cell type"
+                f"{type(self).__name__}: cells={space.cells} given, at least 2 are needed, one of each cell type"
             )
-        self.supernet: Supernet = net
         self.pruning = pruning
         # Not modules of this module: they are functions of the seed and belong in no checkpoint.
-        thin = thin_body(net.space.name, net.space.nodes, lambda space: space.with_fixed_parts(space.menu()))
+        thin = thin_body(space.name, space.nodes, lambda space: space.with_fixed_parts(space.menu()))
         self._thin = (thin,)
-        self.stage = first_stage(net.space, pruning.prune_number)
+        self.stage = first_stage(space, pruning.prune_number)
         self.total = evaluations(self.stage)
         self.scores: list[Scores] = []
         self.pruned: dict[Candidate, int] = {}

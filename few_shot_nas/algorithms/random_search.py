@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.on_supernet import OnSupernet
 from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.settings import FIRST_ORDER, InnerLoop, OuterLoop, Scoring
 from few_shot_nas.algorithms.shared_children import shared_children
@@ -18,7 +18,7 @@ from few_shot_nas.search.single_path import uniform_paths
 from few_shot_nas.seeding import generator
 
 
-class RandomSearch(EpisodicModule):
+class RandomSearch(OnSupernet):
     """Train the shared weights on uniformly drawn architectures, then keep the best of n by the same reward.
 
     The reward calls that a controller would spend while it trains are spent afterwards, on training tasks, in equal
@@ -54,8 +54,7 @@ class RandomSearch(EpisodicModule):
         seed: int = 0,
     ) -> None:
         super().__init__(net, outer=outer, seed=seed)
-        self.supernet_children = shared_children(self, net, inner, scoring)
-        self.supernet = self.supernet_children.supernet
+        self.supernet_children = shared_children(self, inner, scoring)
         self.uses_head = self.supernet_children.head is None  # closed forms take any number of ways
         self.derivation = derivation
         if random_archs < 1 or rewards_per_task < 1:

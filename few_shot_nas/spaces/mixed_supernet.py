@@ -1,15 +1,15 @@
 """A supernet with alphas: an ordinary network, whose architecture parameters are among its parameters."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from few_shot_nas import seeding
-from few_shot_nas.ranges import Cells, Count, Nodes, Ways, Width
+from few_shot_nas.ranges import Ways
 from few_shot_nas.spaces.genotype import Genotype
-from few_shot_nas.spaces.space import Menu, Mixture
+from few_shot_nas.spaces.space import Mixture
 from few_shot_nas.spaces.supernet import Supernet
 
 #: Standard deviation of the first alphas, as in DARTS and T-NAS.
@@ -27,7 +27,11 @@ class MixedSupernet(Supernet):
     Deviations: weights start by Xavier's law (T-NAS: torch's default), and ``pad="left"`` must be asked for.
 
     Args:
+        n_way: number of classes N.
+        in_channels: channels of the images.
+        image_size: height and width of the images.
         seed: names the stream of the first alphas, 1e-3 times a standard normal.
+        **supernet: space, sizes and style, as :class:`few_shot_nas.spaces.supernet.Supernet` takes them.
 
     Attributes:
         alphas: cell type -> architecture parameters ``[edges, ops]``, rows and columns in the order of the space's
@@ -39,22 +43,10 @@ class MixedSupernet(Supernet):
         n_way: Ways,
         in_channels: int,
         image_size: int,
-        space: str = "darts_fewshot",
-        channels: Width = 16,
-        cells: Cells | None = None,
-        nodes: Nodes | None = None,
-        affine: bool = True,
-        norm_pools: bool = False,
-        pad: Literal["right", "left"] = "right",
-        menu: Menu | None = None,
-        max_params: Count | None = None,
-        max_macs: Count | None = None,
         seed: int = 0,
+        **supernet: Any,
     ) -> None:
-        super().__init__(
-            n_way, in_channels, image_size, space, channels, cells, nodes, affine, norm_pools, pad, menu, max_params,
-            max_macs,
-        )  # fmt: skip
+        super().__init__(n_way, in_channels, image_size, **supernet)
         stream = seeding.generator(seed, "alphas")
         self.alphas = nn.ParameterDict()
         self._missing: dict[str, Tensor] = {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from few_shot_nas import seeding
 from few_shot_nas.errors import InputError
 from few_shot_nas.registry import lookup
-from few_shot_nas.ranges import Cells, Count, Nodes, Share, Ways, Width, check, ranges_of
+from few_shot_nas.ranges import Cells, Nodes, Share, Ways, Width, check, ranges_of
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.cell_space import CellSpace
 from few_shot_nas.spaces.genotype import Genotype
@@ -43,7 +43,18 @@ class PairMixedSupernet(MixedSupernet):
     4: temperature and soft pruning. The op ``none`` is left out, as there. Deviation: no path is dropped at random.
 
     Args:
+        n_way: number of classes N.
+        in_channels: channels of the images.
+        image_size: height and width of the images.
+        space: a space of cells.
+        channels: as in :class:`MixedSupernet`; this default and the next ones are those of MetaNAS.
+        cells: as there.
+        nodes: as there.
+        affine: as there.
+        norm_pools: as there.
         alpha_threshold: weights of ops and of pairs at or below it count as 0; the others are not scaled up.
+        seed: names the streams of the first alphas.
+        **supernet: what else :class:`MixedSupernet` takes.
 
     Attributes:
         alphas: besides those of :class:`MixedSupernet`, for each cell type ``<cell type>_pairs [pairs]``: the pairs of
@@ -64,11 +75,9 @@ class PairMixedSupernet(MixedSupernet):
         nodes: Nodes | None = None,
         affine: bool = False,
         norm_pools: bool = True,
-        pad: Literal["right", "left"] = "right",
         alpha_threshold: Share = 0.0,
-        max_params: Count | None = None,
-        max_macs: Count | None = None,
         seed: int = 0,
+        **supernet: Any,
     ) -> None:
         kind = lookup(SPACES, space, "space")
         if not issubclass(kind, CellSpace):
@@ -76,10 +85,8 @@ class PairMixedSupernet(MixedSupernet):
         check(f"alpha_threshold={alpha_threshold}", alpha_threshold, ranges_of(Share))
         sizes = {name: value for name, value in (("cells", cells), ("nodes", nodes)) if value is not None}
         menu = without_none(kind(channels=channels, **sizes).menu())
-        super().__init__(
-            n_way, in_channels, image_size, space, channels, cells, nodes, affine, norm_pools, pad, menu, max_params,
-            max_macs, seed,
-        )  # fmt: skip
+        own = {"space": space, "channels": channels, **sizes, "affine": affine, "norm_pools": norm_pools, "menu": menu}
+        super().__init__(n_way, in_channels, image_size, seed, **own, **supernet)
         self.alpha_threshold = alpha_threshold
         stream = seeding.generator(seed, "pairs")
         for cell_type in self.space.menu():

@@ -337,3 +337,14 @@ def test_the_sweep_is_refused_and_adam_moves_the_children():
         genotype = search.supernet.space.decode((0, 1, 2))
         children.append(search.supernet_children.fast_weights(task, genotype, training=True, second_order=False))
     assert not torch.allclose(children[0]["head.weight"], children[1]["head.weight"])
+
+
+def test_a_checkpoint_holds_the_supernet_once_and_one_of_an_earlier_version_is_read():
+    state = make_search().state_dict()
+    assert not any(name.startswith("supernet.") for name in state)
+    second = {name.replace("net.", "supernet.", 1): t for name, t in state.items() if name.startswith("net.")}
+    twice = {**state, **second}
+    torch.manual_seed(9)
+    other = make_search()
+    other.load_state_dict(twice)
+    assert all(torch.equal(value, state[name]) for name, value in other.state_dict().items())
