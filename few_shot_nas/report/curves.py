@@ -113,7 +113,7 @@ def _open(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _percent(axis: Axis) -> None:
+def percent_axis(axis: Axis) -> None:
     """Label an axis of fractions in per cent, without the steps of 2.5 that would be rounded."""
     low, high = axis.get_view_interval()
     axis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
@@ -161,7 +161,7 @@ def _finish(axes: Axes, ylabel: str, percent: bool = False, legend: bool = True)
     axes.set_ylabel(ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     if percent:
-        _percent(axes.yaxis)
+        percent_axis(axes.yaxis)
     if legend:
         axes.legend(loc="best", handlelength=1.4)
 
@@ -332,7 +332,7 @@ def _histogram(mode: str, accuracy: np.ndarray, edges: np.ndarray, top: float) -
         axes.set_title(f"{mode}: {accuracy.size} episodes", fontsize=10)
         axes.set_xlabel("accuracy of an episode")
         axes.set_ylim(0, top)
-        _percent(axes.xaxis)
+        percent_axis(axes.xaxis)
         axes.set_ylabel("episodes")
         axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         return to_svg(figure, f"Histogram of episode accuracies, {mode}")
@@ -360,7 +360,7 @@ def _intervals(labels: Sequence[str], scores: dict[str, list[MeanCI | None]], wi
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        _percent(axes.xaxis)
+        percent_axis(axes.xaxis)
         axes.set_xlabel("test accuracy, 95 % CI")
         _legend_outside(figure, axes, width)
         return to_svg(figure, title)

@@ -21,6 +21,7 @@ from few_shot_nas.report.page import write_page
 from few_shot_nas.report.pairing import paired_differences
 from few_shot_nas.report.pruning import cost_in_words, kappa_picture, rounds
 from few_shot_nas.report.reward import in_per_cent, reward_in_words
+from few_shot_nas.report.pareto import pareto
 from few_shot_nas.report.run import Run, load_run
 from few_shot_nas.report.tables import (
     diverged,
@@ -230,6 +231,7 @@ def _comparison(runs: Sequence[Run]) -> dict[str, Any]:
         "labels": labels,
         "intervals": curves.interval_plot(labels, intervals) if intervals else None,
         "paired": [(mode, matrix) for mode in modes(runs) if (matrix := _paired_matrix(runs, mode))],
+        "pareto": pareto(runs),
         "overlay": curves.validation_overlay(labels, runs),
         "gaps": curves.gap_overlay(labels, runs),
         "architectures": [(users, _architecture(genotype, ", ".join(users))) for genotype, users in held.items()],
