@@ -50,8 +50,11 @@ class OpCosts:
 
             owned = [(prefix.removesuffix("."), cell_type, edge) for prefix, cell_type, edge in body.owned_ops()]
             for name, _, _ in owned:
-                body.get_submodule(name).register_forward_pre_hook(count(name, -1))
-                body.get_submodule(name).register_forward_hook(count(name, 1))
+                # Its layers one by one: a mixture may run them apart, and share those that have no weights.
+                for layer in body.get_submodule(name).modules():
+                    if not list(layer.children()):
+                        layer.register_forward_pre_hook(count(name, -1))
+                        layer.register_forward_hook(count(name, 1))
             with counter, torch.no_grad():
                 body.mixed(images, space.edge_weights(mixture))
         self.by_op: dict[tuple[str, Edge], Cost] = {}
