@@ -89,7 +89,8 @@ step() {
       train "$1" --config=$recipes/meta_ntknas_mini_imagenet_5w1s.yaml ;;
     meta_ntk_retrain)
       has MetaNTKNAS || return 0
-      retrain "$1" meta_ntk_search --algorithm=RFS --n_way=5 --k_shot=5 --bn_mode=running --max_meta_steps=60000 ;;
+      retrain "$1" meta_ntk_search --algorithm=RFS --n_way=5 --k_shot=5 --bn_mode=running --max_meta_steps=60000 \
+        --outer_lr=0.02 --weight_decay=0.0005 --flat_batch_size=64 --lr_milestones=[36000,48000] --drop_path=0.2 ;;
     *) echo "published.sh: no step $1. Steps: ${names[*]}" >&2; exit 2 ;;
   esac
 }
