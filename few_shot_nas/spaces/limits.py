@@ -101,7 +101,8 @@ class Limits:
         """Return the architecture that a mixture stands for, changed until it fits.
 
         In each turn every op of the architecture is ruled out for trial. Of the trials that come nearer to the limits,
-        the one counts that saves most for the weight that its edge gives up. Where none does, the smallest
+        the one counts that saves most for the weight that its edge gives up; where none does, because the next op of
+        each edge costs as much, the one whose edge gives up least. Where nothing is left to rule out, the smallest
         architecture is returned.
 
         Args:
@@ -117,10 +118,13 @@ class Limits:
                 for lost, tried in self._trials(mixture, genotype)
                 if (found := self.space.discretise(tried)) != genotype
             ]
-            nearer = [trial for trial in trials if trial[0] > 0]
-            if not nearer:
+            if not trials:
                 return self.space.decode(self.smallest)
-            _, _, mixture, genotype = max(nearer, key=lambda trial: trial[0] / max(trial[1], 1e-12))
+            nearer = [trial for trial in trials if trial[0] > 0]
+            if nearer:
+                _, _, mixture, genotype = max(nearer, key=lambda trial: trial[0] / max(trial[1], 1e-12))
+            else:
+                _, _, mixture, genotype = min(trials, key=lambda trial: trial[1])
         return genotype
 
     def _trials(self, mixture: Mixture, genotype: Genotype) -> list[tuple[float, dict[str, Tensor]]]:

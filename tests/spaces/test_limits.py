@@ -92,6 +92,21 @@ def test_the_op_that_gives_up_the_least_weight_for_what_it_saves_is_changed():
     assert chosen == [ops[-1], ops[-2]]
 
 
+def test_a_runner_up_as_large_as_the_first_choice_is_passed_over_for_the_next():
+    """No single change saves anything at first; the smallest architecture of all would be far from the mixture."""
+    space = SPACES["chain"](channels=3, cells=2)
+    ((cell_type, edges),) = space.menu().items()
+    a, b, c, d, e = next(iter(edges.values()))
+    size = {a: 5, b: 5, c: 1, d: 1, e: 0}
+
+    def cost(genotype):
+        return Cost(sum(size[edge.op] for _, edges in genotype.edges for edge in edges), 0)
+
+    weights = torch.tensor([[0.5, 0.4, 0.0, 0.1, 0.0], [0.0, 0.0, 0.6, 0.4, 0.0]])
+    chosen = [edge.op for edge in Limits(space, cost, max_params=3).discretise({cell_type: weights}).edges[0][1]]
+    assert chosen == [d, c]
+
+
 def test_networks_with_alphas_keep_limits_too():
     free = MixedSupernet(3, 1, 28, **CHAIN)
     least = free.limits.cost(free.space.decode(supernet(max_params=10**9).limits.smallest)).params
