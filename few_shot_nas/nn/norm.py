@@ -105,7 +105,7 @@ class BatchNorm2d(nn.Module):
             by_task = pooled_towards(by_task, scale)
         normed = torch.addcmul(shift, by_task[:, rows:], scale).to(x.dtype)  # one pass over the images
         # The first rows go through the same kernel as when they are alone: equal to the last bit, not to rounding.
-        images = first.flatten(0, 1).permute(0, 3, 1, 2)
+        images = first.flatten(0, 1).permute(0, 3, 1, 2).to(x.dtype)
         alone = self._by_own_statistics(images, weight, bias, tasks, pool).permute(0, 2, 3, 1)
         return torch.cat((alone.unflatten(0, (tasks, rows)), normed), 1).flatten(0, 1).permute(0, 3, 1, 2)
 

@@ -31,7 +31,7 @@ def test_runs_of_any_name_are_shown_and_compared(
 def test_a_name_that_begins_with_an_underscore_is_in_the_legend(make_run: Callable[..., Path], tmp_path: Path) -> None:
     runs = [make_run(name) for name in ("_first", "second")]
     drawn = compare_runs(runs, tmp_path / "page.html").read_text()
-    assert drawn.count("> _first<") == drawn.count(">second<") - drawn.count(">_first<") > 0
+    assert "> _first<" in drawn  # as matplotlib leaves names with an underscore in front out of legends
 
 
 def changed(path: Path, **fields: Any) -> None:

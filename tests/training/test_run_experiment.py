@@ -341,7 +341,7 @@ def test_evaluating_again_gives_the_same_numbers_and_changes_nothing(fails: Call
     more = json.loads(read("more", "results.json"))
     assert (more["split"], more["test"]["support"]["episodes"], more["meta_steps"]) == ("val", 7, 4)
     assert "--checkpoint=gone: gone does not exist" in fails("--run_dir=a", "--checkpoint=gone", main=evaluate.main)
-    assert "the head of MAML was trained for 3 ways" in fails("--run_dir=a", "--n_way=2", main=evaluate.main)
+    assert "the head of MAML was trained for 3 ways" in fails("--run_dir=a", "--n_way=4", main=evaluate.main)
     assert {path: path.read_bytes() for path in Path("a").rglob("*") if path.is_file()} == before
 
 

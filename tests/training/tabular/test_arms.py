@@ -134,7 +134,7 @@ def test_arms_that_cannot_run_are_one_line(fails: Callable[..., str]) -> None:
     assert "gone.npz does not exist" in fails(arms.main, *both, "--train_table=gone.npz")
     assert "estimator=best" in fails(arms.main, *both, "--estimators=best")
     assert "--budget=0: must be at least 1" in fails(arms.main, *both, "--budget=0")
-    assert "--kl_target=-1: must be 0" in fails(arms.main, *both, "--kl_target=-1")
+    assert "--kl_target=-1.0: must not be negative" in fails(arms.main, *both, "--kl_target=-1")
     assert "--train_table=val.npz is also the table to score on" in fails(arms.main, *both, "--test_table=val.npz")
     assert "--ladder with --ks=2: its rungs are fixed" in fails(arms.main, *both, "--ladder")
 

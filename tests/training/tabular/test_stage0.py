@@ -90,7 +90,7 @@ def test_a_linear_table_of_a_closed_form_is_refused(
         ([*FILL, "--output=/proc/x"], "--output=/proc/x: cannot be written to"),
         ([*FILL, "--tasks=0"], "--tasks=0: must be at least 1"),
         ([*FILL, "--n_query=3"], "2 replicates of 2 + 3 images per class"),
-        ([*FILL, "--n_way=2"], "was trained for 3 ways"),
+        ([*FILL, "--n_way=4"], "was trained for 3 ways"),
         ([*FILL, "--checkpoint=gone"], "--checkpoint=gone: gone does not exist"),
     ],
 )
