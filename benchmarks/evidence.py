@@ -293,6 +293,14 @@ TABLES: dict[str, Table] = {
         ("compare_searched_metantk.json",), "the code block of Found against random in docs/training_free.md",
         "22 minutes of a core for the search, 2 for each of 13 networks",
     ),
+    "searched_tnas": Table(
+        lambda: searched_table(
+            "compare_searched_tnas.json",
+            {"searched": "T-NAS, 200 meta-steps", "conv4": "Conv4-32", "auto_maml_2": "`AUTO_MAML_2`"},
+        ),
+        ("compare_searched_tnas.json",), "the code block above it in docs/gradient_nas.md",
+        "32 minutes of a core for the search, 4 for each of 11 networks",
+    ),
     "rank_trained": Table(
         lambda: rank_table("rank_trained.json"), ("rank_trained.json",), "the same code block", "2 minutes of a core"
     ),
