@@ -220,7 +220,8 @@ def test_a_stop_while_evaluate_writes_leaves_the_whole_answer(tiny, ended, monke
     monkeypatch.setattr(results, "write_episodes", interrupted)
     code, line = ended("--run_dir=a", "--output=out", main=evaluate.main)
     assert (code, line) == (130, "SIGINT: stopped")
-    assert sorted(p.name for p in Path("out").iterdir()) == ["classes.json", "config.yaml", "episodes.csv", "results.json"]
+    whole = ["classes.json", "config.yaml", "episodes.csv", "results.json"]
+    assert sorted(p.name for p in Path("out").iterdir()) == whole
 
 
 def test_a_stop_in_compare_leaves_nothing(tiny, ended, monkeypatch):
