@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.contestants import ours  # noqa: E402
 from benchmarks.run import timed  # noqa: E402
 from benchmarks.work import MINI, TINY, Work  # noqa: E402
-from few_shot_nas.nn.convolution import ROUTES, Geometry, task_convolution  # noqa: E402
+from few_shot_nas.nn.columns import Geometry  # noqa: E402
+from few_shot_nas.nn.convolution import ROUTES, task_convolution  # noqa: E402
 
 
 def profiled(work: Work, device: torch.device, engine: str) -> None:

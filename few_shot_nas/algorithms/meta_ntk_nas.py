@@ -12,7 +12,7 @@ from few_shot_nas.algorithms.pruning_search import ONE_CANDIDATE, Pruning, Pruni
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.episode import Episode
 from few_shot_nas.kernels.spectrum import Condition
-from few_shot_nas.nn.norm import group_normalised
+from few_shot_nas.nn.group_norm import group_normalised
 from few_shot_nas.ranges import Count, NonNegative
 from few_shot_nas.search.kernel_network import SearchNetwork, adapted_condition, draw_weights
 from few_shot_nas.settings import Settings

@@ -25,8 +25,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _functorch as functorch
 
+from few_shot_nas.nn.moments import as_images, as_one_row, as_rows, has_kernels, moments, sums
 from few_shot_nas.nn.windows import largest, picked, spread
 
 aten = torch.ops.aten
@@ -88,28 +88,6 @@ def pooled_batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps
     return as_images(_ScaleShift.apply(rows, scale, shift), (x.shape[0], x.shape[1], *pooled.shape[2:4]))
 
 
-def as_rows(x: Tensor, groups: int) -> Tensor:
-    """Return images ``[G*B, C, H, W]`` as the pixels of each task, ``[G, n, C]``; no copy where channels come last.
-
-    Example:
-        >>> as_rows(torch.arange(8.0).view(2, 2, 1, 2), groups=1).tolist()
-        [[[0.0, 2.0], [1.0, 3.0], [4.0, 6.0], [5.0, 7.0]]]
-    """
-    return x.permute(0, 2, 3, 1).reshape(groups, -1, x.shape[1])
-
-
-def as_images(rows: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
-    """Undo :func:`as_rows`: pixels ``[G, n, C]`` as images of this shape ``[G*B, C, H, W]``.
-
-    Example:
-        >>> x = torch.randn(6, 3, 4, 5)
-        >>> torch.equal(as_images(as_rows(x, groups=2), x.shape), x)
-        True
-    """
-    batch, channels, height, width = shape
-    return rows.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
-
-
 def _per_task(value: Tensor | None, rows: Tensor, default: float) -> Tensor:
     """Return ``[G, 1, C]`` for ``[C]``, ``[G, C]`` or None."""
     groups, channels = rows.shape[0], rows.shape[-1]
@@ -118,65 +96,9 @@ def _per_task(value: Tensor | None, rows: Tensor, default: float) -> Tensor:
     return value.reshape(-1, 1, channels).expand(groups, 1, channels)
 
 
-def _sums(rows: Tensor) -> Tensor:
-    """Sum over the pixels: ``[G, n, C]`` to ``[G, 1, C]``."""
-    return rows.sum(1, keepdim=True)
-
-
-def _plain() -> bool:
-    """Whether nothing is recorded or transformed, as within the functions below."""
-    return not torch.is_grad_enabled() and functorch.get_interpreter_stack() is None
-
-
-def _has_kernels(*rows: Tensor) -> bool:
-    """Whether the library's kernels of batch normalisation can run: they have no rules under transformations."""
-    on_cpu = all(own.device.type == "cpu" and own.dtype in (torch.float32, torch.float64) for own in rows)
-    return on_cpu and len({own.dtype for own in rows}) == 1 and _plain()
-
-
-def _as_one_row(rows: Tensor) -> Tensor:
-    """Return pixels ``[G, n, C]`` as images ``[G, C, 1, n]``, the channels of a pixel side by side in memory."""
-    return rows.unsqueeze(1).permute(0, 3, 1, 2)
-
-
 def _numbers(value: Tensor) -> Tensor:
     """Return ``[1, 1, C]`` as ``[C]``, side by side: the library reads an expanded tensor as if it were so."""
     return value.flatten().contiguous()
-
-
-def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance over the pixels, ``[G, 1, C]`` each.
-
-    ``torch.var_mean`` is sixty times slower on CPUs than the kernel of batch normalisation, which has no rule under
-    transformations and no derivative: outside of them alone.
-
-    Example:
-        >>> mean, variance = moments(torch.tensor([[[1.0], [3.0]], [[2.0], [2.0]]]))
-        >>> mean.flatten().tolist(), variance.flatten().tolist()
-        ([2.0, 2.0], [1.0, 0.0])
-    """
-    if _has_kernels(rows):
-        found = [torch.batch_norm_update_stats(task, None, None, 0.0) for task in _as_one_row(rows).split(1)]
-        mean, variance = (torch.stack(parts).unsqueeze(1) for parts in zip(*found, strict=True))
-        return mean, variance
-    if not _plain():
-        variance, mean = torch.var_mean(rows, dim=1, correction=0, keepdim=True)
-        return mean, variance
-    return moments_in_passes(rows)
-
-
-def moments_in_passes(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of ``[G, n, C]``, ``[G, 1, C]`` each.
-
-    On GPUs a few simple passes take a fraction of the time of var_mean's one.
-
-    Example:
-        >>> mean, variance = moments_in_passes(torch.tensor([[[1.0], [3.0]], [[2.0], [2.0]]]))
-        >>> mean.flatten().tolist(), variance.flatten().round(decimals=3).tolist()
-        ([2.0, 2.0], [1.0, 0.0])
-    """
-    mean = _sums(rows) / rows.shape[1]
-    return mean, torch.linalg.vector_norm(rows - mean, dim=1, keepdim=True).square() / rows.shape[1]
 
 
 def _merge(value: Tensor, dim: int | None, size: int) -> Tensor:
@@ -207,8 +129,8 @@ class _Normalise(_OverTasks):
 
     @staticmethod
     def forward(x: Tensor, w: Tensor, b: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        if len(x) == 1 and _has_kernels(x, w, b):
-            y, mean, r = aten.native_batch_norm(_as_one_row(x), _numbers(w), _numbers(b), None, None, True, 0.0, eps)
+        if len(x) == 1 and has_kernels(x, w, b):
+            y, mean, r = aten.native_batch_norm(as_one_row(x), _numbers(w), _numbers(b), None, None, True, 0.0, eps)
             return y.permute(0, 2, 3, 1).flatten(0, 1), mean.view_as(w), r.view_as(w)
         mean, variance = moments(x)
         r = (variance + eps).rsqrt()
@@ -242,12 +164,12 @@ class _NormaliseBackward(_OverTasks):
     def forward(
         g: Tensor, x: Tensor, w: Tensor, mean: Tensor, r: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        if len(x) == 1 and _has_kernels(g, x, w, mean, r):
+        if len(x) == 1 and has_kernels(g, x, w, mean, r):
             known = _numbers(w), None, None, mean.flatten(), r.flatten(), True, eps, [True, True, True]
-            gx, gw, gb = aten.native_batch_norm_backward(_as_one_row(g), _as_one_row(x), *known)
+            gx, gw, gb = aten.native_batch_norm_backward(as_one_row(g), as_one_row(x), *known)
             return gx.permute(0, 2, 3, 1).flatten(0, 1), gw.view_as(w), gb.view_as(w)
-        gb = _sums(g)
-        gw = (_sums(g * x) - mean * gb) * r
+        gb = sums(g)
+        gw = (sums(g * x) - mean * gb) * r
         return _projected(g, x, mean, r, w * r, gb, gw), gw, gb
 
     @staticmethod
@@ -262,8 +184,8 @@ class _NormaliseBackward(_OverTasks):
         if torch.is_grad_enabled():  # someone wants a third derivative: these too are functions of x
             mean, variance = moments(x)
             r = (variance + ctx.eps).rsqrt()
-            gb = _sums(g)
-            gw = (_sums(g * x) - mean * gb) * r
+            gb = sums(g)
+            gw = (sums(g * x) - mean * gb) * r
         to_gx, to_gw, to_gb = gradients
         dx, dw = _curvature(g, x, w, mean, r, gw, gb, to_gx, to_gw)
         return _along(x, w, mean, r, to_gx, to_gw, to_gb), dx, dw, None, None, None
@@ -274,8 +196,8 @@ class _NormaliseBackward(_OverTasks):
         dg, dx, dw = tangents[:3]
         # The gradient's derivative along (dx, dw) is the Hessian of <g, y> times it; that along dg is a backward pass.
         to_x, to_w = _curvature(g, x, w, mean, r, gw, gb, dx, dw)
-        sum_g = _sums(dg)
-        sum_gh = (_sums(dg * x) - mean * sum_g) * r
+        sum_g = sums(dg)
+        sum_gh = (sums(dg * x) - mean * sum_g) * r
         return _projected(dg, x, mean, r, w * r, sum_g, sum_gh) + to_x, to_w + sum_gh, sum_g
 
 
@@ -289,8 +211,8 @@ def _projected(g: Tensor, x: Tensor, mean: Tensor, r: Tensor, scale: Tensor, sum
 def _along(x: Tensor, w: Tensor, mean: Tensor, r: Tensor, dx: Tensor, dw: Tensor, db: Tensor) -> Tensor:
     """Return ``w r P(dx) + dw h + db``: the change of y along a change of its inputs."""
     n, scale = x.shape[1], w * r
-    sum_x = _sums(dx)
-    sum_xh = (_sums(dx * x) - mean * sum_x) * r
+    sum_x = sums(dx)
+    sum_xh = (sums(dx * x) - mean * sum_x) * r
     slope = r * (dw - scale * sum_xh / n)
     return torch.addcmul(torch.addcmul(db - scale * sum_x / n - mean * slope, x, slope), dx, scale)
 
@@ -300,9 +222,9 @@ def _curvature(
 ) -> tuple[Tensor, Tensor]:
     """Return ds/dx and ds/dw of the module's formulas: the Hessian of ``<g, y>`` in (x, w) times (to_gx, to_gw)."""
     n = x.shape[1]
-    sum_x = _sums(to_gx)
-    sum_xh = (_sums(to_gx * x) - mean * sum_x) * r
-    inner = _sums(to_gx * g) - (sum_x * gb + sum_xh * gw) / n
+    sum_x = sums(to_gx)
+    sum_xh = (sums(to_gx * x) - mean * sum_x) * r
+    inner = sums(to_gx * g) - (sum_x * gb + sum_xh * gw) / n
     by_gx = -w * r * r * gw / n
     by_g = r * (to_gw - w * r * sum_xh / n)
     # Mean of z, and of z times h, from the sums at hand.
@@ -330,7 +252,7 @@ class _ScaleShift(_OverTasks):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, s = ctx.saved_tensors
         (g,) = gradients
-        return g * s, _sums(g * x), _sums(g)
+        return g * s, sums(g * x), sums(g)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
@@ -393,7 +315,7 @@ class _PoolMomentsBackward(_OverTasks):
         to_variance, x, mean, which = ctx.saved_tensors
         (g,) = gradients
         if torch.is_grad_enabled():  # someone wants a third derivative: the mean too is a function of x
-            mean = _sums(x.flatten(1, 3)) / x.shape[1:4].numel()
+            mean = sums(x.flatten(1, 3)) / x.shape[1:4].numel()
         to_pool, sum_g, to_variance_bar = _pool_moments_along(x, mean, which, g)
         slope = (2 / x.shape[1:4].numel()) * to_variance
         return to_pool, sum_g, to_variance_bar, _plane(-slope * sum_g, g, slope), None, None
@@ -405,7 +327,7 @@ class _PoolMomentsBackward(_OverTasks):
         n = x.shape[1:4].numel()
         slope = (2 / n) * to_variance
         along = _PoolMomentsBackward.apply(d_pool, d_mean, d_variance, x, mean, which)
-        return along + _plane(-slope * _sums(dx.flatten(1, 3)) / n, dx, slope)
+        return along + _plane(-slope * sums(dx.flatten(1, 3)) / n, dx, slope)
 
 
 def _plane(shift: Tensor, x: Tensor, slope: Tensor) -> Tensor:
@@ -416,5 +338,5 @@ def _plane(shift: Tensor, x: Tensor, slope: Tensor) -> Tensor:
 def _pool_moments_along(x: Tensor, mean: Tensor, which: Tensor, dx: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the changes of pool, mean and variance along ``dx``; linear in it, and its own adjoint's double."""
     rows, n = dx.flatten(1, 3), x.shape[1:4].numel()
-    sum_x = _sums(rows)
-    return picked(dx, which), sum_x / n, (2 / n) * (_sums(rows * x.flatten(1, 3)) - mean * sum_x)
+    sum_x = sums(rows)
+    return picked(dx, which), sum_x / n, (2 / n) * (sums(rows * x.flatten(1, 3)) - mean * sum_x)

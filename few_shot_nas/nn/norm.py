@@ -1,7 +1,5 @@
 """Batch normalisation: stateless as a rule; with running statistics, or a set per inner step, on request."""
 
-import copy
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -202,45 +200,6 @@ def keep_running_statistics(net: nn.Module, momentum: float = 0.1) -> None:
                 setattr(parent, name, stateful)
     if not any(isinstance(module, RunningBatchNorm2d) for module in net.modules()):
         raise InputError(f"{type(net).__name__} has no batch normalisation whose running statistics could be kept")
-
-
-class GroupNorm2d(nn.GroupNorm):
-    """:class:`torch.nn.GroupNorm` that puts the pixels of a channel side by side in memory first.
-
-    On CPUs torch takes 4 to 25 times as long where the channels of a pixel lie side by side (16 groups, forward and
-    backward, maps of 4 to 16 pixels).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x [B, C, H, W]``."""
-        return super().forward(x.contiguous())
-
-
-def group_normalised(net: nn.Module, groups: int = 16) -> nn.Module:
-    """Return a copy of ``net`` in which group normalisation stands for batch normalisation, so that no images mix.
-
-    A layer of C channels gets as many groups as divide both C and ``groups``; at most ``groups`` channels are
-    normalised each on its own, as by ``GroupNorm(min(16, C), C)`` of MetaNTK-NAS. Scales and shifts are those of the
-    layers, and 1 and 0 where a layer has none. Deviation: 16 does not divide every C, where theirs fails.
-
-    Args:
-        net: the network; it stays as it is.
-        groups: the most groups.
-
-    Example:
-        >>> group_normalised(nn.Sequential(BatchNorm2d(24)))[0]
-        GroupNorm2d(8, 24, eps=1e-05, affine=True)
-    """
-    net = copy.deepcopy(net)
-    for name, layer in list(net.named_modules()):
-        if isinstance(layer, BatchNorm2d):
-            channels = layer.num_features
-            parts = channels if channels <= groups else math.gcd(channels, groups)
-            norm = GroupNorm2d(parts, channels, eps=layer.eps).to(next(net.parameters(), torch.empty(0)))
-            if layer.weight is not None and layer.bias is not None:
-                norm.weight, norm.bias = layer.weight, layer.bias
-            net.set_submodule(name, norm)
-    return net
 
 
 class PerStepBatchNorm2d(BatchNorm2d):

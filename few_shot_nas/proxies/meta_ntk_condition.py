@@ -9,7 +9,7 @@ from few_shot_nas.episode import SupportSet
 from few_shot_nas.kernels.meta_ntk import meta_ntk
 from few_shot_nas.kernels.ntk import ntk
 from few_shot_nas.kernels.spectrum import condition_number
-from few_shot_nas.nn.norm import group_normalised
+from few_shot_nas.nn.group_norm import group_normalised
 from few_shot_nas.proxies.ntk_condition import GROUPS
 from few_shot_nas.proxies.proxy import Proxy, ScoredTask
 

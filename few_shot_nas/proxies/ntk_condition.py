@@ -5,7 +5,7 @@ from torch import nn
 
 from few_shot_nas.kernels.ntk import ntk
 from few_shot_nas.kernels.spectrum import condition_number
-from few_shot_nas.nn.norm import group_normalised
+from few_shot_nas.nn.group_norm import group_normalised
 from few_shot_nas.proxies.proxy import Proxy, ScoredTask
 
 #: Groups of channels that are normalised together.

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.func import grad, jvp, vmap
 
-from few_shot_nas.nn.batch_norm import batch_norm, moments_in_passes, pooled_batch_norm
+from few_shot_nas.nn.batch_norm import batch_norm, pooled_batch_norm
+from few_shot_nas.nn.moments import moments_in_passes
 from few_shot_nas.nn.windows import largest, picked, spread
 
 GROUPS = 2

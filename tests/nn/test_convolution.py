@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from few_shot_nas.nn.convolution import Conv2d, Geometry, fold, shared_by_tasks, task_convolution
+from few_shot_nas.nn.columns import Geometry, fold
+from few_shot_nas.nn.convolution import Conv2d, shared_by_tasks, task_convolution
 from few_shot_nas.nn.linear import Linear
 
 GROUPS = 3

@@ -9,11 +9,11 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.forward_context import forward_context
 from few_shot_nas.meta.functional import call
 from few_shot_nas.meta.bn_mode import bn_modes
+from few_shot_nas.nn.group_norm import group_normalised
 from few_shot_nas.nn.norm import (
     BatchNorm2d,
     PerStepBatchNorm2d,
     RunningBatchNorm2d,
-    group_normalised,
     keep_running_statistics,
     make_per_step,
     norm_parameters,

@@ -15,7 +15,8 @@ from few_shot_nas.kernels.linear_regions import crop_pool
 from few_shot_nas.kernels.meta_ntk import meta_ntk
 from few_shot_nas.models.conv4 import Conv4
 from few_shot_nas.nn.cost import count_parameters
-from few_shot_nas.nn.norm import BatchNorm2d, group_normalised
+from few_shot_nas.nn.group_norm import group_normalised
+from few_shot_nas.nn.norm import BatchNorm2d
 from few_shot_nas.proxies import PROXIES
 from few_shot_nas.proxies.linear_regions import thin_network
 from few_shot_nas.proxies.meta_ntk_condition import halves

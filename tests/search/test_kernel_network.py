@@ -8,7 +8,7 @@ from torch import nn
 
 from few_shot_nas.kernels.meta_ntk import meta_ntk
 from few_shot_nas.kernels.spectrum import condition_number
-from few_shot_nas.nn.norm import group_normalised
+from few_shot_nas.nn.group_norm import group_normalised
 from few_shot_nas.search.kernel_network import (
     adapted_condition,
     batch_condition,
