@@ -20,7 +20,7 @@ from few_shot_nas.report.results_file import read_results
 from few_shot_nas.models import MODELS, GenotypeNetwork
 from few_shot_nas.nn.memory import free_memory, weights_within
 from few_shot_nas.registry import lookup
-from few_shot_nas.runtime.checkpoint import KEY, load_checkpoint
+from few_shot_nas.runtime.checkpoint import KEY, load_checkpoint, named_checkpoint
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.supernet import DerivedNetwork
 from few_shot_nas.whole_file import read_text, reason, replacing
@@ -208,9 +208,7 @@ def load(
     return Learner(module.eval(), card)
 
 
-def _stored(
-    path: Path, checkpoint: str | None
-) -> tuple[dict[str, Tensor], ModelCard, dict[str, Any] | None]:
+def _stored(path: Path, checkpoint: str | None) -> tuple[dict[str, Tensor], ModelCard, dict[str, Any] | None]:
     """Return the tensors by name, the card, and the whole checkpoint where the tensors come from one."""
     if path.is_file():
         state, card = read_weights(path)
@@ -242,18 +240,6 @@ def checkpoint_file(folder: Path, wanted: str | None) -> Path | None:
         path = folder / "checkpoints" / f"{tested}.ckpt"
         return path if path.is_file() or not (folder / WEIGHTS).is_file() else None
     return named_checkpoint(folder, wanted)
-
-
-def named_checkpoint(folder: Path, wanted: str) -> Path:
-    """Return the checkpoint of a run that best, last or a path names.
-
-    Raises:
-        InputError: if it does not exist.
-    """
-    path = folder / "checkpoints" / f"{wanted}.ckpt" if wanted in ("best", "last") else Path(wanted)
-    if not path.is_file():
-        raise InputError(f"--checkpoint={wanted}: {path} does not exist; give best, last or the path of a checkpoint")
-    return path
 
 
 def build(card: ModelCard, n_way: int, model_class: type[nn.Module] | None = None) -> EpisodicModule:

@@ -64,7 +64,7 @@ def opened(args: Namespace, overrides: Sequence[str]) -> tuple[Any, dict[str, An
     flags = flags_of_run(args.run_dir, overrides)
 
     from few_shot_nas.algorithms.alpha_search import AlphaSearch
-    from few_shot_nas.loading import named_checkpoint
+    from few_shot_nas.runtime.checkpoint import named_checkpoint
     from few_shot_nas.runtime.checkpoint import load_checkpoint
     from few_shot_nas.runtime.progress import quiet_lightning
 

@@ -210,7 +210,7 @@ def evaluate(args: Any, overrides: Sequence[str], command: str) -> None:
         output_folder(folder)
     config_of_run(args.run_dir)
 
-    from few_shot_nas.loading import named_checkpoint
+    from few_shot_nas.runtime.checkpoint import named_checkpoint
     from few_shot_nas.report.results_file import read_results
     from few_shot_nas.runtime.progress import quiet_lightning
     from training import results

@@ -2,7 +2,8 @@
 
 An algorithm says how one task becomes a loss and how it becomes logits; or, in :meth:`EpisodicModule.update`, what one
 meta-step is. This base answers Lightning's hooks and owns ``meta_step`` and what a checkpoint holds. The update itself
-is in ``outer_step``, what a row of training metrics holds in ``recorder``, how tasks were answered in ``task_scores``.
+is in ``outer_step``, what a row of training metrics holds in ``recorder``, how tasks were answered in ``task_scores``,
+what a search ends with in ``end_of_search``.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from few_shot_nas.algorithms.accuracy_gap import gap_by_episodes, gap_by_training, score_gap_episodes
 from few_shot_nas.algorithms.before_fit import refuse_inference_mode, refuse_unfit_data
+from few_shot_nas.algorithms.end_of_search import EndOfSearch
 from few_shot_nas.algorithms.outer_step import TaskLoss, adam, clip, set_mean_gradient, set_rates
 from few_shot_nas.algorithms.recorder import Recorder
 from few_shot_nas.algorithms.settings import OuterLoop
@@ -30,15 +32,13 @@ from few_shot_nas.nn.foreign import refuse_foreign_norms
 from few_shot_nas.runtime.checkpoint import KEY
 from few_shot_nas.runtime.early_stop import NOTHING_SEEN, Waiting
 from few_shot_nas.runtime.gradients import world
-from few_shot_nas.search.search_result import SearchResult
 from few_shot_nas.seeding import derived_seed, generator, seed_global
-from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.stats.statistics import mean_ci
 
 logger = logging.getLogger(__name__)
 
 
-class EpisodicModule(pl.LightningModule, ABC):
+class EpisodicModule(pl.LightningModule, EndOfSearch, ABC):
     """A meta-learner over episodes.
 
     Args:
@@ -58,13 +58,9 @@ class EpisodicModule(pl.LightningModule, ABC):
         recorder: scalars since the latest row of training metrics.
         skipped_steps: meta-steps left out because their gradient was not finite.
         run_identity: what this run is (algorithm, n_way, ...); saved in checkpoints and compared on resume.
-        genotype: the architecture that a search ended with, or None.
-        search_summary: what a search spent, e.g. ``{"reward_calls": 800}``.
     """
 
     default_model: ClassVar[str] = "Conv4"
-    #: Whether training ends with an architecture: set where a class says how, in :meth:`end_search`.
-    searches: ClassVar[bool] = False
     #: What the batches of training are: the data module that the learner needs says the same of itself.
     data_kind: ClassVar[Literal["episodes", "flat"]] = "episodes"
 
@@ -72,10 +68,6 @@ class EpisodicModule(pl.LightningModule, ABC):
     data_defaults: ClassVar[Mapping[str, int]] = {}
     #: Whether training uses the network's head, which fixes the number of ways to that of the test tasks.
     uses_head: bool = True
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        cls.searches = cls.end_search is not EpisodicModule.end_search
 
     def __init__(self, net: nn.Module, *, outer: OuterLoop, seed: int, per_query: bool = False) -> None:
         super().__init__()
@@ -90,8 +82,8 @@ class EpisodicModule(pl.LightningModule, ABC):
         self.meta_step = 0
         self.val_accuracy, self.val_finite = float("nan"), True
         self.run_identity: dict[str, str | int] = {}
-        self.genotype: Genotype | None = None
-        self.search_summary: dict[str, Any] = {}
+        self.genotype = None
+        self.search_summary = {}
         self.test_rows: list[dict[str, Any]] = []
         self.task_scores = TaskScores()
         self.recorder = Recorder(type(self).__name__, outer.on_nonfinite)
@@ -371,24 +363,6 @@ class EpisodicModule(pl.LightningModule, ABC):
     def chosen(self) -> dict[str, float]:
         """Return what validation tasks have chosen, by the name of the flag, for results.json."""
         return {}
-
-    # ---- search -------------------------------------------------------------------------------------------------
-
-    def end_search(self, datamodule: Any) -> SearchResult | None:
-        """Return the architecture that training ends with and its cost; None for a learner that searches none.
-
-        Runs on every rank after training, and the ranks must agree.
-
-        Args:
-            datamodule: the data module of the run, for tasks to decide on (:meth:`episodes_of`).
-        """
-        return None
-
-    def finish_search(self, datamodule: Any) -> None:
-        """Keep what :meth:`end_search` returns as ``genotype`` and ``search_summary``."""
-        found = self.end_search(datamodule)
-        if found is not None:
-            self.genotype, self.search_summary = found.genotype, found.summary()
 
     def episodes_of(self, datamodule: Any, split: str, task_ids: Sequence[int]) -> list[Task]:
         """Return single tasks of a split by their ids, on the device and in the precision of the parameters."""

@@ -16,7 +16,7 @@ from few_shot_nas.episode import Episode, SingleTask, SupportSet, Task, Unlabell
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.control_variates import ControlVariate, Evidence, MovingAverage
 from few_shot_nas.meta.functional import Params, trainable
-from few_shot_nas.meta.gradient_signal import GradientWindow
+from few_shot_nas.meta.gradient_signal import GradientWindow, flat_gradient
 from few_shot_nas.meta.policy_objective import AdaptedPolicy, PolicyObjective, TaskSamples
 from few_shot_nas.meta.promp import promp
 from few_shot_nas.runtime.checkpoint import KEY
@@ -145,9 +145,7 @@ class MAMLENAS(ControllerSearch):
             stream = self.task_stream(purpose, task)
         return self.sampled(self.on_task(task), params, stream, count)
 
-    def sampled(
-        self, policy: TaskPolicy, params: Params, stream: torch.Generator, count: int
-    ) -> list[Decisions]:
+    def sampled(self, policy: TaskPolicy, params: Params, stream: torch.Generator, count: int) -> list[Decisions]:
         """Sample architectures within the limits."""
         limits = self.supernet.limits
         if not limits.active:
@@ -228,9 +226,7 @@ class MAMLENAS(ControllerSearch):
             adapted.rewards,
             lambda: self.supernet_children.reward(policy.greedy(adapted.clone), second),
         )
-        found = self.objective(
-            policy, own, adapted, chosen, rewards, baseline, self.tried_baseline(adapted.baseline)
-        )
+        found = self.objective(policy, own, adapted, chosen, rewards, baseline, self.tried_baseline(adapted.baseline))
         if self.loop.promp_epochs > 1:
             inner = (tried, adapted.rewards - adapted.baseline)
             self._samples.append(TaskSamples(policy, inner, (chosen, rewards - baseline)))
@@ -246,9 +242,7 @@ class MAMLENAS(ControllerSearch):
         }
 
     def _loss_of_uniform_paths(self, task: Task) -> TaskLoss:
-        paths = uniform_paths(
-            self.supernet.limits, self.task_stream("uniform", task), fair=self.shared.strict_fairness
-        )
+        paths = uniform_paths(self.supernet.limits, self.task_stream("uniform", task), fair=self.shared.strict_fairness)
         loss, query_accuracy = self.supernet_children.mean_loss(task, paths)
         return loss, {"train/loss": loss, "train/accuracy": query_accuracy}
 
@@ -271,7 +265,7 @@ class MAMLENAS(ControllerSearch):
         before = {name: value.detach().clone() for name, value in trainable(self.controller).items()}
         self._samples, self._embeddings = [], []
         scalars = self.backward_mean(map(self.task_loss, tasks(batch)), len(batch.support_x))
-        self._gradients = self._gradients.add(self._controller_gradient())
+        self._gradients = self._gradients.add(flat_gradient(self.controller.parameters()))
         self.descend_outer()
         for _ in range(self.loop.promp_epochs - 1):
             self._promp_step(before)
@@ -280,10 +274,6 @@ class MAMLENAS(ControllerSearch):
         self.outer_average = self.outer_average.updated(scalars["controller/reward"], decay)
         self._average_embeddings()
         return scalars
-
-    def _controller_gradient(self) -> Tensor:
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.controller.parameters()]
-        return torch.cat([gradient.flatten() for gradient in gradients])
 
     def _promp_step(self, before: Params) -> None:
         """Descend ProMP's loss of the controller once more, on the rewards of this meta-step.

@@ -1,8 +1,22 @@
 """Signal-to-noise ratio of a stochastic gradient, from a window of its samples."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+
+def flat_gradient(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Return the gradients that parameters hold as one vector; zeros for a parameter that has none.
+
+    >>> used, unused = nn.Parameter(torch.ones(1, 2)), nn.Parameter(torch.ones(1))
+    >>> (3 * used).sum().backward()
+    >>> flat_gradient([used, unused])
+    tensor([3., 3., 0.])
+    """
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    return torch.cat([gradient.flatten() for gradient in gradients])
 
 
 class GradientWindow(NamedTuple):

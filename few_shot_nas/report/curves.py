@@ -1,4 +1,4 @@
-"""Pictures of numbers as inline SVG: learning curves, histograms, intervals.
+"""Pictures of numbers as inline SVG: learning curves, intervals.
 
 Text and axes take the colour of the surrounding page (``currentColor``), so one file reads well in light and dark.
 """
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from few_shot_nas.report.reward import in_per_cent, reward_in_words
-from few_shot_nas.report.run import BN_MODES, Run
+from few_shot_nas.report.run import Run
 from few_shot_nas.stats.statistics import MeanCI
 
 # Stand-ins that matplotlib can draw with; to_svg() turns them into colours of the page.
@@ -28,7 +28,7 @@ PAPER = "#fdfcfb"
 # Legible on white and on near-black.
 BLUE, ORANGE, GREEN, VIOLET, RED, TEAL = "#3f7fd0", "#d8842c", "#3a9d6a", "#8f6cc4", "#cf5563", "#2a9aa5"
 SERIES = (BLUE, ORANGE, GREEN, VIOLET, RED, TEAL)
-_MODE_COLOURS = {"transductive": BLUE, "support": ORANGE, "running": GREEN}
+MODE_COLOURS = {"transductive": BLUE, "support": ORANGE, "running": GREEN}
 #: Widths in inches of a picture that fills a page and of one that fills a phone.
 WIDE, NARROW = 10.2, 4.4
 # More points than this along a curve are not seen, only stored.
@@ -307,37 +307,6 @@ def curve_around_zero(run: Run, column: str) -> Markup | None:
         return to_svg(figure, title)
 
 
-def episode_histograms(run: Run) -> list[Markup]:
-    """Histograms of test episodes by accuracy, one picture per ``bn_mode`` with the same axes; empty without any."""
-    if not run.episodes:
-        return []
-    ordered = sorted(run.episodes.items(), key=lambda item: (*BN_MODES, item[0]).index(item[0]))
-    queries = run.results["n_way"] * int(run.results.get("n_query", 0) or 0)
-    everything = np.concatenate([scores.accuracy for scores in run.episodes.values()])
-    # Accuracies are multiples of 1/Q; bins between multiples keep neighbouring bars comparable.
-    unit = 1 / queries if queries else 0.02
-    wide = unit * max(1, round(0.027 / unit))
-    low = np.floor(everything.min() / wide) * wide - wide / 2
-    edges = np.arange(low, 1 + wide, wide)
-    tallest = max(np.histogram(scores.accuracy, edges)[0].max() for scores in run.episodes.values())
-    return [_histogram(mode, scores.accuracy, edges, 1.05 * float(tallest)) for mode, scores in ordered]
-
-
-def _histogram(mode: str, accuracy: np.ndarray, edges: np.ndarray, top: float) -> Markup:
-    with style():
-        figure, axes = panel(4.9, 2.7)
-        colour = _MODE_COLOURS.get(mode, VIOLET)
-        axes.hist(accuracy, bins=edges.tolist(), color=colour, alpha=0.75, linewidth=0, rwidth=0.92)
-        axes.axvline(accuracy.mean(), color=INK, linewidth=1.2)
-        axes.set_title(f"{mode}: {accuracy.size} episodes", fontsize=10)
-        axes.set_xlabel("accuracy of an episode")
-        axes.set_ylim(0, top)
-        percent_axis(axes.xaxis)
-        axes.set_ylabel("episodes")
-        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-        return to_svg(figure, f"Histogram of episode accuracies, {mode}")
-
-
 def interval_plot(labels: Sequence[str], scores: dict[str, list[MeanCI | None]]) -> Markup:
     """Accuracy of several runs with their intervals, one line per run; ``scores`` maps ``bn_mode`` to one per label."""
     return both_widths(lambda width, title: _intervals(labels, scores, width, title), "Test accuracy of all runs")
@@ -353,7 +322,7 @@ def _intervals(labels: Sequence[str], scores: dict[str, list[MeanCI | None]], wi
                 [value.mean for _, value in drawn],
                 [row for row, _ in drawn],
                 xerr=[0.0 if np.isnan(value.ci95) else value.ci95 for _, value in drawn],
-                fmt="o", markersize=4.5, capsize=0, linewidth=2.2, color=_MODE_COLOURS.get(mode, VIOLET), label=mode,
+                fmt="o", markersize=4.5, capsize=0, linewidth=2.2, color=MODE_COLOURS.get(mode, VIOLET), label=mode,
             )  # fmt: skip
         axes.set_yticks(range(len(labels)), labels)
         axes.set_ylim(len(labels) - 0.5, -0.5)

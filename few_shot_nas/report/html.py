@@ -17,6 +17,7 @@ from few_shot_nas.report.example import read_example
 from few_shot_nas.report.forest import forest_plot
 from few_shot_nas.report.genotype_picture import genotype_pictures, is_chain, kinds_used
 from few_shot_nas.report.heat_map import heat_maps, legend
+from few_shot_nas.report.histograms import episode_histograms
 from few_shot_nas.report.page import write_page
 from few_shot_nas.report.pairing import paired_differences
 from few_shot_nas.report.pruning import cost_in_words, kappa_picture, rounds
@@ -137,7 +138,7 @@ def _one_run(run: Run) -> dict[str, Any]:
         "untrained": run.results["search"].get("weights") == "untrained",
         "learning": _present(learning),
         "pruning": _pruning(run),
-        "histograms": curves.episode_histograms(run),
+        "histograms": episode_histograms(run),
         "architecture": None if run.genotype is None else _architecture(run.genotype, run.name),
         "controller": _present(controller),
         "learns_alphas": learns_alphas(run),

@@ -17,6 +17,18 @@ _SEALED = "few_shot_nas_sealed"
 _OTHER = "give another checkpoint of the run, such as checkpoints/best.ckpt, or a copy of this one"
 
 
+def named_checkpoint(folder: Path, wanted: str) -> Path:
+    """Return the checkpoint of a run that best, last or a path names.
+
+    Raises:
+        InputError: if it does not exist.
+    """
+    path = folder / "checkpoints" / f"{wanted}.ckpt" if wanted in ("best", "last") else Path(wanted)
+    if not path.is_file():
+        raise InputError(f"--checkpoint={wanted}: {path} does not exist; give best, last or the path of a checkpoint")
+    return path
+
+
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint as plain data.
 

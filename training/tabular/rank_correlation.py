@@ -100,7 +100,7 @@ def truth_of_runs(folders: Sequence[Path], bn_mode: str | None) -> "tuple[list[G
 def training_tasks(args: Namespace, overrides: Sequence[str]) -> "list[Task]":
     """Return the first training tasks of the run."""
     from few_shot_nas.episode import tasks
-    from few_shot_nas.loading import named_checkpoint
+    from few_shot_nas.runtime.checkpoint import named_checkpoint
     from few_shot_nas.runtime.progress import quiet_lightning
 
     quiet_lightning()

@@ -241,7 +241,7 @@ def opened(args: Namespace, overrides: Sequence[str]) -> tuple[Filler, dict[str,
 
     import torch
 
-    from few_shot_nas.loading import named_checkpoint
+    from few_shot_nas.runtime.checkpoint import named_checkpoint
     from few_shot_nas.runtime.progress import quiet_lightning
     from training import assemble
 
