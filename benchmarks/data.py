@@ -94,13 +94,17 @@ class TasksOneByOne(Dataset):
 
     def __getitem__(self, item: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         stream = np.random.default_rng(item)
-        parts: tuple[list[Tensor], list[int], list[Tensor], list[int]] = ([], [], [], [])
+        images: dict[bool, list[Tensor]] = {True: [], False: []}
+        labels: dict[bool, list[int]] = {True: [], False: []}
         for label, own in enumerate(stream.choice(len(self.images), WAYS, replace=False)):
             for place, index in enumerate(stream.choice(self.images.shape[1], SHOTS + QUERIES, replace=False)):
-                side = 0 if place < SHOTS else 2
-                parts[side].append(self.transformed(self.images[own, index]))
-                parts[side + 1].append(label)
-        return torch.stack(parts[0]), torch.tensor(parts[1]), torch.stack(parts[2]), torch.tensor(parts[3])
+                in_support = place < SHOTS
+                images[in_support].append(self.transformed(self.images[own, index]))
+                labels[in_support].append(label)
+        support, queries = (
+            (torch.stack(images[part]), torch.tensor(labels[part])) for part in (True, False)
+        )
+        return (*support, *queries)
 
 
 def seconds_of(loader: Iterable[Any], clock: str) -> float:
