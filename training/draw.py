@@ -62,15 +62,13 @@ def drawn(space: "SearchSpace", seed: int, taken: "Sequence[Genotype]" = ()) -> 
 PATIENCE = 1000
 
 
-def small_enough(genotypes: "Iterator[Genotype]", args: Namespace) -> "Iterator[Genotype]":
+def small_enough(space: "SearchSpace", genotypes: "Iterator[Genotype]", args: Namespace) -> "Iterator[Genotype]":
     """Yield those whose network has at most ``--max_params`` parameters, until PATIENCE in a row have more."""
-    from few_shot_nas.nn.cost import count_parameters
-    from few_shot_nas.spaces.supernet import DerivedNetwork
+    from few_shot_nas.spaces.op_costs import OpCosts
 
-    in_a_row = 0
+    costs, in_a_row = OpCosts(space, args.n_way, args.in_channels, args.image_size), 0
     for genotype in genotypes:
-        net = DerivedNetwork(args.n_way, args.in_channels, args.image_size, genotype)
-        in_a_row = 0 if count_parameters(net) <= args.max_params else in_a_row + 1
+        in_a_row = 0 if costs.cost(genotype).params <= args.max_params else in_a_row + 1
         if in_a_row == 0:
             yield genotype
         elif in_a_row == PATIENCE:
@@ -92,7 +90,7 @@ def draw(args: Namespace) -> None:
         )
     output_folder(args.output)
     genotypes = drawn(space, args.seed, taken)
-    found = list(islice(genotypes if args.max_params is None else small_enough(genotypes, args), args.count))
+    found = list(islice(genotypes if args.max_params is None else small_enough(space, genotypes, args), args.count))
     if len(found) < args.count:
         raise InputError(
             f"draw: {len(found)} architectures of at most --max_params={args.max_params} parameters were found, but "
