@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from few_shot_nas import forward_context
 from few_shot_nas.errors import InputError
-from few_shot_nas.nn.batch_norm import batch_norm, moments, pooled_batch_norm
+from few_shot_nas.nn.batch_norm import batch_norm, pooled_batch_norm
+from few_shot_nas.nn.moments import moments
 from few_shot_nas.nn.precision import full_precision
 from few_shot_nas.nn.windows import pooled_towards
 
