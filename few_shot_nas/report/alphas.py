@@ -1,6 +1,5 @@
 """A search by gradient over time: the genotype that its alphas stand for, and those that single tasks decode to."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +8,8 @@ import torch
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
-from few_shot_nas.errors import InputError
 from few_shot_nas.report.curves import BLUE, panel, style, to_svg
-from few_shot_nas.report.results_file import damaged, read_text
+from few_shot_nas.report.results_file import read_if_there
 from few_shot_nas.report.run import Run
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.genotype import Genotype
@@ -99,20 +97,15 @@ def read_decoded(run: Run) -> Decoded | None:
     Raises:
         InputError: if it is damaged.
     """
-    path = run.path / "decode" / "decoded.json"
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(read_text(path))
-        counts = {str(name): int(often) for name, often in content["counts"].items()}
-        tasks, split = sum(counts.values()), str(content.get("split", "test"))
-        if not tasks or min(counts.values()) < 1:
-            raise ValueError("no task was decoded")
-        sentences = [_differ(tasks, split, counts), *_gains(content.get("accuracy", {}))]
-    except InputError:
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise damaged(path, f"it is not what training/decode.py writes ({error})") from None
+    return read_if_there(run.path / "decode" / "decoded.json", "training/decode.py", _decoded)
+
+
+def _decoded(content: dict[str, Any]) -> Decoded:
+    counts = {str(name): int(often) for name, often in content["counts"].items()}
+    tasks, split = sum(counts.values()), str(content.get("split", "test"))
+    if not tasks or min(counts.values()) < 1:
+        raise ValueError("no task was decoded")
+    sentences = [_differ(tasks, split, counts), *_gains(content.get("accuracy", {}))]
     return Decoded(tasks, dict(sorted(counts.items(), key=lambda item: -item[1])), sentences)
 
 

@@ -1,9 +1,8 @@
 """How a test answered single classes, and which it confused, from ``classes.json``."""
 
-import json
 from typing import Any
 
-from few_shot_nas.report.results_file import damaged, read_text
+from few_shot_nas.report.results_file import read_if_there
 from few_shot_nas.report.run import Run
 
 #: Classes that a page shows before the others are folded away.
@@ -22,29 +21,26 @@ def read_class_scores(run: Run) -> dict[str, Any] | None:
     Raises:
         InputError: if the file is damaged.
     """
-    path = run.path / "classes.json"
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(read_text(path))
-        rows = [
-            (str(item["name"]), _percent(item["right"], item["queries"]), int(item["queries"]))
-            for item in content["classes"]
-        ]
-        pairs = [
-            (
-                str(item["truth"]),
-                str(item["answer"]),
-                _percent(item["answered"], item["queries"]),
-                int(item["answered"]),
-                int(item["queries"]),
-            )
-            for item in content["pairs"][:PAIRS]
-        ]
-        left_out, split, mode = int(content["classes_left_out"]), str(content["split"]), str(content["bn_mode"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise damaged(path, f"it is not what a run writes ({error})") from None
-    sentence = f"{len(rows) + left_out} classes of the {split} split, statistics {mode}"
+    return read_if_there(run.path / "classes.json", "a run", _shown)
+
+
+def _shown(content: dict[str, Any]) -> dict[str, Any]:
+    rows = [
+        (str(item["name"]), _percent(item["right"], item["queries"]), int(item["queries"]))
+        for item in content["classes"]
+    ]
+    pairs = [
+        (
+            str(item["truth"]),
+            str(item["answer"]),
+            _percent(item["answered"], item["queries"]),
+            int(item["answered"]),
+            int(item["queries"]),
+        )
+        for item in content["pairs"][:PAIRS]
+    ]
+    left_out = int(content["classes_left_out"])
+    sentence = f"{len(rows) + left_out} classes of the {content['split']} split, statistics {content['bn_mode']}"
     return {
         "sentence": sentence,
         "worst": rows[:SHOWN],

@@ -1,10 +1,9 @@
 """One task of a run's test as it was answered, from ``example.json``."""
 
-import json
 import re
 from typing import Any
 
-from few_shot_nas.report.results_file import damaged, read_text
+from few_shot_nas.report.results_file import read_if_there
 from few_shot_nas.report.run import Run
 
 
@@ -24,26 +23,23 @@ def read_example(run: Run) -> dict[str, Any] | None:
     Raises:
         InputError: if the file is damaged.
     """
-    path = run.path / "example.json"
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(read_text(path))
-        names = [str(name) for name in content["classes"]]
-        support = [(name, [_image(s) for s in content["support"] if s["label"] == y]) for y, name in enumerate(names)]
-        queries = [
-            {
-                "image": _image(item),
-                "truth": names[item["label"]],
-                "answer": names[item["predicted"]],
-                "percent": f"{100 * float(item['probability']):.0f}",
-                "right": item["label"] == item["predicted"],
-            }
-            for item in content["query"]
-        ]
-        right, count = int(content["right"]), int(content["queries"])
-        splits = ", ".join(f"{name} {int(number)}" for name, number in content["split_classes"].items())
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise damaged(path, f"it is not what a run writes ({error})") from None
+    return read_if_there(run.path / "example.json", "a run", _shown)
+
+
+def _shown(content: dict[str, Any]) -> dict[str, Any]:
+    names = [str(name) for name in content["classes"]]
+    support = [(name, [_image(s) for s in content["support"] if s["label"] == y]) for y, name in enumerate(names)]
+    queries = [
+        {
+            "image": _image(item),
+            "truth": names[item["label"]],
+            "answer": names[item["predicted"]],
+            "percent": f"{100 * float(item['probability']):.0f}",
+            "right": item["label"] == item["predicted"],
+        }
+        for item in content["query"]
+    ]
+    right, count = int(content["right"]), int(content["queries"])
+    splits = ", ".join(f"{name} {int(number)}" for name, number in content["split_classes"].items())
     sentence = f"Test task {content['task_id']}, statistics {content['bn_mode']}: {right} of {count} queries are right"
     return {"sentence": sentence, "support": support, "queries": queries, "split_classes": splits}

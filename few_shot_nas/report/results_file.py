@@ -4,10 +4,12 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from few_shot_nas import whole_file
 from few_shot_nas.errors import InputError
+
+Taken = TypeVar("Taken")
 
 _LARGEST = 2**63 - 1
 #: Characters of a file; a run writes 5,000.
@@ -84,6 +86,26 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(results, dict):
         raise damaged(path, "it must hold one JSON object")
     return results
+
+
+def read_if_there(path: Path, writer: str, take: Callable[[dict[str, Any]], Taken]) -> Taken | None:
+    """Return what ``take`` makes of a file that a run need not have; None without the file.
+
+    Args:
+        path: a file that holds one JSON object.
+        writer: what writes it, for the message.
+        take: returns what is wanted of the object; an error of it means that the object is not what it should be.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    content = read_object(path)
+    try:
+        return take(content)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise damaged(path, f"it is not what {writer} writes ({error})") from None
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.report.alphas import read_decoded
+from few_shot_nas.report.class_scores import read_class_scores
+from few_shot_nas.report.example import read_example
 from few_shot_nas.report import compare_runs, load_run, write_report
 from few_shot_nas.report.results_file import read_results
+from few_shot_nas.report.run import Run
 from training import report as command
 
 NAMES = ["$x^$", "$\\frac{1}{0}$", "[red]", "[bold", "_hidden", "<b>&", "a b", "{x}", "%s", "é中", "...x", "x" * 200]
@@ -104,3 +108,19 @@ def test_other_damaged_files_of_a_run_are_one_line(
     with pytest.raises(InputError, match=message) as caught:
         load_run(run)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ['{"a":' * 100_000, "[1]", "{", "{}"])
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [("example.json", read_example), ("classes.json", read_class_scores), ("decode/decoded.json", read_decoded)],
+)
+def test_files_that_a_run_need_not_have_are_read_as_strictly(
+    make_run: Callable[..., Path], name: str, read: Callable[[Run], Any], text: str
+) -> None:
+    run = load_run(make_run())
+    assert read(run) is None
+    (run.path / name).parent.mkdir(exist_ok=True)
+    (run.path / name).write_text(text)
+    with pytest.raises(InputError, match=rf"{name} is damaged"):
+        read(run)
