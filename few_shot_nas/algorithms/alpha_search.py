@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -85,34 +85,34 @@ def edge_decisions(space: SearchSpace) -> list[Decision]:
 class AlphaSearch(EpisodicModule):
     """Hooks of a learner whose network is a MixedSupernet; goes before the learner among the bases of a class.
 
-    The alphas have a group of the optimizer of their own; a row of training metrics tells how much of their entropy is
-    left, and ``choices.csv`` holds the weights of all ops on all edges. A class says what :meth:`decoded` genotypes
-    are.
+    The alphas have a group of the optimizer of their own. A row of training metrics tells how much of their entropy is
+    left, and ``choices.csv`` holds the weights of all ops on all edges. A class says which genotypes :meth:`decoded`
+    returns.
 
-    Attributes:
+    Args:
+        net: a MixedSupernet.
         alphas: how the architecture parameters are learned.
+        learner: what the constructor of the learner takes.
+
+    Raises:
+        InputError: if the network has no alphas.
     """
 
     default_model: ClassVar[str] = "MixedSupernet"
-    alphas: AlphaLoop
 
-    def take_alphas(self, alphas: AlphaLoop) -> None:
-        """Keep the settings; called by a class's constructor.
-
-        Raises:
-            InputError: if the network has no alphas.
-        """
-        if not isinstance(self.net, MixedSupernet):
+    def __init__(self, net: nn.Module, *, alphas: AlphaLoop, **learner: Any) -> None:
+        if not isinstance(net, MixedSupernet):
             raise InputError(
-                f"{type(self).__name__} learns alphas, but model_class is {type(self.net).__name__}; use MixedSupernet"
+                f"{type(self).__name__} learns alphas, but model_class is {type(net).__name__}; use MixedSupernet"
             )
+        super().__init__(net, **learner)
         self.alphas = alphas
         self.hparams.update(dataclasses.asdict(alphas))
 
     @property
     def supernet(self) -> MixedSupernet:
         """The network."""
-        return self.net  # type: ignore[return-value]  # take_alphas checked it
+        return cast(MixedSupernet, self.net)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The learner's groups without the alphas, and the alphas at alpha_lr with betas 0.5 and 0.999."""

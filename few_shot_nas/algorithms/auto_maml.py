@@ -53,8 +53,7 @@ class AutoMAML(AlphaSearch, GradientLearner):
         outer: OuterLoop = OuterLoop(outer_lr=1e-3),
         seed: int = 0,
     ) -> None:
-        super().__init__(net, inner=inner, outer=outer, seed=seed)
-        self.take_alphas(alphas)
+        super().__init__(net, inner=inner, alphas=alphas, outer=outer, seed=seed)
         require_choice("compat", compat, Compat)
         self.compat = compat
         self.hparams.update({"compat": compat})

@@ -65,7 +65,6 @@ class ControllerSearch(OnSupernet):
         super().__init__(net, outer=outer, seed=seed)
         self.inner = inner
         self.supernet_children = shared_children(self, inner, scoring)
-        self.uses_head = self.supernet_children.head is None  # closed forms take any number of ways
         self.derivation = derivation
         decisions = self.supernet.space.decisions
         self.kinds = tuple(decision.kind for decision in decisions)

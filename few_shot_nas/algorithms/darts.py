@@ -57,8 +57,7 @@ class DARTS(AlphaSearch, RFS):
         ),  # fmt: skip
         seed: int = 0,
     ) -> None:
-        super().__init__(net, sgd=sgd, probe_c=probe_c, outer=outer, seed=seed)
-        self.take_alphas(alphas)
+        super().__init__(net, alphas=alphas, sgd=sgd, probe_c=probe_c, outer=outer, seed=seed)
         require_choice("order", order, Order)
         self.order = order
         self.hparams.update({"order": order})

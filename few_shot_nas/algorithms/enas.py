@@ -97,13 +97,7 @@ class ENAS(ControllerSearch):
         seed: int = 0,
     ) -> None:
         super().__init__(
-            net,
-            inner=inner,
-            scoring=scoring,
-            outer=outer,
-            derivation=derivation,
-            controller=loop.controller,
-            seed=seed,
+            net, inner=inner, scoring=scoring, outer=outer, derivation=derivation, controller=loop.controller, seed=seed
         )
         self.loop = loop
         self.baseline: float | None = None

@@ -84,15 +84,9 @@ class MAMLENAS(ControllerSearch):
         seed: int = 0,
     ) -> None:
         super().__init__(
-            net,
-            inner=inner,
-            scoring=scoring,
-            outer=outer,
-            derivation=derivation,
-            controller=loop.controller,
-            task_embedding=loop.task_embedding,
-            seed=seed,
-        )
+            net, inner=inner, scoring=scoring, outer=outer, derivation=derivation, controller=loop.controller,
+            task_embedding=loop.task_embedding, seed=seed,
+        )  # fmt: skip
         check_together(loop, shared, scoring, test)
         self.loop, self.shared, self.meta_test = loop, shared, test
         self.inner_reward_function = reward_named(loop.inner_reward or scoring.reward, "inner_reward", scoring.head)

@@ -99,8 +99,7 @@ class MetaNAS(AlphaSearch):
         inner_batch: Count = 20,
         seed: int = 0,
     ) -> None:
-        super().__init__(net, outer=outer, seed=seed)
-        self.take_alphas(alphas)
+        super().__init__(net, alphas=alphas, outer=outer, seed=seed)
         if not isinstance(net, PairMixedSupernet):
             kind = type(net).__name__
             raise InputError(f"MetaNAS mixes pairs of inputs, but model_class is {kind}; use PairMixedSupernet")

@@ -55,7 +55,6 @@ class RandomSearch(OnSupernet):
     ) -> None:
         super().__init__(net, outer=outer, seed=seed)
         self.supernet_children = shared_children(self, inner, scoring)
-        self.uses_head = self.supernet_children.head is None  # closed forms take any number of ways
         self.derivation = derivation
         if random_archs < 1 or rewards_per_task < 1:
             raise InputError(

@@ -10,7 +10,10 @@ from few_shot_nas.search.children import Children
 
 
 def shared_children(module: OnSupernet, inner: InnerLoop, scoring: Scoring) -> Children:
-    """Return the children that a search holds, and note their settings in its ``hparams``.
+    """Return the children that a search holds.
+
+    The settings are noted in the ``hparams`` of the search, and ``uses_head`` is set to whether its children use the
+    supernet's head: closed forms take any number of ways.
 
     Args:
         module: the search.
@@ -25,10 +28,12 @@ def shared_children(module: OnSupernet, inner: InnerLoop, scoring: Scoring) -> C
         raise InputError(f"{name}: engine={inner.engine}: a search unrolls its children; use unroll")
     start_head(module.net, inner, name)
     module.hparams.update({**dataclasses.asdict(inner), **dataclasses.asdict(scoring)})
+    head = scoring.closed_form()
+    module.uses_head = head is None
     return Children(
         module.supernet,
         inner,
-        head=scoring.closed_form(),
+        head=head,
         reward_function=scoring.reward_function(),
         outer_loss=module.outer_loss,
     )

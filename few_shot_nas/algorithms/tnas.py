@@ -18,6 +18,8 @@ PUBLISHED_INNER = InnerLoop(inner_lr=0.01, inner_steps=5, eval_inner_steps=10, f
 class TaskDecoding(AlphaSearch, GradientLearner):
     """A gradient learner whose inner loop moves the alphas too, so that every task has a genotype of its own."""
 
+    data_defaults: ClassVar = {"meta_batch_size": 4, "train_query": 15}
+
     def rate(self, name: str, step: int) -> float | Tensor:
         """alpha_inner_lr for the alphas, and the learner's rate for the weights."""
         return self.alphas.alpha_inner_lr if is_alpha(name) else super().rate(name, step)
@@ -63,8 +65,6 @@ class TNAS(TaskDecoding):
         seed: names every random stream of the run.
     """
 
-    data_defaults: ClassVar = {"meta_batch_size": 4, "train_query": 15}
-
     def __init__(
         self,
         net: nn.Module,
@@ -74,5 +74,4 @@ class TNAS(TaskDecoding):
         outer: OuterLoop = OuterLoop(outer_lr=1e-3),
         seed: int = 0,
     ) -> None:
-        super().__init__(net, inner=inner, outer=outer, seed=seed)
-        self.take_alphas(alphas)
+        super().__init__(net, inner=inner, alphas=alphas, outer=outer, seed=seed)

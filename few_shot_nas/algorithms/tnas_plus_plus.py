@@ -1,7 +1,5 @@
 """T-NAS++: T-NAS on the inner loop of MAML++."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
@@ -27,8 +25,6 @@ class TNASPlusPlus(TaskDecoding, MAMLPlusPlus):
         seed: names every random stream of the run.
     """
 
-    data_defaults: ClassVar = {"meta_batch_size": 4, "train_query": 15}
-
     def __init__(
         self,
         net: nn.Module,
@@ -39,9 +35,7 @@ class TNASPlusPlus(TaskDecoding, MAMLPlusPlus):
         outer: OuterLoop = OuterLoop(outer_lr=1e-3, outer_schedule="cosine", outer_lr_min=1e-5),
         seed: int = 0,
     ) -> None:
-        self.alphas = alphas
-        super().__init__(net, inner=inner, ingredients=ingredients, outer=outer, seed=seed)
-        self.take_alphas(alphas)
+        super().__init__(net, alphas=alphas, inner=inner, ingredients=ingredients, outer=outer, seed=seed)
         if ingredients.learn_inner_rates:
             with torch.no_grad():
                 for name in filter(is_alpha, self.split()[0]):
