@@ -26,7 +26,7 @@ def entropy_bonus(log_probs: Tensor, entropies: Tensor, gradient: EntropyGradien
         entropies: of the distributions they were drawn from, ``[n, L]``.
         gradient: ``exact`` has both terms. ``direct`` leaves the score term out: it adds no noise, and is biased
             unless the decisions are independent. ``score`` leaves the direct term out. ENAS does so, because it adds
-            the entropy to the reward as a number. The expectation of that is zero for independent decisions.
+            the entropy to the reward as a number. For independent decisions the score term is zero in expectation.
 
     Returns:
         A scalar in nats, the same number for every ``gradient``. Maximise it: its gradient has the sign of the ascent.
@@ -71,7 +71,7 @@ def kl_estimate(log_probs: Tensor, other_log_probs: Tensor) -> Tensor:
         other_log_probs: of the same decisions under q, ``[n, L]``.
 
     Returns:
-        A scalar, unbiased and never negative; ratio is q / p of one decision, summed over the decisions.
+        A scalar, unbiased and never negative. ``ratio`` is q / p of one decision; the terms of all decisions are added.
 
     Example:
         >>> p, q = torch.tensor([0.25, 0.75]), torch.tensor([0.5, 0.5])

@@ -132,11 +132,11 @@ class Estimator:
         surrogate: surrogate of the inner step.
         second_order: differentiate through the gradient of the inner step.
         correction: how the effect of theta on which architectures are tried enters: not at all, by a score term
-            (E-MAML), or by a magic box over the whole graph (DiCE), whose first derivative is the same.
+            (E-MAML), or by a magic box over the whole graph (DiCE). The last two have the same first derivative.
 
     Raises:
         InputError: if a correction is combined with a surrogate that has products of scores in its second derivative.
-            They are the first-order Taylor expansion of the correction, which would count twice.
+            These products are the first-order Taylor expansion of the correction, which would count twice.
     """
 
     target: Literal["J_I", "J_II"]
@@ -171,7 +171,7 @@ class Estimator:
             policy: log-probabilities of architectures.
             params: theta.
             tried: K architectures drawn from theta.
-            advantages: their reward - baseline, ``[K]``; numbers, no gradient flows through them.
+            advantages: reward - baseline of each, ``[K]``; used as numbers, no gradient flows through them.
             lr: the step size alpha.
         """
         return adapt(
@@ -194,11 +194,12 @@ class Estimator:
 
         Args:
             log_probs: of the clone's M architectures under the clone, ``[M, L]``, differentiable down to theta.
-            rewards: theirs, ``[M]``.
-            baseline: for them, ``[M]`` or a number; must not depend on the own architecture, given the clone.
+            rewards: of these M architectures, ``[M]``.
+            baseline: what is subtracted from the rewards, ``[M]`` or a number; given the clone, entry m must not depend
+                on architecture m.
             tried_log_probs: of the K inner architectures under theta, ``[K, L]``; needed by a correction.
-            tried_baseline: of the correction, ``[K]`` or a number; entry k must not depend on architecture k, given
-                theta. The mean inner reward is not allowed here, the leave-one-out mean is.
+            tried_baseline: what the correction subtracts, ``[K]`` or a number; given theta, entry k must not depend on
+                architecture k. The leave-one-out mean of the inner rewards is allowed here, their mean is not.
 
         Raises:
             ValueError: if a correction lacks ``tried_log_probs``.

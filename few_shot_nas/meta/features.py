@@ -42,8 +42,7 @@ def support_features(
 ) -> Tensor:
     """Features ``[S, D]`` of the support images of one task.
 
-    They are normalised by the running statistics if ``running``, else by the support batch: in the transductive as in
-    the support bn_mode.
+    The running statistics normalise them if ``running`` is set. In every other bn_mode the support batch itself does.
 
     Example:
         >>> import torch

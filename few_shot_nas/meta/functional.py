@@ -83,7 +83,7 @@ def number_of_tasks(x: Tensor) -> int:
 
 
 def in_one_batch(x: Tensor) -> Tensor:
-    """Return the images or features of M tasks as one batch, and those of one task as they are.
+    """Return images or features ``x`` of M tasks as one batch; an ``x`` of one task is returned as it is.
 
     Example:
         >>> import torch

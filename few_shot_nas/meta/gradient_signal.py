@@ -39,7 +39,7 @@ class GradientWindow(NamedTuple):
         return GradientWindow(self.steps + 1, total, self.square + float(gradient @ gradient))
 
     def snr(self) -> float | None:
-        """Return the estimate of ``|E g|^2 / tr Var g`` of one gradient; None from fewer than 2, or without variance.
+        """Return an estimate of ``|E g|^2 / tr Var g``; None for fewer than 2 gradients, or where they do not vary.
 
         The squared norm of a mean of n noisy gradients is too large by ``tr Var / n`` on average. This is subtracted,
         so that the estimate can be negative where there is hardly any signal.

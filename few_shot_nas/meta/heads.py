@@ -1,8 +1,8 @@
 """Closed-form classifiers on the features of one task: no inner loop, no parameters, differentiable in the features.
 
-A head maps (support features ``[S, D]``, labels ``[S]``, query features ``[Q, D]``, N) to logits ``[Q, N]``. Each also
-scores the support images themselves, every one by the head of the others, at the cost of one fit. The prototype head
-takes further leading axes, the same for support and query features: many feature extractors on one task.
+A head maps (support features ``[S, D]``, labels ``[S]``, query features ``[Q, D]``, N) to logits ``[Q, N]``. It also
+scores every support image by the head of the other support images, at the cost of one fit. The prototype head takes
+further leading axes, the same for support and query features: many feature extractors on one task.
 
 Both heads measure features in units of ``sqrt(D)``: inner products and squared distances are means over the D features
 instead of sums, so that neither temperature nor regularisation depends on how wide the network is.
@@ -44,9 +44,9 @@ def prototype_logits(support: Tensor, labels: Tensor, query: Tensor, n_way: int)
 def prototype_left_out(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
     """Logits ``[..., S, N]`` of every support image by the :func:`prototype_logits` of the other S - 1.
 
-    Taking image i out of its class of n moves that mean c to ``(n c - x_i) / (n - 1)`` and leaves the others: so the
-    squared distance to the own class grows by ``(n / (n - 1))^2``. Every class needs two images. Batch statistics
-    within the features still contain the image.
+    Taking image i out of its class of n images moves the mean c of this class to ``(n c - x_i) / (n - 1)`` and no other
+    mean. So the squared distance to the image's own class grows by ``(n / (n - 1))^2``. Every class needs two images.
+    Batch statistics within the features still contain the image.
 
     Example:
         >>> support, labels = torch.tensor([[0.0], [2.0], [4.0], [6.0]]), torch.tensor([0, 0, 1, 1])
@@ -67,7 +67,7 @@ def ridge_logits(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> 
 
     X and Q are support and query features over ``sqrt(D)``. Source: R2D2, Bertinetto et al., ICLR 2019,
     arXiv:1805.08136, equations 4 and 6: the Woodbury form inverts an S x S instead of a D x D matrix. Deviations:
-    lambda = 1 and scale = 10 are constants (theirs are learned, with a bias on the logits, which no softmax sees).
+    lambda = 1 and scale = 10 are constants. The authors learn both, and a bias on the logits, which no softmax sees.
 
     Example:
         >>> support, labels = torch.eye(2) * 2, torch.tensor([0, 1])

@@ -1,8 +1,7 @@
 """Differentiable inner loop: adapt parameters to one episode by gradient descent.
 
-This is the only place where fast weights are computed. MAML, ANIL, the controller's clone and the learners to come
-differ in *which* parameters they pass and which rate they ask for, never in this loop. Pure: no module, buffer or
-random state is modified.
+This is the only place where fast weights are computed. Learners and the controller's clone differ in *which* parameters
+they pass and which rate they ask for, never in this loop. Pure: no module, buffer or random state is modified.
 
 Source: Finn et al., ICML 2017, arXiv:1703.03400, equation (1) and Algorithm 1; first order as in its section 5.2.
 """
@@ -120,7 +119,7 @@ def descend(
     slots: Slots | None = None,
     differentiate: Callable[[SupportLoss], Gradient] = grad,
 ) -> Descent:
-    """:func:`adapt` for those who carry what the rule remembers from task to task.
+    """As :func:`adapt`, for callers that carry what the rule remembers from task to task.
 
     Args:
         support_loss: as in :func:`adapt`, like all arguments but ``slots``.

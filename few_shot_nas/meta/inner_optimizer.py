@@ -39,7 +39,7 @@ class SGD:
     """Plain gradient descent: the direction is the gradient."""
 
     def start(self, params: Params) -> Slots:
-        """Nothing to remember but their number."""
+        """No moments, and no update yet."""
         return Slots(0, ())
 
     def direction(self, gradients: Params, slots: Slots) -> tuple[Params, Slots]:

@@ -41,9 +41,9 @@ def prototypes(features: Tensor, labels: Tensor, n_way: int) -> Tensor:
 def squared_euclidean_logits(query: Tensor, centres: Tensor) -> Tensor:
     """Minus the squared distance of every ``query [..., Q, D]`` to each of ``centres [..., N, D]``: ``[..., Q, N]``.
 
-    Squared, as in the paper (its equation 2 with the Bregman divergence of section 2.4); the plain distance is another
-    temperature. Differences are taken before squaring, so that close features in low precision do not cancel; all
-    ``[..., Q, N, D]`` of them are held at once.
+    The distance is squared, as in Snell et al. (equation 2 with the Bregman divergence of section 2.4). Differences are
+    taken before squaring, so that close features in low precision do not cancel. All differences ``[..., Q, N, D]`` are
+    held at once.
 
     Example:
         >>> squared_euclidean_logits(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [1.0, 0.0]])).tolist()
@@ -53,7 +53,7 @@ def squared_euclidean_logits(query: Tensor, centres: Tensor) -> Tensor:
 
 
 def cosine_logits(query: Tensor, centres: Tensor, scale: float | Tensor = 1.0) -> Tensor:
-    """``scale`` times the cosine of the angle between every ``query [Q, D]`` and every one of ``centres [N, D]``.
+    """``scale`` times the cosine between every ``query [Q, D]`` and each of ``centres [N, D]``: ``[Q, N]``.
 
     Example:
         >>> cosine_logits(torch.tensor([[2.0, 0.0]]), torch.tensor([[5.0, 0.0], [0.0, 3.0]]), scale=10.0).tolist()

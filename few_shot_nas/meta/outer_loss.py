@@ -75,7 +75,7 @@ def query_logits(net: nn.Module, task: HasQueries, params: Params, step: int, bn
         >>> query_logits(net, task, {}, 0, "transductive").shape
         torch.Size([6, 2])
     """
-    if bn_mode not in BN_MODES:  # those are every network's
+    if bn_mode not in BN_MODES:  # which every network has
         check_bn_mode(net, bn_mode, per_query=True)
     run = partial(call, net, params, step=step, **inputs)
     return run_queries(run, task.support_x, task.query_x, bn_mode)
@@ -87,7 +87,7 @@ def multi_step_weights(num_steps: int, meta_step: int, until: int) -> list[float
     Source: MAML++ (Antoniou et al., ICLR 2019, arXiv:1810.09502, section 4, multi-step loss) with the constants of the
     authors' code: from ``1/T`` each, the weights before the last fall linearly with slope ``1/(T * until)`` to
     ``0.03/T``, and what they lose goes to the last; from ``until`` on the last loss counts alone. Deviation: time is
-    counted in meta-steps, theirs in epochs of 500.
+    counted in meta-steps, in the authors' code in epochs of 500.
 
     Args:
         num_steps: number of inner updates T.

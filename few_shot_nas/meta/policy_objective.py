@@ -1,7 +1,7 @@
 """A policy over architectures that adapts to a task by one step, and the loss that meta-learns it.
 
-What MAML over a controller descends, on networks as on tables of rewards: the outer loss of the architectures that the
-adapted clone drew. docs/maml_enas.md has the equations.
+MAML over a controller descends the outer loss of the architectures that the adapted clone drew. Searches over networks
+and over tables of rewards share it. docs/maml_enas.md has the equations.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class PolicyGradient(Settings):
         controller_inner_lr: step size of the policy-gradient step on a task's clone, in parameter units per unit of the
             gradient of the expected reward (a fraction).
         controller_lr: Adam's rate on the meta-learned controller.
-        inner_archs: architectures sampled before the clone's step, K. With K = 1 the inner step has no baseline, as in
+        inner_archs: architectures sampled before the clone's step, K. With K = 1 leave_one_out subtracts nothing, as in
             the published experiment.
         outer_archs: architectures sampled from the adapted clone, M.
         estimator: how the controller's meta-gradient is estimated, see docs/estimators.md. naive differentiates
@@ -72,8 +72,9 @@ class PolicyGradient(Settings):
     entropy_gradient: EntropyGradient = "direct"
 
     def __post_init__(self) -> None:
+        # Checked before the choices that the types list, because these messages say why a baseline is not among them.
         self.make_estimator()
-        self.baselines()  # before the choices of the types: it says why one is missing
+        self.baselines()
         super().__post_init__()
 
     def make_estimator(self) -> Estimator:
@@ -94,8 +95,8 @@ class AdaptedPolicy(NamedTuple):
     Attributes:
         clone: the clone's parameters, a function of the policy's.
         tried: K architectures of the policy.
-        rewards: of these, ``[K]``.
-        baseline: what is subtracted from the rewards, ``[K]``.
+        rewards: of the tried architectures, ``[K]``.
+        baseline: what is subtracted from these rewards, ``[K]``.
     """
 
     clone: Params
@@ -181,11 +182,11 @@ class PolicyObjective:
         Args:
             policy: the policy in the task's context.
             params: the policy's parameters.
-            adapted: its clone.
+            adapted: the policy's clone, and what its step was made of.
             chosen: the M architectures.
-            rewards: of these, ``[M]``.
-            baseline: subtracted from these rewards, ``[M]``.
-            tried_baseline: the correction's baseline of the outer rewards, ``[K]``.
+            rewards: of the chosen architectures, ``[M]``.
+            baseline: what is subtracted from these rewards, ``[M]``.
+            tried_baseline: what the estimator's correction subtracts from the outer rewards, ``[K]``.
         """
         log_probs, entropies = policy.rollouts(adapted.clone, chosen)
         of_tried = policy.log_probs(params, adapted.tried) if self.estimator.corrected else None

@@ -40,7 +40,7 @@ class CosineHead(NamedTuple):
     Attributes:
         direction: ``[N, D]``; only the directions of its rows matter.
         length: factor of each class's cosine, ``[N, 1]``.
-        scale: factor of all of them.
+        scale: factor of all cosines.
     """
 
     direction: Tensor
@@ -95,11 +95,11 @@ def logistic_regression(features: Tensor, labels: Tensor, *, c: float = 1.0) -> 
     """
     x = F.normalize(features.detach().double(), dim=1).cpu().numpy()
     n_way = int(labels.max()) + 1
-    if not np.isfinite(x).all():  # of a network that has diverged: so are its answers
+    if not np.isfinite(x).all():  # a network that has diverged: its answers are no numbers either
         nothing = torch.full((n_way, x.shape[1] + 1), math.nan, dtype=torch.float64, device=features.device)
         return LinearHead(nothing[:, :-1], nothing[:, -1])
-    # For two classes scikit-learn has one weight vector w = w_1 - w_0. The two of the multinomial model, -w/2 and w/2,
-    # have half its penalty: so it is given half as much.
+    # For two classes scikit-learn fits one weight vector w = w_1 - w_0. The multinomial model has two, -w/2 and w/2,
+    # whose penalty is half that of w. Twice the inverse strength halves the penalty of w.
     strength = 2 * c if n_way == 2 else c
     model = LogisticRegression(C=strength, max_iter=1000, tol=1e-8).fit(x, labels.cpu().numpy())
     weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)

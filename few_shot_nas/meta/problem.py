@@ -12,13 +12,14 @@ from few_shot_nas.meta.inner_optimizer import PLAIN, InnerRule
 
 
 class Problem(NamedTuple):
-    """One training task as the engines see it; or the tasks of a meta-batch, whose losses are sums over the tasks.
+    """One training task as the engines see it; or the tasks of a meta-batch, whose losses are added up.
 
     Attributes:
         moved: what the inner loop moves.
-        fixed: what the losses use beside it and the outer loop trains: parameters, or tensors computed from them.
+        fixed: what else the losses use and the outer loop trains: parameters, or tensors computed from parameters.
         support: (moved, fixed, step) -> loss of the inner loop.
-        query: (moved, fixed, step) -> loss of the outer loop and logits; step is that of the update before it.
+        query: (moved, fixed, step) -> loss of the outer loop and logits; ``step`` is the index of the update that
+            ``moved`` comes from.
     """
 
     moved: Params

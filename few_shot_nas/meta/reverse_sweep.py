@@ -1,8 +1,8 @@
 """The exact second-order meta-gradient without a deep graph: a reverse sweep over stored iterates.
 
 Unrolling keeps the activations of every inner step until the outer backward pass. Here the forward pass stores the
-iterates ``theta_0..theta_T`` alone; going back, each step costs one derivative of the support gradient along a
-direction, so the activations kept do not depend on T. With ``g_s = grad L_s(theta_s, phi)``, an update
+iterates ``theta_0..theta_T`` alone. Going back, each step costs one derivative of the support gradient along a
+direction, so the memory of activations does not grow with T. With ``g_s = grad L_s(theta_s, phi)``, an update
 ``(theta_{s+1}, m_{s+1}) = U(theta_s, g_s, m_s, alpha_s)`` that works element by element (gradient descent:
 ``theta_s - alpha_s * g_s``, no slots m), and ``v, w`` the outer loss's gradients for ``theta_{s+1}, m_{s+1}``::
 
@@ -92,9 +92,9 @@ def swept_loss(
 
     Args:
         support_loss: loss of the inner loop; must use nothing differentiable but its arguments.
-        query_loss: loss of the outer loop, likewise; its step is that of the update that led to the iterate.
+        query_loss: loss of the outer loop, likewise; its step is the index of the update that led to the iterate.
         params: theta_0, what the inner loop moves.
-        shared: phi, what the losses use beside it; parameters or tensors computed from them.
+        shared: phi, what else the losses use: parameters, or tensors computed from parameters.
         lr: maps (name, step) to a number or a tensor that broadcasts against the parameter; tensors that require grad
             get their gradient too.
         num_steps: number of updates T >= 1.
@@ -102,7 +102,8 @@ def swept_loss(
         rule: what turns gradients into directions.
 
     Returns:
-        The loss, attached to ``params``, ``shared`` and the learned rates; the query loss's extra; the iterates.
+        The loss, whose backward pass reaches ``params``, ``shared`` and the learned rates; what the query loss handed
+        back beside its value; the iterates.
 
     Raises:
         ValueError: if ``num_steps`` is less than 1 or there are not as many weights.
@@ -148,7 +149,7 @@ def swept_loss(
 
 
 def _as_number(rate: float | Tensor, like: Tensor) -> Tensor:
-    """Return a rate as a leaf, of which a gradient is wanted where it is learned."""
+    """Return a rate as a leaf of the graph; one that is learned requires a gradient."""
     learned = isinstance(rate, Tensor) and rate.requires_grad
     return torch.as_tensor(rate, dtype=like.dtype, device=like.device).detach().requires_grad_(learned)
 

@@ -22,7 +22,7 @@ class Engine(NamedTuple):
 
     Attributes:
         start: the tensors that are trained -> the function that runs the engine.
-        whole_batch: whether it takes the tasks of a meta-batch at once.
+        whole_batch: whether the engine takes the tasks of a meta-batch at once.
         takes_any_network: whether the network need not pass :func:`few_shot_nas.meta.functional.takes_tasks`.
     """
 

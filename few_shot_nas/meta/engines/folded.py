@@ -1,4 +1,4 @@
-"""Run all tasks of a meta-batch at once: one batch, statistics and weights of each task's own."""
+"""Run all tasks of a meta-batch in one batch, where every task has statistics and weights of its own."""
 
 from few_shot_nas.episode import Episode
 from few_shot_nas.meta.engines.unroll import unrolled
@@ -9,8 +9,8 @@ from few_shot_nas.nn.convolution import shared_by_tasks
 def folded(make: MakeProblem, batch: Episode, plan: Plan) -> Outcome:
     """As :func:`unroll` on every task of ``batch``, in one pass; the loss is the sum over the tasks.
 
-    For networks that :func:`few_shot_nas.meta.functional.takes_tasks`. The first inner step still has the weights that
-    all tasks share: they are expanded, not copied, and the layers see that one convolution will do.
+    For networks that :func:`few_shot_nas.meta.functional.takes_tasks`. In the first inner step all tasks still share
+    the weights. These are expanded, not copied, and the layers see that one convolution will do.
 
     Example:
         >>> import torch

@@ -21,11 +21,11 @@ class _Captured(NamedTuple):
 
     Attributes:
         batch: where the graph reads the episodes.
-        weights: where it reads the weights of the query losses; None without.
-        loss: where it writes the loss.
-        logits: likewise.
-        trajectory: likewise.
-        gradients: likewise, one for each trained tensor.
+        weights: where the graph reads the weights of the query losses; None if the last loss alone counts.
+        loss: where the graph writes the loss.
+        logits: where the graph writes the logits.
+        trajectory: where the graph writes the iterates.
+        gradients: where the graph writes the gradient of each trained tensor.
         graph: what is replayed; None on devices without graphs, where every call computes anew.
     """
 
@@ -41,10 +41,10 @@ class _Captured(NamedTuple):
 class Graph:
     """The engine :func:`folded`, captured on its first call for every shape of meta-batch and replayed from then on.
 
-    The graph reads the trained tensors where they are, so these must keep their memory: optimizers and
-    ``load_state_dict`` write in place. All else that a step depends on, but the episodes and the weights of the query
-    losses, must not change: it is captured as it was. Nothing waits for the device. On other devices it is
-    :func:`folded` with the gradients computed at once.
+    The graph reads the trained tensors where they are, so these must keep their memory, as they do under optimizers and
+    ``load_state_dict``, which write in place. A replay sees new episodes and new weights of the query losses. The rest
+    of what a step depends on is captured as it was and must not change. Nothing waits for the device. On other devices
+    it is :func:`folded` with the gradients computed at once.
 
     Args:
         trained: every tensor that the outer gradient is wanted for.
