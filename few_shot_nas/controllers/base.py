@@ -100,12 +100,12 @@ class Controller(nn.Module, ABC):
     ) -> Rollout:
         """Take all decisions, or replay given ones.
 
-        Exactly one of the first three arguments says how.
+        Exactly one of the first three arguments is given and says how.
 
         Args:
             decisions: choices to replay, ``[L]`` int64.
             generator: the only source of randomness for sampling; on any device.
-            greedy: take the likeliest choice each time; of equals the first.
+            greedy: take the likeliest choice each time, of equally likely ones the first.
             context: embedding of the task, ``[embedding_dim]``; given if and only if the controller has
                 ``embedding_dim``.
 
@@ -133,7 +133,10 @@ class Controller(nn.Module, ABC):
     def _path(
         self, decisions: Tensor | None, generator: torch.Generator | None, context: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the log-probabilities ``[1, size]`` and the choice ``[1]`` of each decision; greedy without way."""
+        """Yield the log-probabilities ``[1, size]`` and the choice ``[1]`` of each decision.
+
+        Without decisions and generator the choice is the likeliest one.
+        """
         state = self._begin(context)
         for step in range(len(self.kinds)):
             logits, state = self._logits(step, state)
@@ -194,7 +197,10 @@ class Controller(nn.Module, ABC):
         return self(generator=generator, context=context)
 
     def greedy(self, context: Tensor | None = None) -> Tensor:
-        """Return the decisions ``[L]`` that take the likeliest choice each time; not always the likeliest whole."""
+        """Return the decisions ``[L]`` that take the likeliest choice each time.
+
+        Together they are not always the likeliest architecture.
+        """
         return self(greedy=True, context=context).decisions
 
     def log_prob(self, decisions: Tensor, context: Tensor | None = None) -> Tensor:

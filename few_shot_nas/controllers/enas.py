@@ -19,11 +19,11 @@ class State(NamedTuple):
 
     Attributes:
         x: next input of the LSTM, ``[1, H]``.
-        hidden: its output, ``[1, H]``.
-        memory: its cell, ``[1, H]``.
+        hidden: output of the LSTM, ``[1, H]``.
+        memory: cell of the LSTM, ``[1, H]``.
         anchors: what stands for each layer or block so far, ``[1, H]`` each.
-        keys: the attention's projection of each, ``[1, H]`` each.
-        skips: decisions of the layer at hand, ``[1]`` each.
+        keys: what the attention compares for each anchor, ``[1, H]``: W1 times the LSTM's output when it was made.
+        skips: skip decisions taken so far in the layer at hand, ``[1]`` each.
     """
 
     x: Tensor
@@ -37,24 +37,24 @@ class State(NamedTuple):
 class ENASController(Controller):
     """ENAS' LSTM (Pham et al. 2018, sections 2.2 and 2.4) with its attention over earlier layers or blocks.
 
-    What a decision is follows from its kind:
+    The kind of a decision says how it is taken:
 
-    - ``skip`` (macro space): after each op the LSTM runs once more on the op's embedding; its output h is the layer's
-      anchor. Skip j has logits ``[-q_j, q_j]``, ``q_j = v . tanh(W1 anchor_j + W2 h)``. The next input is the sum of
-      the chosen anchors over one plus their number (zero if none is chosen), and the start vector after layer 0.
+    - ``skip`` (macro space): after each op the LSTM runs once more on the op's embedding, and its output h is the
+      layer's anchor. Skip j has logits ``[-q_j, q_j]``, ``q_j = v . tanh(W1 anchor_j + W2 h)``. The next input is the
+      sum of the chosen anchors over one plus their number (zero if none is chosen), and the start vector after layer 0.
     - ``index`` (micro space): logits ``v . tanh(W1 anchor_j + W2 h)`` over the earlier states; the next input is the
       chosen anchor. After a block's ops the LSTM runs once more to give its anchor, and the next block begins with the
       start vector. The two inputs of a cell have zero anchors, with keys from two LSTM steps on the start vector. The
       second cell continues with the LSTM's state of the first. Ops then have an output bias.
-    - any other, such as ``op``: an embedding and an output layer per kind; a decision with fewer choices than others of
-      its kind uses their first rows.
+    - any other, such as ``op``: an embedding and an output layer per kind. A decision with fewer choices than another
+      one of the kind uses the first rows of both layers.
 
     With 64 units 41,856 parameters for the macro space of 12 layers and 41,733 for the micro space, as published. The
     authors' settings are ``tanh_constant=1.5`` (macro), ``tanh_constant=1.1, op_tanh_reduce=2.5`` (micro).
 
-    Deviations: the output bias starts at 0 (theirs starts at 10 for the separable convolutions, where tanh has no
-    gradient, and adds a constant 0.25 in the first cell); the skip probability is the softmax one wherever it is used
-    (their prior uses the sigmoid of one logit, another number).
+    Deviations: the output bias starts at 0. In the authors' code it starts at 10 for the separable convolutions, where
+    tanh has no gradient, and a constant 0.25 is added in the first cell. The skip probability is that of the softmax
+    wherever it is used; the prior of the authors' code takes the sigmoid of one logit, which is another number.
 
     Args:
         decision_sizes: number of choices of each decision, L of them.
@@ -67,7 +67,8 @@ class ENASController(Controller):
         op_tanh_reduce: the bound of all decisions that are neither skip nor index is divided by this, from 1.
 
     Raises:
-        InputError: if a size or flag is out of range, or skips and indices do not follow the order of their space.
+        InputError: if a size or flag is out of range, or skips and indices are not in the order of the macro or the
+            micro space.
         ValueError: if sizes and kinds differ in length or are empty.
     """
 

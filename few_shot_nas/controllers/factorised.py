@@ -13,21 +13,21 @@ from few_shot_nas.controllers.base import Controller
 class FactorisedController(Controller):
     """Independent softmax per decision, ``pi(a) = prod_t softmax(logits_t)[a_t]``.
 
-    The control of the LSTM: it has no weights to share between decisions and cannot express that the best choice of
-    one decision depends on another, so what the LSTM gains over it is the value of conditioning. Logits start at zero,
-    the uniform policy. The same step size moves the two policies by different amounts:
-    choose the inner rate anew.
+    It is the control of the LSTM: it shares no weights between decisions and cannot express that the best choice of one
+    decision depends on another. What the LSTM gains over it is the value of conditioning. Logits start at zero, which
+    is the uniform policy. The same step size moves the two policies by different amounts, so choose the inner rate
+    anew.
 
     Args:
         decision_sizes: number of choices of each decision, L of them.
         kinds: kind of each decision, L of them; without effect here.
         tanh_constant: bounds each logit to [-c, c], and so the policy away from certainty; None leaves them free.
         temperature: divides the logits before the bound; None is 1.
-        embedding_dim: length of the task embedding that every call then takes as ``context``; it is mapped linearly,
-            from zero, and added to the logits. None takes none.
+        embedding_dim: length of the task embedding that every call then takes as ``context``. A linear map that starts
+            at zero turns it into a summand of the logits. None takes none.
 
     Raises:
-        InputError: if a size, ``tanh_constant`` or ``temperature`` is not positive.
+        InputError: if a size, ``tanh_constant``, ``temperature`` or ``embedding_dim`` is not positive.
         ValueError: if sizes and kinds differ in length or are empty.
     """
 

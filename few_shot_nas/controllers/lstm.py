@@ -24,14 +24,15 @@ class LSTMController(Controller):
     """Autoregressive policy over the decisions of a search space (ENAS, Pham et al. 2018).
 
     At each decision the embedding of the choice taken before (at first a learned start vector) goes into a one-layer
-    LSTM, whose output gives the logits; then ``logits / temperature``, then ``tanh_constant * tanh(logits)``. As in
-    ENAS the LSTM is one matrix ``[2H, 4H]`` without bias and every parameter starts uniform in [-0.1, 0.1], so the
-    initial policy is nearly uniform. It is written out, because fused LSTM kernels have no second derivative on GPUs.
+    LSTM, whose output gives the logits. These are divided by ``temperature`` and bounded to
+    ``tanh_constant * tanh(logits)``. As in ENAS the LSTM is one matrix ``[2H, 4H]`` without bias and every parameter
+    starts uniform in [-0.1, 0.1], so the initial policy is nearly uniform. The LSTM is written out, because fused LSTM
+    kernels have no second derivative on GPUs.
 
-    Deviations: decisions of one kind share one embedding and one output layer; a decision with fewer choices than
-    others of its kind uses their first rows, so the rest are never sampled, enter no sum and get zero gradient. The
-    state an edge comes from is a choice like any other, without ENAS's attention over nodes. A task embedding, which
-    ENAS does not have, is mapped linearly and added to the start vector.
+    Deviations: decisions of one kind share one embedding and one output layer. A decision with fewer choices than
+    another one of the kind uses the first rows of both layers; for it the other rows are never sampled, enter no sum
+    and get no gradient. The state that an edge comes from is a choice like any other, without ENAS's attention over
+    nodes. A task embedding, which ENAS does not have, is mapped linearly and added to the start vector.
 
     Args:
         decision_sizes: number of choices of each decision, L of them.
@@ -42,7 +43,7 @@ class LSTMController(Controller):
         embedding_dim: length of the task embedding that every call then takes as ``context``; None takes none.
 
     Raises:
-        InputError: if a size, ``hidden``, ``tanh_constant`` or ``temperature`` is not positive.
+        InputError: if a size, ``hidden``, ``tanh_constant``, ``temperature`` or ``embedding_dim`` is not positive.
         ValueError: if sizes and kinds differ in length or are empty.
     """
 

@@ -16,6 +16,10 @@ Decisions = tuple[int, ...]
 class TaskPolicy(NamedTuple):
     """A controller in the context of one task.
 
+    It takes any controller, and architectures as tuples of ints, one at a time: a search draws each of them anew until
+    it is within the limits. :class:`few_shot_nas.controllers.rows.RowsPolicy` takes n architectures as one tensor, for
+    tables of rewards; tests/controllers/test_rows.py holds the two to the same log-probabilities.
+
     Attributes:
         controller: the policy, whose own parameters are not used.
         context: embedding of the task, ``[embedding_dim]``, if the controller takes one.
@@ -30,8 +34,8 @@ class TaskPolicy(NamedTuple):
 
     def rollouts(self, params: Params, architectures: Sequence[Decisions]) -> tuple[Tensor, Tensor]:
         """Replay n architectures under ``params``: log-probabilities and entropies of all decisions, ``[n, L]``."""
-        own = [self.rollout(params, decisions=torch.tensor(a, dtype=torch.int64)) for a in architectures]
-        return torch.stack([r.log_probs for r in own]), torch.stack([r.entropies for r in own])
+        replayed = [self.rollout(params, decisions=torch.tensor(a, dtype=torch.int64)) for a in architectures]
+        return torch.stack([r.log_probs for r in replayed]), torch.stack([r.entropies for r in replayed])
 
     def log_probs(self, params: Params, architectures: Sequence[Decisions]) -> Tensor:
         """Log-probability of each decision of n architectures under ``params``, ``[n, L]``."""

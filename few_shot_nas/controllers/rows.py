@@ -53,18 +53,18 @@ class ControllerRows(nn.Module):
 
         Args:
             decisions: choices to replay, ``[n, L]`` int64.
-            uniforms: numbers in [0, 1) that choose, ``[n, L]``; not together with ``decisions``. Without either, the
-                likeliest choices are taken, for n = 1 architecture.
+            uniforms: numbers in [0, 1) that choose, ``[n, L]``; not together with ``decisions``. If neither is given,
+                the likeliest choices make a single architecture, and n is 1.
             context: embedding of the task, ``[embedding_dim]``.
         """
         log_probs, entropies, taken = [], [], []
-        own: Controller = self.controller
-        state: Any = own._begin(context)
+        controller: Controller = self.controller
+        state: Any = controller._begin(context)
         given = uniforms if decisions is None else decisions
         rows = 1 if given is None else len(given)
-        for step in range(len(own.kinds)):
-            logits, state = own._logits(step, state)
-            log_p = F.log_softmax(own._bounded(logits), dim=1)  # [1 or n, size]
+        for step in range(len(controller.kinds)):
+            logits, state = controller._logits(step, state)
+            log_p = F.log_softmax(controller._bounded(logits), dim=1)  # [1 or n, size]
             log_p = log_p.expand(rows, -1)
             if decisions is not None:
                 choice = decisions[:, step]
@@ -78,7 +78,7 @@ class ControllerRows(nn.Module):
             entropies.append(-(log_p.exp() * log_p).sum(1))
             taken.append(choice)
             # A state of one row meets n choices at the first decision.
-            state = _expanded(own._take(step, choice, state), rows)
+            state = _expanded(controller._take(step, choice, state), rows)
         return Rows(torch.stack(taken, 1), torch.stack(log_probs, 1), torch.stack(entropies, 1))
 
 
@@ -90,6 +90,10 @@ def _expanded(state: Any, rows: int) -> Any:
 
 class RowsPolicy(NamedTuple):
     """A :class:`ControllerRows` in the context of one task; architectures are tensors ``[n, L]`` int64.
+
+    What :class:`few_shot_nas.controllers.policy.TaskPolicy` is to a search, this is to a table of rewards. It is mapped
+    over tasks by ``vmap``, so all n architectures are one tensor and no choice may leave it as an int. It serves only
+    controllers whose states broadcast over rows, which that of ENAS does not.
 
     Attributes:
         rows: the controller, whose own parameters are not used.
