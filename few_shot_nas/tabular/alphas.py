@@ -1,7 +1,7 @@
 """Choose an architecture for each task by gradient: alphas on a frozen supernet, a descent on the support set. Pure.
 
-What is label-free here does not see a query label: the loss of the descent is the cross-entropy of each support image
-under the prototypes of the others, which the reward tables hold as ``loo_loss`` for single architectures.
+The descent sees no query label. Its loss is the cross-entropy of each support image under the prototypes of the other
+support images, which the reward tables hold as ``loo_loss`` of single architectures.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +27,7 @@ _GRADIENT = 3
 
 
 @dataclass(frozen=True)
-class AlphaLoop:
+class AlphaDescent:
     """How alphas are adapted to a task.
 
     Attributes:
@@ -62,15 +62,15 @@ def layers_of(supernet: Supernet) -> LayeredBody:
 
 
 def neutral_alphas(supernet: Supernet) -> Tensor:
-    """Return the alphas that prefer no op: zeros ``[layers, ops]``, as the weights are typed and placed."""
+    """Return the alphas that prefer no op: zeros ``[layers, ops]``, of the type and on the device of the weights."""
     decisions = supernet.space.decisions
     return torch.zeros(len(decisions), len(decisions[0].choices)).to(next(supernet.parameters()).detach())
 
 
 def step_cost(supernet: Supernet) -> int:
-    """Return what a step costs in forward passes of one architecture, of average ops, on the support set.
+    """Return what a step costs, in forward passes of one architecture with average ops on the support set.
 
-    All ops run in place of one, and a gradient counts as three forward passes.
+    Every layer runs all of its ops instead of one, and a gradient counts as three forward passes.
     """
     return _GRADIENT * len(supernet.space.decisions[0].choices)
 
@@ -104,7 +104,7 @@ def support_loss(supernet: Supernet, task: HasSupport, n_way: int) -> Callable[[
     return lambda alphas: leave_one_out_scores(features(alphas).unsqueeze(0), task.support_y, n_way).loss[0]
 
 
-def query_loss(supernet: Supernet, task: Task, loop: AlphaLoop) -> Callable[[Tensor], Tensor]:
+def query_loss(supernet: Supernet, task: Task, loop: AlphaDescent) -> Callable[[Tensor], Tensor]:
     """Return the cross-entropy of the queries under the support set's prototypes as a function of the alphas."""
     support = mixture_features(supernet, task.support_x)
     rows = len(task.support_y) if loop.bn_mode == "support" else 0
@@ -117,7 +117,7 @@ def query_loss(supernet: Supernet, task: Task, loop: AlphaLoop) -> Callable[[Ten
     return loss
 
 
-def adapted_alphas(supernet: Supernet, task: HasSupport, start: Tensor, loop: AlphaLoop) -> Tensor:
+def adapted_alphas(supernet: Supernet, task: HasSupport, start: Tensor, loop: AlphaDescent) -> Tensor:
     """Return the alphas after gradient descent on the support loss, ``[layers, ops]``; the weights stay frozen.
 
     Source: Lian et al., ICLR 2020, "Towards fast adaptation of neural architectures with meta learning" (T-NAS),
@@ -145,9 +145,9 @@ def likeliest(alphas: Tensor) -> Decisions:
 
 
 def chosen_accuracy(
-    supernet: Supernet, replicates: Sequence[Task], start: Tensor, loop: AlphaLoop
+    supernet: Supernet, replicates: Sequence[Task], start: Tensor, loop: AlphaDescent
 ) -> float:
-    """Return the mean query accuracy of what is chosen for a task, on each replicate, and scored on the next one."""
+    """Return the mean query accuracy of what is chosen on each replicate of a task and scored on the next replicate."""
     found = []
     for index, task in enumerate(replicates):
         genotype = supernet.space.decode(likeliest(adapted_alphas(supernet, task, start, loop)))
@@ -160,11 +160,11 @@ def chosen_accuracy(
 
 
 def meta_learned(
-    supernet: Supernet, batches: Iterable[Sequence[Task]], start: Tensor, loop: AlphaLoop, outer_lr: float
+    supernet: Supernet, batches: Iterable[Sequence[Task]], start: Tensor, loop: AlphaDescent, outer_lr: float
 ) -> Tensor:
     """Learn where the alphas of every task start, first order: Adam on the mean query gradient at the adapted alphas.
 
-    Source: T-NAS, equation 6 in its first-order form, as the authors' code computes it, with its betas (0.5, 0.999).
+    Source: T-NAS, equation 6 in its first-order form, as the authors' code computes it, with betas (0.5, 0.999).
     Deviations: the weights are frozen, and there is no weight decay.
 
     Args:

@@ -41,7 +41,7 @@ def read_arrays(
         names: the arrays it must hold.
         what: what the file is, for messages.
         command: what makes such a file.
-        earlier: what files of earlier versions call an array, by its name.
+        earlier: an array's name today -> its name in files of earlier versions.
 
     Raises:
         InputError: if there is no such file, or it is damaged.
@@ -55,7 +55,7 @@ class KeptRows:
     """Rows of numbers that take long to make, kept in a file, so that a killed command goes on where it stopped.
 
     Args:
-        path: the file; one that is not there, is damaged or of other facts is one without rows.
+        path: the file. If there is none, or it is damaged or has other facts, there are no rows yet.
         facts: plain JSON values that decide the rows.
 
     Attributes:

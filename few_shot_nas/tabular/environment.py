@@ -17,11 +17,18 @@ class Environment:
     """Rewards of a table by looking them up.
 
     Args:
-        table: the table.
-        sizes: number of choices of each decision.
+        table: the table of a whole space.
+
+    Attributes:
+        architectures: number of architectures A.
+        tasks: number of tasks T.
+        replicates: number of replicates of each task R.
+        sizes: number of choices of each decision, L of them.
+        embedding: what a conditioned controller sees of each task, ``[T, D]`` float32.
+        source: which part of the data each task is from, ``[T]`` int64.
 
     Raises:
-        InputError: if the table has a single replicate.
+        InputError: if the table has a single replicate, or not every architecture of its space.
     """
 
     def __init__(self, table: RewardTable) -> None:
@@ -39,7 +46,7 @@ class Environment:
         self.source = torch.from_numpy(table.source)
 
     def told_source(self) -> "Environment":
-        """Return the same environment with the source of each task, one of S, as its embedding ``[T, S]``."""
+        """Return the same environment with the source of each task as its embedding: one-hot, ``[T, S]``."""
         told = copy.copy(self)
         told.embedding = torch.nn.functional.one_hot(self.source).float()
         return told

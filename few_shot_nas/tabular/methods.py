@@ -56,14 +56,14 @@ class Setting(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a method chose, and at which price.
+    """How well a method chose, and what it cost.
 
     Attributes:
         accuracy: per test task, ``[T]`` float64.
         loss: cross-entropy per test task, ``[T]`` float64.
         train_calls: reward calls on the train table.
         task_calls: reward calls per test task.
-        facts: what else is known: kl_adapt, entropy_fraction, grad_snr, label_free and so on.
+        facts: what else is known: kl_adapt, entropy_fraction, grad_snr, label_free, decisions and so on.
     """
 
     accuracy: Tensor
@@ -79,7 +79,7 @@ class _Scores(NamedTuple):
 
 
 def _score(setting: Setting, chosen: Callable[[Tensor, int], Tensor]) -> _Scores:
-    """Score ``chosen(tasks, replicate) [T, L]``, chosen on each replicate, on the next one."""
+    """Score what ``chosen(tasks, replicate)`` returns, ``[T, L]``, for each replicate on the next replicate."""
     env = setting.test
     tasks = torch.arange(env.tasks)
     totals = [torch.zeros(env.tasks, dtype=torch.float64) for _ in range(2)]
@@ -113,14 +113,17 @@ def uniform(setting: Setting) -> Outcome:
 
 
 def best_fixed(setting: Setting) -> Outcome:
-    """B: the best on the train table; all architectures meet the same replicates, as many as the budget allows."""
+    """B: the best architecture of the train table. All are compared on the same replicates, as the budget allows."""
     stream = generator(setting.seed, "arm B")
     best, calls = _best_fixed(setting, torch.arange(setting.train.tasks), setting.budget, stream)
     return _constant(setting, best, calls)
 
 
 def best_per_source(setting: Setting) -> Outcome:
-    """B_per_source: the best on the train table of each source, which shares the budget; what method G could learn."""
+    """B_per_source: the best architecture of each source of the train table; the sources share the budget equally.
+
+    It is what method G could learn at most.
+    """
     stream = generator(setting.seed, "arm B per source")
     sources = setting.train.source.unique()
     chosen, calls = [], 0
@@ -172,7 +175,7 @@ def random_search(setting: Setting, calls: int, kind: RewardColumn) -> Outcome:
 
 
 def selected(setting: Setting, selection: Selection) -> Outcome:
-    """H, I: what was selected with the network for each replicate, scored on the next one; calls are forward passes."""
+    """H, I: what was selected with the network for each replicate, scored on the next one. Calls are forward passes."""
     every = torch.cartesian_prod(*[torch.arange(n) for n in setting.test.sizes]).view(-1, len(setting.test.sizes))
     indices, known = torch.from_numpy(selection.places), selection.facts
     facts = {key: known[key] for key in ("label_free", "steps", "rate", "meta_steps_alphas") if key in known}
@@ -184,7 +187,10 @@ def selected(setting: Setting, selection: Selection) -> Outcome:
 
 
 def meta_learned_controller(setting: Setting, loop: SimulatedLoop) -> Outcome:
-    """D, F, G: a controller trained on the train table; per test task its greedy architecture after the inner step."""
+    """D, F, G: a controller trained on the train table; per test task its greedy architecture after the inner step.
+
+    The greedy one of the controller as it is where ``loop`` does not adapt.
+    """
     learned = train(loop, setting.train, reward_calls=setting.budget, seed=setting.seed)
     stream = generator(setting.seed, "adapt")
     moved: list[Tensor] = []
@@ -240,10 +246,10 @@ def _greedy(rows: ControllerRows, context: Tensor | None, params: Params) -> Ten
 
 
 def reinforce(setting: Setting, calls: int) -> Outcome:
-    """E: REINFORCE from scratch for each task: K draws one after the other, a step after each.
+    """E: REINFORCE from scratch for each task: K draws one after the other, and a step after each but the first.
 
-    The baseline is the mean of the rewards before; the first draw gives none and only starts it. The step size is the
-    one of 1, 10, 100 times ``controller_inner_lr`` that is best on the train table, whose calls are counted.
+    The baseline is the mean of the rewards before; the first reward only starts it. The step size is the one of 1, 10,
+    100 times ``controller_inner_lr`` that is best on the train table, whose calls are counted.
     """
     base = replace(setting.loop, conditioned=False, inner_archs=calls)
     rows = new_controller(base, setting.train, setting.seed)
@@ -294,10 +300,10 @@ def _reinforced(rows: ControllerRows, params: Params, archs: Tensor, advantages:
 def all_methods(
     setting: Setting, ks: tuple[int, ...], estimators: tuple[str, ...]
 ) -> Mapping[str, Callable[[], Outcome]]:
-    """Return every method by name, its letter first; each K and estimator makes a method of its own.
+    """Return every method by name, its letter first; each K and each estimator makes another method.
 
     Args:
-        setting: what they share.
+        setting: what the methods share.
         ks: reward calls per test task of C, E, F and G.
         estimators: of F; G takes the first.
 
@@ -321,7 +327,7 @@ def all_methods(
     if setting.hand_made is not None:
         methods["J_hand_made"] = partial(hand_made, setting, setting.hand_made)
     for k in ks:
-        # One sample has no others to be compared with.
+        # Leave-one-out compares a sample with the others, and there is no other one.
         baseline = loop.inner_baseline if k > 1 or loop.inner_baseline != "leave_one_out" else "moving_average"
         inner = replace(loop, inner_archs=k, inner_baseline=baseline)
         if loop.inner_reward in LABEL_FREE:
@@ -339,7 +345,7 @@ def all_methods(
 def _remedies(setting: Setting) -> tuple[SimulatedLoop, list[tuple[str, dict[str, Any]]]]:
     """Return the loop of the original experiment, and the switches that mend it, in order, each with its name.
 
-    Without label-free rewards or a third replicate the switches that need them are left out.
+    A switch that needs label-free rewards is left out without them, and so is one that needs a third replicate.
     """
     has_loo = setting.loop.inner_reward in LABEL_FREE
     loop = replace(
@@ -360,7 +366,7 @@ def _remedies(setting: Setting) -> tuple[SimulatedLoop, list[tuple[str, dict[str
 
 
 def ladder(setting: Setting) -> dict[str, "partial[Outcome]"]:
-    """Return the failure-attribution ladder: from one sample without baseline, one switch added at a time."""
+    """Return the ladder that finds what failed: it starts at one sample without baseline and adds a switch per rung."""
     loop, switches = _remedies(setting)
     rungs: dict[str, partial[Outcome]] = {}
     for place, (name, change) in enumerate([("original", {}), *switches]):
@@ -370,7 +376,10 @@ def ladder(setting: Setting) -> dict[str, "partial[Outcome]"]:
 
 
 def ablations(setting: Setting) -> dict[str, "partial[Outcome]"]:
-    """Return the last rung of :func:`ladder` without one switch each, where that is no rung of the ladder itself."""
+    """Return, for each switch, the last rung of :func:`ladder` without that switch.
+
+    What is a rung of the ladder already is left out.
+    """
     start, switches = _remedies(setting)
     rungs = [rung.args[1] for rung in ladder(setting).values()]
 

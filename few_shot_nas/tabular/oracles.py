@@ -2,9 +2,9 @@
 
 Shapes: A architectures, T tasks, R replicates, F features of a task. Rewards are float ``[A, T, R]``, higher is better.
 
-Every rule learns from some tasks and chooses for others, and a choice that looks at rewards of a task looks at one
+Every rule learns from some tasks and chooses for others. A choice that looks at rewards of a task looks at one
 replicate and is scored on another. The gain is over the best fixed architecture of the tasks that the rule learned
-from. No rule is a ceiling: each is a lower bound of what the best rule gains, up to chance.
+from. No rule is a ceiling: up to chance, its gain is a lower bound of what the best rule gains.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,11 +26,11 @@ class Gain(NamedTuple):
     """What a rule gains over the best fixed architecture.
 
     Attributes:
-        tasks: the tasks that it chose for, ``[n]``.
-        per_task: gain of each of them, the mean over the cuts in which it was chosen for, ``[n]``.
-        mean: over tasks, with the t-interval over tasks.
-        low: the smallest mean of one cut.
-        high: the largest mean of one cut.
+        tasks: the tasks that the rule chose for, ``[n]``.
+        per_task: gain on each of these tasks, the mean over the cuts in which the rule chose for it, ``[n]``.
+        mean: gain over all tasks, with the t-interval over tasks.
+        low: the smallest mean gain of one cut.
+        high: the largest mean gain of one cut.
     """
 
     tasks: np.ndarray
@@ -47,8 +47,8 @@ Chooser = Callable[[np.ndarray, int], np.ndarray]
 Rule = Callable[[np.ndarray], Chooser]
 
 
-#: Cuts of the tasks: those to learn from and those to choose for, which have none in common; both halves of a random
-#: cut are learned from in turn.
+#: One cut of the tasks, as pairs: tasks to learn from, and other tasks to choose for. A random cut in halves has two
+#: pairs, so that each half is learned from once.
 Cut = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
@@ -62,10 +62,10 @@ def random_halves(tasks: int, *, splits: int = SPLITS, seed: int = 0) -> list[Cu
 
 
 def first_to_last(first: int, last: int) -> list[Cut]:
-    """Return the cut that learns from the ``first`` tasks and chooses for the ``last`` ones after them.
+    """Return the cut that learns from the ``first`` tasks and chooses for the ``last`` tasks, which follow them.
 
-    Of a table of training classes followed by one of other classes this is what a search can do: it has no reward of
-    the classes that it is tested on.
+    On a table of training classes that is followed by one of other classes, this is what a search can do: it has no
+    reward of the classes that it is tested on.
     """
     return [((np.arange(first), np.arange(first, first + last)),)]
 
@@ -75,8 +75,8 @@ def gain_of(score: np.ndarray, rule: Rule, cuts: Sequence[Cut]) -> Gain:
 
     Args:
         score: rewards that count, ``[A, T, R]``, R >= 2.
-        rule: what chooses; on replicate a it is scored on all others.
-        cuts: what is learned from and chosen for.
+        rule: what chooses; a choice that looked at one replicate is scored on all others.
+        cuts: which tasks are learned from, and which are chosen for.
 
     Raises:
         InputError: for a table that is too small or has entries that are not numbers.
@@ -131,19 +131,19 @@ def own_reward(clue: np.ndarray) -> Rule:
     """Return the rule of the task's own reward as it is: the architecture that is best on one replicate.
 
     Args:
-        clue: rewards to choose by, ``[A, T, R]``; they may be of another kind than those that count.
+        clue: rewards to choose by, ``[A, T, R]``; rewards of another kind may be what counts.
     """
     return lambda learn: lambda choose, replicate: np.asarray(clue[:, choose, replicate])
 
 
 def shrunk(clue: np.ndarray) -> Rule:
-    """Return the rule of the task's own reward, leaning on the mean over the other tasks.
+    """Return the rule of the task's own reward, shrunk towards the mean over the other tasks.
 
-    The weight of the task's deviation is interaction / (interaction + noise) of the other tasks, the best linear guess
-    where the interactions of different architectures are independent.
+    The weight of the task's deviation is interaction / (interaction + noise) of the other tasks. This is the best
+    linear guess where the interactions of different architectures are independent.
 
     Args:
-        clue: rewards to choose by, ``[A, T, R]``; they may be of another kind than those that count.
+        clue: rewards to choose by, ``[A, T, R]``; rewards of another kind may be what counts.
     """
     centred = clue - clue.mean(0)
 
@@ -158,9 +158,10 @@ def shrunk(clue: np.ndarray) -> Rule:
 def low_rank(score: np.ndarray, clue: np.ndarray, rank: int) -> Rule:
     """Return the rule of reduced-rank ridge regression (Izenman 1975) from a replicate's clues to other replicates.
 
-    The deviations of all architectures' clues on one replicate from their means predict those of the scores on another
-    replicate of the task, by a matrix of the given rank: what the architectures have in common is learned from the
-    other tasks, so that one noisy replicate says more than it does architecture by architecture.
+    Clues and scores are taken as deviations from the mean over the architectures. The clues of all architectures on one
+    replicate predict their scores on another replicate of the task, by a matrix of the given rank. What the
+    architectures have in common is learned from the other tasks, so that one noisy replicate says more than it does
+    architecture by architecture.
 
     Args:
         score: rewards that count, ``[A, T, R]``.
@@ -216,6 +217,6 @@ def _ridge(x: np.ndarray, y: np.ndarray, rank: int | None = None) -> Callable[[n
 
 
 def by_source(gain: Gain, source: np.ndarray) -> dict[int, MeanCI]:
-    """Return a rule's gain on the tasks of each source; ``source [T]`` is that of all tasks."""
+    """Return a rule's gain on the tasks of each source; ``source [T]`` is which part of the data each task is from."""
     own = source[gain.tasks]
     return {int(s): mean_ci(gain.per_task[own == s]) for s in np.unique(own)}

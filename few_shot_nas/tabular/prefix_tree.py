@@ -1,4 +1,4 @@
-"""Features of every architecture of a small space, each shared first layer run once."""
+"""Features of every architecture of a small space, where first layers that architectures share run once."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -22,11 +22,12 @@ def every_architecture(supernet: Supernet, x: Tensor) -> Iterator[Leaf]:
     """Run all architectures of the space on one batch, in the order of ``space.enumerate()``.
 
     Bodies of layers are walked depth first: with L layers of n ops, ``n + n^2 + .. + n^L`` layers are run instead of
-    ``L n^L``, and at most L activations are kept. Other bodies run one forward pass per architecture.
+    ``L n^L``, and the stem's output and at most L activations are kept. Other bodies run one forward pass per
+    architecture.
 
     Args:
         supernet: the shared weights.
-        x: images ``[B, C, H, W]``; the forward context that holds while an item is taken applies to it.
+        x: images ``[B, C, H, W]``. An architecture runs in the forward context that holds when its item is taken.
 
     Raises:
         InputError: if the space is too large to be enumerated.

@@ -18,7 +18,7 @@ from few_shot_nas.tabular.array_file import read_arrays, write_arrays
 MAX_ARCHITECTURES = 1000
 #: The entries of an architecture on one replicate of a task.
 SCORES = ("accuracy", "loss", "loo_accuracy", "loo_loss")
-#: Whose preference is planted: of all tasks of a source alike, or of each task.
+#: Who has the planted preference: all tasks of a source the same, or each task one of its own.
 Preference = Literal["source", "task"]
 
 
@@ -77,7 +77,7 @@ def empty_table(
 
 
 def extended(table: RewardTable, tasks: int) -> RewardTable:
-    """Return the table with room for ``tasks`` tasks, at least as many as it has; those it has stay as they are."""
+    """Return the table with room for ``tasks`` tasks, at least as many as it has; what is filled stays as it is."""
     architectures, present, replicates = table.shape
     larger = empty_table(table.decisions, tasks, replicates, table.embedding.shape[1], {**table.facts, "tasks": tasks})
     for name in SCORES:
@@ -111,16 +111,16 @@ def load_table(path: Path, *, complete: bool = True) -> RewardTable:
 def planted(table: RewardTable, points: float, per: Preference = "source") -> RewardTable:
     """Add a preference of known size to every reward: the positive control of an experiment that finds nothing.
 
-    Tasks favour the architectures whose first decision is one of its C choices: a share ``p`` of the queries is
-    answered right by these and wrong by the others, ``accuracy' = (1 - p) accuracy + p favoured``. The other rewards
-    move by the same multiple of their own spread, the standard deviation of the architectures' means, so that they are
-    as good a sign of the preference as before: another ``p`` for the leave-one-out accuracy, and losses fall by that
-    multiple for the favoured ones.
+    The first decision has C choices, and each task favours the architectures with one of these choices. A share ``p``
+    of the task's queries is answered right by the favoured architectures and wrong by the others: ``accuracy' = (1 - p)
+    accuracy + p favoured``. The other rewards move by the same multiple of their own spread, so that they are as good a
+    sign of the preference as before. The spread is the standard deviation of the architectures' means. The
+    leave-one-out accuracy thus has another ``p``, and losses of the favoured architectures fall by that multiple.
 
     A learner that sees no task can follow one choice only. With ``per="source"``, tasks of source i favour choice
-    ``i mod C``: a learner that sees the images can follow each. With ``per="task"``, every task favours a choice of its
-    own, drawn uniformly: nothing in the images tells it, and only rewards of the task do. This is what adaptation
-    within a task claims to find.
+    ``i mod C``: a learner that sees the images can follow each. With ``per="task"``, the choice that a task favours is
+    drawn uniformly for each task. Nothing in the images tells this choice, only rewards of the task do. This is what
+    adaptation within a task claims to find.
 
     Args:
         table: a table; of tasks from at least two sources for ``per="source"``.
@@ -128,7 +128,7 @@ def planted(table: RewardTable, points: float, per: Preference = "source") -> Re
         per: whose preference it is.
 
     Raises:
-        InputError: if ``points`` or ``per`` is out of range, or all tasks are from one source and it is the source's.
+        InputError: if ``points`` or ``per`` is out of range, or ``per`` is source and all tasks are from one source.
     """
     if not 0 <= points < 50:
         raise InputError(f"planted preference of {points} points given, it must be 0 or more and less than 50")
@@ -155,6 +155,6 @@ def planted(table: RewardTable, points: float, per: Preference = "source") -> Re
 
 
 def _drawn_preference(table: RewardTable, count: int) -> np.ndarray:
-    """Return which of ``count`` choices each task favours, ``[T]``: of its split and its number alone."""
+    """Return which of ``count`` choices each task favours, ``[T]``; the split and the task's number decide alone."""
     rng = np.random.default_rng(derived_seed("plant", str(table.facts.get("split", ""))))
     return rng.integers(count, size=table.shape[1])

@@ -1,6 +1,6 @@
 """Which architecture a method selects for every replicate of fixed tasks, and the file that holds it.
 
-For methods that need the network: what they select is then scored on a reward table of the same tasks.
+Methods that look at the network select here. What they select is then scored on a reward table of the same tasks.
 """
 
 from collections.abc import Mapping
@@ -28,11 +28,10 @@ class Selection:
     """One architecture for each replicate of each task.
 
     Attributes:
-        places: place of the architecture in ``space.enumerate()``, ``[T, R]`` int64; that of a replicate was selected
-            without looking at another replicate.
-        facts: those of the table of these tasks, and ``method``, ``label_free``, ``passes_before`` and
-            ``passes_per_task`` (cost in forward passes of one architecture, before the first task and for each), and
-            what else the method tells.
+        places: place of the architecture in ``space.enumerate()``, ``[T, R]`` int64. The architecture of one replicate
+            is selected without looking at another replicate.
+        facts: the facts of the table of these tasks; ``method`` and ``label_free``; the cost in forward passes of one
+            architecture, ``passes_before`` the first task and ``passes_per_task``; and what else the method tells.
     """
 
     places: np.ndarray
@@ -65,8 +64,8 @@ def check_same_tasks(path: Path, facts: Mapping[str, Any], table_facts: Mapping[
 
     Args:
         path: file of the selection, for the message.
-        facts: those of the selection.
-        table_facts: those of the table.
+        facts: the facts of the selection.
+        table_facts: the facts of the table.
 
     Raises:
         InputError: naming every fact that differs.

@@ -1,8 +1,8 @@
 """A reward table as an environment: meta-learn a controller in milliseconds per step, without a network.
 
 Tasks are drawn from the table, rewards are looked up. The inner step sees one replicate of a task, the outer reward
-comes from another one. Estimators, baselines, controllers and the objective are those of the real search; rewards
-of one meta-batch are looked up, and losses taken, for all of its tasks at once.
+comes from another one. The search on networks shares its estimators, baselines, controllers and objective with this
+one. Here all tasks of a meta-batch are looked up and descended at once.
 
 Shapes: B tasks, K inner and M outer architectures of each, L decisions, D length of the task embedding.
 """
@@ -22,7 +22,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.meta.control_variates import ControlVariate, Evidence, MovingAverage
 from few_shot_nas.meta.estimators import ESTIMATORS, Estimator
 from few_shot_nas.meta.functional import Params, trainable
-from few_shot_nas.meta.gradient_signal import GradientWindow
+from few_shot_nas.meta.gradient_signal import GradientWindow, flat_gradient
 from few_shot_nas.meta.policy_objective import AdaptedPolicy, PolicyGradient, PolicyLoss, PolicyObjective
 from few_shot_nas.ranges import Count, Positive
 from few_shot_nas.registry import lookup
@@ -41,7 +41,7 @@ class SimulatedLoop(PolicyGradient):
         inner_reward: what the inner step sees; loo_accuracy and loo_loss need no query labels.
         outer_reward: what the outer step sees.
         common: whether the K rewards of a task share one replicate (common random numbers). If not, each reward draws
-            a replicate of its own among those that the outer reward does not use; this needs three replicates.
+            its replicate anew, never that of the outer reward; this needs three replicates.
         conditioned: whether the controller gets the task embedding.
         tasks: tasks per meta-step B.
     """
@@ -63,10 +63,10 @@ class SimulatedLoop(PolicyGradient):
     def rescores(self) -> bool:
         """Return whether the architectures that were tried are rewarded a second time, as the outer step rewards.
 
-        Two users need numbers of the outer reward's kind: the term that corrects the gradient, and the per-task
-        baseline. Where both steps have the same kind of reward, the first one serves. MAMLENAS, whose rewards cost a
-        network, takes the average outer reward of the steps before for the correction instead, and refuses the
-        per-task baseline.
+        Two terms subtract such a number from an outer reward: the correction of the gradient, and the per-task
+        baseline. Where both steps have the same kind of reward, the first reward serves. In MAMLENAS a reward costs a
+        network. There the correction takes the average outer reward of the steps before instead, and the per-task
+        baseline is refused.
         """
         used = self.make_estimator().corrected or self.outer_baseline == "per_task"
         return self.adapts and self.inner_reward != self.outer_reward and used
@@ -88,7 +88,8 @@ class Trained(NamedTuple):
         inner_lr: the step size at the end.
         reward_calls: rewards that were looked up.
         average: moving average of the inner rewards.
-        facts: kl_adapt, entropy_fraction and reward over the last fifth of the steps, grad_snr (None if unknown).
+        facts: kl_adapt_train, entropy_fraction and train_reward over the last fifth of the steps, grad_snr over the
+            second half of them, inner_lr at the end, and meta_steps. What no step told is None.
         scale: shift and scale of the task embedding.
     """
 
@@ -120,7 +121,11 @@ class _State:
 
 
 def new_controller(loop: SimulatedLoop, environment: Environment, seed: int) -> ControllerRows:
-    """Return a controller as it starts; its initial parameters depend on the seed alone."""
+    """Return a controller as it starts; its initial parameters depend on the seed alone.
+
+    Raises:
+        InputError: for a controller that there is not, or that cannot take many decisions at once.
+    """
     kinds = ["op"] * len(environment.sizes)
     dim = environment.embedding.shape[1] if loop.conditioned else None
     with torch.random.fork_rng(devices=[]):
@@ -132,7 +137,7 @@ def new_controller(loop: SimulatedLoop, environment: Environment, seed: int) -> 
 def over_tasks(
     function: Callable[..., Any], rows: ControllerRows, context: Tensor | None, *batched: Tensor | Params
 ) -> Any:
-    """Map ``function(policy, *batched)`` over the tasks: the leading axis of all that is given after the controller."""
+    """Map ``function(policy, *batched)`` over the tasks, which are the leading axis of ``context`` and ``batched``."""
 
     def one(own: Tensor | None, *given: Any) -> Any:
         return function(RowsPolicy(rows, own), *given)
@@ -191,7 +196,7 @@ class Training(NamedTuple):
         environment: the table that rewards are looked up in.
         state: what the step changes.
         scale: shift and scale of the task embedding.
-        stream: of all draws.
+        stream: where all draws come from.
     """
 
     rows: ControllerRows
@@ -215,7 +220,7 @@ class _Samples(NamedTuple):
 
 
 def _draw_and_reward(training: Training) -> _Samples:
-    """Draw tasks, the architectures tried and those of the clones, and look up their rewards; move the averages."""
+    """Draw tasks, architectures of the policy and of its clones, and look up their rewards; move the averages."""
     rows, loop, environment, state, scale, stream = training
     estimator, (inner_baseline, outer_baseline) = loop.make_estimator(), loop.baselines()
     tasks = torch.randint(environment.tasks, (loop.tasks,), generator=stream)
@@ -242,7 +247,7 @@ def _draw_and_reward(training: Training) -> _Samples:
         inner = environment.rewards(loop.inner_reward, tried, tasks, inner_replicate)
         inner_value = value(inner_baseline, 0, inner, inner, many, inner_replicate[:, :1])
         advantages = inner - inner_value
-        # What is subtracted from outer rewards is of their kind: the same children, scored as the outer step does.
+        # From outer rewards an outer reward is subtracted: that of the same children, scored as the outer step does.
         prior, prior_value = inner, inner_value
         if loop.rescores():
             prior = environment.rewards(loop.outer_reward, tried, tasks, inner_replicate)
@@ -288,6 +293,10 @@ def train(loop: SimulatedLoop, environment: Environment, *, reward_calls: int, s
         environment: the table to draw tasks from.
         reward_calls: the budget; as many whole meta-steps as it allows are taken.
         seed: of the controller's start and of all draws.
+
+    Raises:
+        InputError: for a controller that there is not or cannot take many decisions at once, for ``common=False`` on
+            fewer than three replicates, and for a reward that the table does not have.
     """
     rows = new_controller(loop, environment, seed)
     state = _State(trainable(rows), loop.controller_inner_lr)
@@ -301,11 +310,10 @@ def train(loop: SimulatedLoop, environment: Environment, *, reward_calls: int, s
         loss = meta_step(training)
         torch.autograd.backward(loss)
         if step >= steps // 2:
-            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in state.params.values()]
-            state.window = state.window.add(torch.cat([g.flatten() for g in gradients]))
+            state.window = state.window.add(flat_gradient(rows.parameters()))
         optimizer.step()
         if loop.kl_target is not None and loop.adapts:
-            # The KL grows with the square of the step; a damped step towards the target.
+            # The KL grows with the square of the step size, so 0.5 would go all the way: 0.1 damps.
             ratio = loop.kl_target / max(state.logged[-1][0], 1e-8)
             state.inner_lr *= float(np.clip(ratio**0.1, 0.9, 1.1))
     recent = np.array(state.logged[-max(steps // 5, 1) :] or [(0.0, 0.0, 0.0)]).mean(0)

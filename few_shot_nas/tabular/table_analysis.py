@@ -83,8 +83,9 @@ def variance_components(rewards: np.ndarray, *, bootstrap: int = 1000, seed: int
     """Decompose rewards by the method of moments.
 
     The model is ``y_atr = mu + architecture_a + task_t + draw_tr + interaction_at + noise_atr``, all random. ``draw``
-    is what a replicate's images do to all architectures alike: since they share the images, leaving it out would count
-    it as noise and bias the interaction down. Estimates solve the expected mean squares and may be negative.
+    is what a replicate's images do to all architectures alike. The architectures share the images, so a model without
+    ``draw`` would count it as noise and bias the interaction down. Estimates solve the expected mean squares and may be
+    negative.
 
     Args:
         rewards: ``[A, T, R]``, R >= 2.
@@ -106,10 +107,10 @@ def variance_components(rewards: np.ndarray, *, bootstrap: int = 1000, seed: int
 
 
 def signal_to_noise(components: Mapping[str, Interval]) -> dict[str, float]:
-    """Return how much of one reward call says which architecture is better.
+    """Return how much one reward call says about which architecture is better.
 
-    ``task``: interaction over noise, what one call says of the best architecture *for its task*. ``fixed``:
-    architecture over interaction plus noise, what it says of the best architecture for all.
+    ``task`` is interaction over noise: what the call says of the best architecture *for its task*. ``fixed`` is
+    architecture over interaction plus noise: what the call says of the best architecture for all tasks.
     """
     value = {name: max(interval.value, 0.0) for name, interval in components.items()}
     tiny = np.finfo(np.float64).tiny
@@ -120,7 +121,11 @@ def signal_to_noise(components: Mapping[str, Interval]) -> dict[str, float]:
 
 
 def interaction_share(rewards: np.ndarray) -> float:
-    """Return interaction / (interaction + noise) of ``[A, T, R]``: how far one reward of a task is to be believed."""
+    """Return interaction / (interaction + noise) of ``[A, T, R]``: how far one reward of a task is to be believed.
+
+    Raises:
+        InputError: for a table that is too small or has entries that are not numbers.
+    """
     rewards = check_rewards(rewards)
     parts = _components(_sums(rewards), np.ones((1, rewards.shape[1])), rewards.shape[2])[0]
     value = dict(zip(COMPONENTS, parts.tolist(), strict=True))
@@ -147,6 +152,9 @@ def headroom(rewards: np.ndarray) -> MeanCI:
 
     Args:
         rewards: ``[A, T, R]``.
+
+    Raises:
+        InputError: for a table that is too small or has entries that are not numbers.
     """
     rewards = check_rewards(rewards, replicates=1)
     best = _best_of_other_half(rewards)

@@ -12,12 +12,17 @@ from few_shot_nas.meta.prototype_scores import Scores, leave_one_out_scores, que
 from few_shot_nas.spaces.supernet import Supernet
 from few_shot_nas.tabular.prefix_tree import every_architecture
 
-#: Differences of features to prototypes that are held at once; more only takes memory.
+#: Differences of features to prototypes that are held at once; holding more takes memory and saves no time.
 _ELEMENTS = 2**20
 
 
 class Entries(NamedTuple):
-    """Scores of A architectures on one task: queries, and the support set by leave-one-out (None with one shot)."""
+    """Scores of A architectures on one task.
+
+    Attributes:
+        query: of the queries.
+        support: of the support images, each under the prototypes of the others; None with one shot.
+    """
 
     query: Scores
     support: Scores | None
@@ -29,7 +34,7 @@ def prototype_entries(supernet: Supernet, task: Task, bn_mode: str, n_way: int) 
     Args:
         supernet: the shared weights.
         task: one task.
-        bn_mode: ``transductive`` normalises support and queries each by themselves, ``support`` both by the support.
+        bn_mode: ``transductive`` normalises support set and queries separately, ``support`` both by the support set.
         n_way: number of classes.
     """
     has_pairs = int(torch.bincount(task.support_y, minlength=n_way).min()) >= 2

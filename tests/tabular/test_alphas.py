@@ -12,7 +12,7 @@ from few_shot_nas.spaces.chain import CHAIN_OPS
 from few_shot_nas.spaces.layered import LayeredBody
 from few_shot_nas.spaces.supernet import Supernet
 from few_shot_nas.tabular.alphas import (
-    AlphaLoop,
+    AlphaDescent,
     adapted_alphas,
     chosen_accuracy,
     layers_of,
@@ -98,7 +98,7 @@ def test_gradients_of_both_losses_are_finite_differences(space: str) -> None:
     net, task = make_supernet(space), make_task()
     start = some_alphas(net)
     for bn_mode in ("transductive", "support"):
-        for loss in (support_loss(net, task, N_WAY), query_loss(net, task, AlphaLoop(N_WAY, 1, 1.0, bn_mode))):
+        for loss in (support_loss(net, task, N_WAY), query_loss(net, task, AlphaDescent(N_WAY, 1, 1.0, bn_mode))):
             gradient = torch.func.grad(loss)(start)
             for place in ((0, 0), (0, 3), (1, 2), (1, 4)):
                 step = torch.zeros_like(start)
@@ -117,7 +117,7 @@ def test_adapted_alphas_are_those_of_a_plain_descent_and_the_weights_stay(space:
     for _ in range(3):
         (gradient,) = torch.autograd.grad(plain_support_loss(net, task, expected), [expected])
         expected = (expected - 2.0 * gradient).detach().requires_grad_()
-    found = adapted_alphas(net, task.support_set(), some_alphas(net), AlphaLoop(N_WAY, 3, 2.0))
+    found = adapted_alphas(net, task.support_set(), some_alphas(net), AlphaDescent(N_WAY, 3, 2.0))
     torch.testing.assert_close(found, expected.detach(), rtol=0, atol=1e-10)
     assert not found.requires_grad
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
@@ -129,7 +129,7 @@ def test_the_query_loss_of_sharp_alphas_is_the_entry_of_a_reward_table(bn_mode: 
     alphas = 200 * F.one_hot(torch.tensor(decisions), 5).double()
     entries = prototype_entries(net, task, bn_mode, N_WAY)
     place = list(net.space.enumerate()).index(decisions)
-    found = query_loss(net, task, AlphaLoop(N_WAY, 1, 1.0, bn_mode))(alphas)
+    found = query_loss(net, task, AlphaDescent(N_WAY, 1, 1.0, bn_mode))(alphas)
     assert float(found.detach()) == pytest.approx(float(entries.query.loss[place]), abs=1e-9)
     assert entries.support is not None
     left_out = support_loss(net, task, N_WAY)(alphas)
@@ -137,7 +137,7 @@ def test_the_query_loss_of_sharp_alphas_is_the_entry_of_a_reward_table(bn_mode: 
 
 
 def test_a_choice_on_each_replicate_is_scored_on_the_next() -> None:
-    net, loop = make_supernet("chain"), AlphaLoop(N_WAY, 2, 5.0)
+    net, loop = make_supernet("chain"), AlphaDescent(N_WAY, 2, 5.0)
     replicates = [make_task(seed) for seed in (5, 6, 7)]
     order = list(net.space.enumerate())
     expected = []
@@ -149,7 +149,7 @@ def test_a_choice_on_each_replicate_is_scored_on_the_next() -> None:
 
 
 def test_the_learned_start_follows_adam_on_the_query_gradient_at_the_adapted_alphas() -> None:
-    net, loop = make_supernet("chain"), AlphaLoop(N_WAY, 2, 1.5)
+    net, loop = make_supernet("chain"), AlphaDescent(N_WAY, 2, 1.5)
     batches = [[make_task(10), make_task(11)], [make_task(12), make_task(13)]]
     start = some_alphas(net)
     value, mean, square = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
@@ -179,7 +179,7 @@ def test_the_first_layer_runs_once_for_all_steps() -> None:
     runs = [0, 0]
     for index, layer in enumerate(body_of(net).searched()):
         layer.ops["conv_k3"].register_forward_hook(lambda *_, index=index: runs.__setitem__(index, runs[index] + 1))
-    adapted_alphas(net, task, neutral_alphas(net), AlphaLoop(N_WAY, 4, 1.0))
+    adapted_alphas(net, task, neutral_alphas(net), AlphaDescent(N_WAY, 4, 1.0))
     assert runs == [1, 4]
 
 
@@ -196,7 +196,7 @@ def test_what_cannot_be_mixed_or_adapted_is_refused() -> None:
     with pytest.raises(InputError, match="space nb201 has no first layer that many mixtures could share"):
         layers_of(Supernet(N_WAY, 1, 16, space="nb201", channels=4, cells=1))
     with pytest.raises(InputError, match="steps=0, rate=3: needed"):
-        AlphaLoop(N_WAY, 0, 3.0)
+        AlphaDescent(N_WAY, 0, 3.0)
     with pytest.raises(InputError, match=r"steps=2, rate=-0.5: needed"):
-        AlphaLoop(N_WAY, 2, -0.5)
+        AlphaDescent(N_WAY, 2, -0.5)
     assert neutral_alphas(make_supernet("chain", 1)).tolist() == [[0.0] * 5]

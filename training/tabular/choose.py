@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from few_shot_nas.episode import Task
-    from few_shot_nas.tabular.alphas import AlphaLoop
+    from few_shot_nas.tabular.alphas import AlphaDescent
     from few_shot_nas.tabular.array_file import KeptRows
 
     #: Returns what has been chosen under the facts that decide it, by this command or by a killed one before it.
@@ -55,7 +55,7 @@ def counted(what: str, filler: Filler, ids: range) -> "Iterator[list[Task]]":
             progress.update(done)
 
 
-def chosen_loop(args: Namespace, filler: Filler, start: "Tensor") -> "tuple[AlphaLoop, Facts]":
+def chosen_loop(args: Namespace, filler: Filler, start: "Tensor") -> "tuple[AlphaDescent, Facts]":
     """Return how alphas are adapted: by --rate, or by the rate that chooses best on training tasks.
 
     Raises:
@@ -63,10 +63,10 @@ def chosen_loop(args: Namespace, filler: Filler, start: "Tensor") -> "tuple[Alph
     """
     import numpy as np
 
-    from few_shot_nas.tabular.alphas import AlphaLoop, chosen_accuracy, step_cost
+    from few_shot_nas.tabular.alphas import AlphaDescent, chosen_accuracy, step_cost
 
     rates = RATES if args.rate is None else (args.rate,)
-    loops = [AlphaLoop(filler.shape["n_way"], args.steps, rate, args.bn_mode) for rate in rates]
+    loops = [AlphaDescent(filler.shape["n_way"], args.steps, rate, args.bn_mode) for rate in rates]
     facts: Facts = {"steps": args.steps, "passes_before": 0, "passes_per_task": args.steps * step_cost(filler.supernet)}
     if len(loops) == 1:
         return loops[0], {**facts, "rate": args.rate}
@@ -79,7 +79,7 @@ def chosen_loop(args: Namespace, filler: Filler, start: "Tensor") -> "tuple[Alph
     return loops[best], {**facts, "rate": rates[best], "rate_accuracy": tried, "passes_before": passes}
 
 
-def meta_start(args: Namespace, filler: Filler, start: "Tensor", loop: "AlphaLoop") -> "Tensor":
+def meta_start(args: Namespace, filler: Filler, start: "Tensor", loop: "AlphaDescent") -> "Tensor":
     """Return the start of the alphas after --meta_steps outer steps on training tasks."""
     from few_shot_nas.tabular.alphas import meta_learned
 
