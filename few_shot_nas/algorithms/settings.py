@@ -25,20 +25,21 @@ class InnerLoop(Settings):
     """How one task is adapted to.
 
     Attributes:
-        inner_lr: step size of the inner loop, whose loss is the mean over the support images. The MAML paper's loss is
-            N times larger, so multiply its rates by the number of ways.
+        inner_lr: step size of the inner loop, whose loss is the mean over the support images. With N ways the loss of
+            the MAML paper is N times larger, so multiply its rates by N.
         inner_steps: updates per task in training.
         eval_inner_steps: updates per task in validation and test; None takes inner_steps, but at least 3 (Finn et al.
             train on Omniglot with 1 and test with 3).
         first_order: treat the inner gradients as constants (FOMAML): cheaper, slightly less accurate.
-        engine: how the meta-gradient is computed; all give the same up to rounding. unroll takes a task at a time and
-            keeps the activations of every inner step; sweep keeps one step's at a time and takes somewhat longer;
-            folded takes all tasks of the meta-batch at once (networks such as Conv4); graph captures that on a GPU
-            once and replays it; vmap maps over the tasks of any network; auto times those that can run on the first
-            meta-batch, and keeps the choice in the cache folder. docs/performance.md says which is the fastest where.
+        engine: how the meta-gradient is computed. All engines give the same up to rounding. unroll takes a task at a
+            time and keeps the activations of every inner step. sweep keeps the activations of one inner step at a time
+            and takes somewhat longer. folded takes all tasks of the meta-batch at once (networks such as Conv4). graph
+            captures folded on a GPU once and replays it. vmap maps over the tasks of any network. auto times unroll,
+            folded and graph on the first meta-batch, where they can run, and keeps the choice in the cache folder.
+            docs/performance.md says which is the fastest where.
         inner_optimizer: sgd, or adam: bias-corrected, differentiable, started afresh for every task.
-        zero_head: start meta-training with the linear head's weights at 0 instead of at random. No class is favoured
-            then, the first inner step makes a head of the support features alone, and training is far faster.
+        zero_head: start meta-training with the linear head at 0 instead of at random. No class is favoured then, and
+            the first inner step makes a head of the support features alone. Training is far faster.
     """
 
     inner_lr: Positive = 0.4
@@ -60,13 +61,13 @@ class InnerLoop(Settings):
         return Adam() if self.inner_optimizer == "adam" else PLAIN
 
 
-#: The default of searches: the second order costs half again as much per child, and T-NAS and Auto-MAML go without it.
+#: The default of searches. The second order makes a child half again as expensive; T-NAS and Auto-MAML go without.
 FIRST_ORDER = InnerLoop(first_order=True)
 
 
 if TYPE_CHECKING:
     RewardName = str
-else:  # the choices that the command line offers are those of the table
+else:  # the command line offers the names of the table
     RewardName = Literal[tuple(REWARDS)]
 
 
@@ -75,7 +76,7 @@ class Scoring(Settings):
     """How the children of a search classify, and what they are rewarded for.
 
     Attributes:
-        head: linear takes inner steps with the supernet's own head. prototype (nearest class mean) and ridge
+        head: linear takes inner steps with the head of the supernet. prototype (nearest class mean) and ridge
             (regression on the labels) are closed forms on the support features: a child costs one pass and takes no
             inner step.
         reward: what a search maximises; docs/maml_enas.md has the formulas.
@@ -117,8 +118,8 @@ class OuterLoop(Settings):
             support set and one query at a time (per_query; Reptile with per_query_bn) or the statistics of training
             (running; flat pre-training, and MAMLPlusPlus with per_step_statistics). The test reports all that there
             are.
-        score_modes: all scores the tasks of validation and test in every bn_mode that the network has; bn_mode in that
-            one alone, which saves the passes of the others.
+        score_modes: the bn_modes that the tasks of validation and test are scored in. all takes every bn_mode that the
+            network has. bn_mode takes the one that the flag bn_mode names, and saves the passes of the others.
         log_every: meta-steps between two rows of training metrics.
         log_grad_norm: order p of the norm of the meta-gradient to log; None logs none.
         log_inner_steps: let the validation of MAML and its relatives also score the queries before and after every
