@@ -41,6 +41,9 @@ def compare(
     screen.print(report.contrast_table(found))
     for note in report.notes(found):
         screen.print(note, style="dim", markup=False, highlight=False)
+    sizes = report.size_table(found)
+    if sizes is not None:
+        screen.print(sizes)
     if output is not None:
         output_folder(output)
         write_json(output / "compare.json", report.as_json(found))

@@ -37,6 +37,14 @@ class Arm:
         """Return the run of the smallest seed."""
         return next(iter(self.runs.values()))
 
+    def size(self) -> tuple[float, float] | None:
+        """Return the parameters and the multiply-accumulates, means over the runs; None if a run lacks one."""
+        found = [[run.results.get(field) for field in ("parameters", "macs")] for run in self.runs.values()]
+        if any(value is None for own in found for value in own):
+            return None
+        parameters, macs = (sum(column) / len(column) for column in zip(*found, strict=True))
+        return parameters, macs
+
     def reward_calls(self) -> tuple[int | None, ...]:
         """Return the distinct numbers of reward calls of the runs, None for a run without a search."""
         spent = {run.results["search"].get("reward_calls") for run in self.runs.values()}

@@ -7,6 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from few_shot_nas.report.contrasts import Comparison, Contrast
+from few_shot_nas.report.pareto import HEAD as SIZE_HEAD
+from few_shot_nas.report.pareto import SIZES, pareto_of_arms
 
 MINUS = "−"
 HEAD = ("difference ± t", "± classes", "bootstrap", "p", "p Wilcoxon", "p equivalent", "p no gain", "verdict")
@@ -83,6 +85,30 @@ def contrast_table(comparison: Comparison) -> Table:
     return table
 
 
+def size_table(comparison: Comparison) -> Table | None:
+    """Return accuracy against size for the terminal; None where fewer than two arms know their size."""
+    found = pareto_of_arms(comparison)
+    if found is None:
+        return None
+    table = Table(title="Accuracy and size", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("arm", overflow="fold", min_width=12)
+    for column in ("accuracy %", *SIZE_HEAD):
+        table.add_column(column, justify="left" if column == SIZE_HEAD[-1] else "right", no_wrap=True)
+    for row in found.rows():
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _size_lines(comparison: Comparison) -> list[str]:
+    """Return accuracy against size in lines of Markdown; none where fewer than two arms know their size."""
+    found = pareto_of_arms(comparison)
+    if found is None:
+        return []
+    head = ("arm", "accuracy %", *SIZE_HEAD)
+    lines = ["", "## Accuracy and size", "", f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 2)}---|"]
+    return [*lines, *(f"| {' | '.join(map(_escaped, row))} |" for row in found.rows())]
+
+
 def _escaped(cell: str) -> str:
     return cell.replace("\\", "\\\\").replace("|", "\\|")
 
@@ -95,12 +121,14 @@ def markdown(comparison: Comparison) -> str:
     lines += [f"- {_escaped(line)}" for line in header(comparison)]
     lines += ["", f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 2)}---|"]
     lines += [f"| {' | '.join(map(_escaped, row))} |" for row in arm_rows(comparison)]
-    return "\n".join([*lines, "", *notes(comparison)]) + "\n"
+    return "\n".join([*lines, "", *notes(comparison), *_size_lines(comparison)]) + "\n"
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """Return the comparison with every number unrounded; differences, intervals and margin in percentage points."""
-    arms = zip(comparison.arms, comparison.paths, comparison.accuracies, comparison.reward_calls, strict=True)
+    arms = zip(
+        comparison.arms, comparison.paths, comparison.accuracies, comparison.reward_calls, comparison.sizes, strict=True
+    )
     return {
         "reference": comparison.arms[0],
         "unit": "percentage points",
@@ -112,8 +140,9 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "resamples": comparison.resamples,
         "warnings": list(comparison.warnings),
         "arms": [
-            {"name": name, "path": path, "accuracy_percent": 100 * accuracy, "reward_calls": calls}
-            for name, path, accuracy, calls in arms
+            {"name": name, "path": path, "accuracy_percent": 100 * accuracy, "reward_calls": calls,
+             **dict(zip(SIZES, size or (None, None), strict=True))}
+            for name, path, accuracy, calls, size in arms
         ],
         "contrasts": [
             {

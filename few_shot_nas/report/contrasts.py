@@ -94,6 +94,7 @@ class Comparison:
         protocol: what all runs share, as (what, value).
         reward_calls: of each arm, as text.
         accuracies: of each arm in ``bn_mode`` over seeds and tasks, as a fraction.
+        sizes: parameters and multiply-accumulates of each arm, means over seeds; None where a run lacks one.
         seeds: the seeds of every arm.
         tasks: test tasks per seed.
         bn_mode: of all scores.
@@ -108,6 +109,7 @@ class Comparison:
     protocol: tuple[tuple[str, str], ...]
     reward_calls: tuple[str, ...]
     accuracies: tuple[float, ...]
+    sizes: tuple[tuple[float, float] | None, ...]
     seeds: tuple[int, ...]
     tasks: int
     bn_mode: str
@@ -152,6 +154,7 @@ def compare_arms(
         protocol=_protocol(arms, mode),
         reward_calls=tuple(_calls(arm) for arm in arms),
         accuracies=tuple(_accuracy(arm, mode) for arm in arms),
+        sizes=tuple(arm.size() for arm in arms),
         seeds=tuple(arms[0].runs),
         tasks=int(arms[0].first().episodes[mode].task_id.size),
         bn_mode=mode,

@@ -22,7 +22,7 @@ from few_shot_nas.report.page import write_page
 from few_shot_nas.report.pairing import paired_differences
 from few_shot_nas.report.pruning import cost_in_words, kappa_picture, rounds
 from few_shot_nas.report.reward import in_per_cent, reward_in_words
-from few_shot_nas.report.pareto import pareto
+from few_shot_nas.report.pareto import pareto, pareto_of_arms
 from few_shot_nas.report.run import Run, load_run
 from few_shot_nas.report.tables import (
     diverged,
@@ -83,15 +83,17 @@ def write_contrasts(comparison: Comparison, output: Path) -> Path:
     Returns:
         ``output``; its folder must exist.
     """
-    calls = zip(comparison.arms, comparison.reward_calls, strict=True)
+    spent = comparison.reward_calls
+    calls = [(f"reward calls of {arm}", text) for arm, text in zip(comparison.arms, spent, strict=True)]
     content = {
         "title": contrast_tables.title(comparison),
         "warnings": comparison.warnings,
-        "protocol": [*comparison.protocol, *((f"reward calls of {arm}", text) for arm, text in calls)],
+        "protocol": [*comparison.protocol, *(calls if len(set(spent)) > 1 else [("reward calls of each", spent[0])])],
         "forest": forest_plot(comparison),
         "head": _verdict_first(("arm", "accuracy %", *contrast_tables.HEAD)),
         "rows": [_verdict_first(row) for row in contrast_tables.arm_rows(comparison)],
         "notes": contrast_tables.notes(comparison),
+        "pareto": pareto_of_arms(comparison),
     }
     return write_page(output, "contrasts.html.jinja", content)
 

@@ -1,9 +1,9 @@
 """Choose an architecture for every task of a reward table with the network, by gradient (arm H) or by a proxy (arm I).
 
 ``python training/tabular/choose.py --run_dir=runs/SUPERNET --split=val --tasks=1000 --method=alphas`` writes
-``selection_alphas_val.npz`` beside the table, which training/tabular/arms.py takes as ``--selections``. A killed
-command continues where it stopped. Flags of run_experiment.py, such as --data_dir or --n_query, replace the run's own
-and must be those that the table was filled with.
+``selection_alphas_val.npz`` beside the table, which training/tabular/arms.py takes as ``--selections``; several methods
+(``--method=naswot,snip``) write a file each. A killed command continues where it stopped. Flags of run_experiment.py,
+such as --data_dir or --n_query, replace the run's own and must be those that the table was filled with.
 """
 
 import shlex
@@ -11,6 +11,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from few_shot_nas.errors import InputError
@@ -162,24 +163,35 @@ def method_named(name: str) -> Method:
 
 
 def choose(args: Namespace, overrides: Sequence[str], command: str) -> None:
-    """Choose for every replicate of every task and write it.
+    """Choose by every method for every replicate of every task and write it.
 
     Raises:
         InputError: if the run, the space, the split or a flag does not fit, or the table beside is of other tasks.
     """
-    method = method_named(args.method)
+    methods = {name: method_named(name) for name in dict.fromkeys(args.method.split(","))}
     filler, facts = opened(args, overrides)
 
-    from few_shot_nas.tabular.array_file import KeptRows
     from few_shot_nas.tabular.reward_table import load_table
-    from few_shot_nas.tabular.selection import Selection, check_same_tasks
-    from training import results
+    from few_shot_nas.tabular.selection import check_same_tasks
 
     folder = args.output or args.run_dir / "stage0"
-    path, table = folder / f"selection_{args.method}_{args.split}.npz", folder / f"table_{args.split}.npz"
+    table = folder / f"table_{args.split}.npz"
+    paths = {name: folder / f"selection_{name}_{args.split}.npz" for name in methods}
     if table.is_file():  # before the work, rather than when the selection is used
-        check_same_tasks(path, facts, load_table(table, complete=False).facts)
+        check_same_tasks(next(iter(paths.values())), facts, load_table(table, complete=False).facts)
     output_folder(folder)
+    for name, method in methods.items():
+        write_selection(paths[name], Namespace(**{**vars(args), "method": name}), method, filler, facts, command)
+
+
+def write_selection(
+    path: Path, args: Namespace, method: Method, filler: Filler, facts: Facts, command: str
+) -> None:
+    """Choose by one method, ``args.method``, and write what it chose; ``facts`` are those of a table of the tasks."""
+    from few_shot_nas.tabular.array_file import KeptRows
+    from few_shot_nas.tabular.selection import Selection
+    from training import results
+
     started = time.monotonic()
     begun = path.with_suffix(".begun.npz")
     of_any_number = {name: value for name, value in facts.items() if name != "tasks"}
@@ -207,7 +219,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.set_defaults(head="prototype", bf16=False)
     add_task_flags(parser)
     add = parser.add_argument
-    add("--method", required=True, help=f"how to choose: {', '.join(METHODS)} by gradient, or the name of a proxy")
+    ways = f"{', '.join(METHODS)} by gradient, or the name of a proxy"
+    add("--method", required=True, help=f"how to choose: {ways}; several are separated by commas")
     add("--steps", type=Count, default=5, help="gradient steps of the alphas on a support set")
     add("--rate", type=Positive, help=f"their step size; default the best of {RATES} on {RATE_TASKS} training tasks")
     add("--meta_steps", type=Count, default=100, help=f"outer steps of {META_BATCH} training tasks of meta_alphas")

@@ -147,6 +147,15 @@ def test_a_killed_command_continues_where_it_stopped(monkeypatch: pytest.MonkeyP
     assert not begun.exists()
 
 
+def test_several_methods_write_what_each_writes_alone() -> None:
+    assert choose.main([*TASKS, "--method=params,naswot,params", "--proxy_tasks=1", "--output=together"]) == 0
+    for method in ("params", "naswot"):
+        assert choose.main([*TASKS, f"--method={method}", "--proxy_tasks=1", "--output=alone"]) == 0
+        one, other = (load_selection(Path(folder, f"selection_{method}_val.npz")) for folder in ("together", "alone"))
+        assert (one.places == other.places).all() and one.arm == other.arm == f"I_{method}"
+        assert one.facts["scores"] == other.facts["scores"]
+
+
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     alphas, naswot = [*TASKS, "--method=alphas"], [*TASKS, "--method=naswot"]
     unknown = error_of([*TASKS, "--method=naswto"], capsys)
