@@ -64,7 +64,8 @@ def file_violations(path: Path, tree: ast.Module) -> Iterator[str]:
     """Yield what one file, given relative to the root, does that its place forbids.
 
     The package's ``__init__`` is a front door that imports names of any layer on demand: every file of the package runs
-    it first, so at run time it may import nothing. For type checkers it may say where the names live.
+    it first, so at run time it may import nothing. For type checkers it may say where the names live. The laboratory
+    is imported by itself alone, in the package and in training/.
     """
     home = home_of(path)
     if not home:
@@ -85,6 +86,8 @@ def file_violations(path: Path, tree: ast.Module) -> Iterator[str]:
         target = rest[0] if first == "few_shot_nas" and rest else first
         if target in LAYER and first in ("few_shot_nas", "training") and target != home and LAYER[target] >= layer:
             yield f"{path}: {home or 'the package'} must not import {target}"
+        if "tabular" in (first, *rest[:1]) and "tabular" not in path.parts:
+            yield f"{path}: {home or 'the package'} must not import tabular"
     if home != "training":
         yield from (f"{path}: must not read {name}" for name in reads(tree))
 
@@ -115,6 +118,8 @@ def test_the_check_sees_the_tree() -> None:
         ("few_shot_nas/data/a.py", "if 1:\n  from few_shot_nas.algorithms import MAML", "must not import algorithms"),
         ("few_shot_nas/report/a.py", "from training.cli import parse", "report must not import training"),
         ("few_shot_nas/algorithms/a.py", "from few_shot_nas.tabular import arms", "must not import tabular"),
+        ("training/predict.py", "from few_shot_nas.tabular import methods", "training must not import tabular"),
+        ("training/evaluate.py", "import training.tabular.arms", "training must not import tabular"),
         ("few_shot_nas/nn/a.py", "from few_shot_nas.spaces import SPACES", "nn must not import spaces"),
         ("few_shot_nas/report/a.py", "from few_shot_nas.algorithms import MAML", "report must not import algorithms"),
         ("few_shot_nas/__init__.py", "from few_shot_nas.meta import adapt", "the package must not import meta"),
@@ -149,6 +154,7 @@ def test_the_check_finds_a_violation(tmp_path: Path, path: str, source: str, com
         ("few_shot_nas/algorithms/a.py", "from few_shot_nas.data.sampler import draw\nimport pytorch_lightning as pl"),
         ("few_shot_nas/report/a.py", "from few_shot_nas.data.sources import SOURCES"),
         ("training/cli.py", "import sys\nfrom few_shot_nas.report import compare_runs\nprint(sys.argv)"),
+        ("training/tabular/arms.py", "from few_shot_nas.tabular.methods import all_methods\nimport training.tabular"),
         ("few_shot_nas/meta/loop.py", "from torch.utils import data"),
         ("few_shot_nas/__init__.py", "if TYPE_CHECKING:\n  from few_shot_nas.meta import adapt"),
     ],

@@ -288,9 +288,9 @@ class EpisodicModule(pl.LightningModule, EndOfSearch, ABC):
             self.choose_on_validation(metrics)
         self._stop_if_no_better(-math.inf if diverged else self.val_accuracy)
 
-    def _warn(self, phase: str, rows: Sequence[dict[str, Any]]) -> None:
+    def _warn(self, stage: str, rows: Sequence[dict[str, Any]]) -> None:
         if world()[0] == 0:
-            warn_of_divergence(type(self).__name__, self.meta_step, phase, in_mode(rows, self.outer.bn_mode))
+            warn_of_divergence(type(self).__name__, self.meta_step, stage, in_mode(rows, self.outer.bn_mode))
 
     def _datamodule(self) -> Any:
         """Return the data module of a fit, and None elsewhere: without a Trainer, or in its check before training."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.before_fit import refuse_lost_buffers
 from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.linear_head import start_head
 from few_shot_nas.algorithms.precision_check import say_cosine
@@ -62,6 +63,12 @@ class GradientLearner(EpisodicModule):
         start_head(net, inner, type(self).__name__)
         self.rates = nn.ParameterDict()
         self.hparams.update(dataclasses.asdict(inner))
+
+    def setup(self, stage: str) -> None:
+        """Refuse also a network whose buffers an inner loop would lose (:func:`refuse_lost_buffers`)."""
+        super().setup(stage)
+        if stage == "fit":
+            refuse_lost_buffers(self.net, getattr(self.trainer, "datamodule", None))
 
     # ---- hooks ------------------------------------------------------------------------------------------------------
 

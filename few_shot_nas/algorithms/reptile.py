@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from few_shot_nas.algorithms.base import EpisodicModule
+from few_shot_nas.algorithms.before_fit import refuse_lost_buffers
 from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.linear_head import start_head
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
@@ -134,6 +135,12 @@ class Reptile(EpisodicModule):
         for index, moment in enumerate(self.rule().start(trainable(net)).moments):
             for name, value in moment.items():
                 self.register_buffer(self._slot(index, name), value.clone())
+
+    def setup(self, stage: str) -> None:
+        """Refuse also a network whose buffers an inner loop would lose (:func:`refuse_lost_buffers`)."""
+        super().setup(stage)
+        if stage == "fit":
+            refuse_lost_buffers(self.net, getattr(self.trainer, "datamodule", None))
 
     # ---- the inner optimiser ----------------------------------------------------------------------------------------
 

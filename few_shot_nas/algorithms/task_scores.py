@@ -112,18 +112,18 @@ def out_of_bounds(rows: Sequence[Mapping[str, Any]]) -> bool:
     return guessed and mean_of(rows, "loss") > FAR * math.log(ways)
 
 
-def warn_of_divergence(learner: str, meta_step: int, phase: str, rows: Sequence[ScoreRow]) -> None:
+def warn_of_divergence(learner: str, meta_step: int, stage: str, rows: Sequence[ScoreRow]) -> None:
     """Warn if answers to the tasks of a validation or a test, rows of one bn_mode, show that training has diverged."""
     diverged = sum(not row["finite"] for row in rows)
     if diverged:
         logger.warning(
             "%s, meta-step %d: the answers to %d of %d %s tasks are not finite: training has diverged, "
             "or the inner loop does on them",
-            learner, meta_step, diverged, len(rows), phase,
+            learner, meta_step, diverged, len(rows), stage,
         )  # fmt: skip
     elif out_of_bounds(rows):
         logger.warning(
             "%s, meta-step %d: the mean loss of the %s, %.3g, is over %d times that of guessing, and the accuracy no "
             "better: training has diverged, or the inner loop does; lower outer_lr or inner_lr, or set meta_grad_clip",
-            learner, meta_step, phase, mean_of(rows, "loss"), FAR,
+            learner, meta_step, stage, mean_of(rows, "loss"), FAR,
         )  # fmt: skip

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from few_shot_nas.data.episodic import OWN_TASKS
 from few_shot_nas.data.sampler import draw_task, image_tensor, materialise
 from few_shot_nas.episode import tasks
+from few_shot_nas.errors import InputError
 from few_shot_nas.forward_context import forward_context
 from few_shot_nas.runtime.checkpoint import load_checkpoint
 
@@ -242,3 +244,26 @@ def test_the_mean_feature_is_that_of_every_training_image_by_the_weights_of_the_
     torch.testing.assert_close(module.mean_feature, features.mean(0), rtol=1e-4, atol=1e-5)
     checkpoint = load_checkpoint(make_trainer()[1].last_path)["state_dict"]
     assert torch.equal(checkpoint["net.mean_feature"], module.mean_feature)
+
+
+class Remembering(nn.Module):
+    """A pass-through that remembers the mean of what it was trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("middle", torch.zeros(()))
+
+    def forward(self, x):
+        if self.training:
+            self.middle.lerp_(x.detach().mean(), 0.1)
+        return x
+
+
+@pytest.mark.parametrize("name", ["MAML", "Reptile", "AutoMAML"])
+def test_a_learner_with_an_inner_loop_refuses_a_network_that_remembers_in_buffers(
+    name, make_module, make_data, make_trainer
+):
+    module = make_module(name)
+    module.net.head = nn.Sequential(Remembering(), module.net.head)
+    with pytest.raises(InputError, match=r"1 buffers such as head\.0\.middle, and an inner loop drops"):
+        make_trainer()[0].fit(module, datamodule=make_data())
