@@ -189,30 +189,39 @@ def _require_same_tables(arms: Sequence[Arm]) -> None:
                 )
 
 
-def shared_supernets(arms: Sequence[Arm]) -> list[list[int]]:
-    """Return the seeds of each group of two or more that were scored on tables of the same weights."""
-    groups: dict[str, set[int]] = {}
-    for arm in arms:
-        for seed, run in arm.runs.items():
-            if "weights" in run.results["table"]:
-                groups.setdefault(run.results["table"]["weights"], set()).add(seed)
-    return [sorted(seeds) for seeds in groups.values() if len(seeds) > 1]
+def by_supernet(arms: Sequence[Arm]) -> list[list[int]]:
+    """Return the seeds in groups: together where they were scored on tables of the same weights, else each alone."""
+    groups: dict[str, list[int]] = {}
+    for seed in arms[0].runs:
+        found = (arm.runs[seed].results["table"].get("weights") for arm in arms)
+        weights = next((each for each in found if each is not None), None)
+        groups.setdefault(f"seed {seed}" if weights is None else f"weights {weights}", []).append(seed)
+    return list(groups.values())
 
 
 def _listed(arm: Arm) -> str:
     return ", ".join(map(str, arm.runs))
 
 
-def differences(arm: Arm, reference: Arm, mode: str) -> np.ndarray:
-    """Return accuracy of ``arm`` minus that of ``reference``, ``[seeds, tasks]``, in percentage points."""
-    own = np.stack([run.episodes[mode].accuracy for run in arm.runs.values()])
-    other = np.stack([run.episodes[mode].accuracy for run in reference.runs.values()])
-    return np.asarray(100 * (own - other))
+def differences(arm: Arm, reference: Arm, mode: str, groups: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return accuracy of ``arm`` minus that of ``reference``, ``[groups, tasks]``, in percentage points.
+
+    Args:
+        arm: one of the arms.
+        reference: the arm that it is compared with.
+        mode: the ``bn_mode`` of the scores.
+        groups: seeds of one supernet each; a group is one observation, the mean over its seeds.
+    """
+
+    def mean(each: Arm, seeds: Sequence[int]) -> np.ndarray:
+        return np.mean([each.runs[seed].episodes[mode].accuracy for seed in seeds], axis=0)
+
+    return np.stack([100 * (mean(arm, seeds) - mean(reference, seeds)) for seeds in groups])
 
 
-def classes(arm: Arm, mode: str) -> np.ndarray | None:
-    """Return the classes of each test task, ``[seeds, tasks, N]``; None if a run's file does not name them."""
-    found = [run.episodes[mode].classes for run in arm.runs.values()]
+def classes(arm: Arm, mode: str, groups: Sequence[Sequence[int]]) -> np.ndarray | None:
+    """Return the classes of each test task, ``[groups, tasks, N]``; None if a run's file does not name them."""
+    found = [arm.runs[seeds[0]].episodes[mode].classes for seeds in groups]
     known = [each for each in found if each is not None]
     if len(known) < len(found) or len({each.shape for each in known}) > 1:
         return None

@@ -45,11 +45,12 @@ def title(comparison: Comparison) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """Return how the numbers are to be read, one sentence each."""
-    over = "tasks" if len(comparison.seeds) == 1 else f"the means of {len(comparison.seeds)} seeds"
+    units = "seeds" if comparison.observations == len(comparison.seeds) else "supernets"
+    over = "tasks" if comparison.observations == 1 else f"the means of {comparison.observations} {units}"
     return [
         f"± is the half-width of the 95 % t-interval over {over}.",
         "± classes is the half-width that holds for other classes of the same kind too, where the runs name theirs.",
-        f"Bootstrap: 95 % percentiles of {comparison.resamples:,} resamples of seeds and, jointly, of tasks; "
+        f"Bootstrap: 95 % percentiles of {comparison.resamples:,} resamples of {units} and, jointly, of tasks; "
         "p is its p-value.",
         f"Equivalent: within ± {comparison.margin:g} points by two one-sided t-tests over {over}; "
         "no gain: the one of them that bounds it from above, and nothing more is shown.",
@@ -134,6 +135,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "unit": "percentage points",
         "protocol": dict(comparison.protocol),
         "seeds": list(comparison.seeds),
+        "observations": comparison.observations,
         "tasks_per_seed": comparison.tasks,
         "bn_mode": comparison.bn_mode,
         "margin": comparison.margin,

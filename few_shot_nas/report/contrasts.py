@@ -10,12 +10,12 @@ import numpy as np
 from few_shot_nas.errors import InputError
 from few_shot_nas.report.arms import (
     Arm,
+    by_supernet,
     classes,
     common_mode,
     differences,
     load_arm,
     require_same_tasks,
-    shared_supernets,
 )
 from few_shot_nas.report.pairing import task_settings
 from few_shot_nas.report.tables import protocol_of, short_names, task
@@ -96,6 +96,7 @@ class Comparison:
         accuracies: of each arm in ``bn_mode`` over seeds and tasks, as a fraction.
         sizes: parameters and multiply-accumulates of each arm, means over seeds; None where a run lacks one.
         seeds: the seeds of every arm.
+        observations: independent trainings: the seeds, of which those of one reward table count as one.
         tasks: test tasks per seed.
         bn_mode: of all scores.
         contrasts: one per arm but the reference.
@@ -111,6 +112,7 @@ class Comparison:
     accuracies: tuple[float, ...]
     sizes: tuple[tuple[float, float] | None, ...]
     seeds: tuple[int, ...]
+    observations: int
     tasks: int
     bn_mode: str
     contrasts: tuple[Contrast, ...]
@@ -147,7 +149,8 @@ def compare_arms(
     mode = common_mode(arms, bn_mode)
     require_same_tasks(arms, mode)
     labels = short_names([arm.folder for arm in arms])
-    points = [differences(arm, arms[0], mode) for arm in arms[1:]]
+    groups = by_supernet(arms)
+    points = [differences(arm, arms[0], mode, groups) for arm in arms[1:]]
     return Comparison(
         arms=tuple(labels),
         paths=tuple(arm.path for arm in arms),
@@ -156,9 +159,10 @@ def compare_arms(
         accuracies=tuple(_accuracy(arm, mode) for arm in arms),
         sizes=tuple(arm.size() for arm in arms),
         seeds=tuple(arms[0].runs),
+        observations=len(groups),
         tasks=int(arms[0].first().episodes[mode].task_id.size),
         bn_mode=mode,
-        contrasts=contrasts(labels[1:], points, margin, resamples, classes(arms[0], mode)),
+        contrasts=contrasts(labels[1:], points, margin, resamples, classes(arms[0], mode, groups)),
         margin=margin,
         resamples=resamples,
         warnings=tuple(_warnings(arms, labels)),
@@ -242,17 +246,18 @@ def _warnings(arms: Sequence[Arm], labels: Sequence[str]) -> list[str]:
     if len(set(regimes)) > 1:
         listed = "; ".join(f"{label}: {regime}" for label, regime in zip(labels, regimes, strict=True))
         found.append(f"weights from scratch and inherited ones are mixed ({listed})")
-    for same in shared_supernets(arms):
+    groups = by_supernet(arms)
+    for same in (seeds for seeds in groups if len(seeds) > 1):
         found.append(
-            f"seeds {', '.join(map(str, same))} share one reward table: they are controller seeds of one supernet and "
-            "one list of tasks, and say nothing of another supernet or of other tasks"
+            f"seeds {', '.join(map(str, same))} share one reward table: their mean is one observation, because they "
+            "say nothing of another supernet or of other tasks"
         )
-    seeds = len(arms[0].runs)
-    if seeds == 1:
-        found.append("one seed: intervals and tests are over tasks and say nothing of another training seed")
-    elif seeds < FEW_SEEDS:
+    units = "seed" if len(groups) == len(arms[0].runs) else "supernet"
+    if len(groups) == 1:
+        found.append(f"one {units}: intervals and tests are over tasks and say nothing of another training seed")
+    elif len(groups) < FEW_SEEDS:
         found.append(
-            f"{seeds} seeds are too few to show their spread: the bootstrap's interval tends to be too narrow, so a "
-            "difference counts only where the t-test over seeds agrees"
+            f"{len(groups)} {units}s are too few to show their spread: the bootstrap's interval tends to be too "
+            f"narrow, so a difference counts only where the t-test over {units}s agrees"
         )
     return found

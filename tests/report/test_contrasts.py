@@ -172,10 +172,30 @@ def test_seeds_of_one_table_are_warned_of_and_other_seeds_may_have_other_tables(
         runs = [make_run(f"{name}/{k}", results={"seed": k, "table": table}) for k, table in enumerate(tables)]
         return str(runs[0].parent)
 
-    shared = "seeds 0, 2 share one reward table: they are controller seeds of one supernet and one list of tasks"
-    warnings = compare_arms([arm("a", "xyxzw"), arm("b", "xyxzw")], resamples=50).warnings
-    assert len(warnings) == 1 and warnings[0].startswith(shared)
+    shared = "seeds 0, 2 share one reward table: their mean is one observation"
+    few = "4 supernets are too few to show their spread"
+    found = compare_arms([arm("a", "xyxzw"), arm("b", "xyxzw")], resamples=50)
+    assert [text.startswith(begin) for text, begin in zip(found.warnings, (shared, few), strict=True)] == [True, True]
+    assert (found.observations, found.contrasts[0].difference.n) == (4, 4)
     assert compare_arms([arm("c", "vwxyz"), arm("d", "vwxyz")], resamples=50).warnings == ()
+
+
+def test_controller_seeds_of_one_supernet_are_averaged_before_the_interval(make_run: MakeRun) -> None:
+    def arm(name: str, mean: float) -> tuple[str, list[np.ndarray]]:
+        runs = [
+            make_run(f"{name}/{k}", accuracy=mean, classes=True,
+                     results={"seed": k, "table": {**TABLE, "weights": "xyxzx"[k]}})
+            for k in range(5)
+        ]  # fmt: skip
+        return str(runs[0].parent), [scores(run, "transductive") for run in runs]
+
+    (reference, before), (other, after) = arm("a", 0.6), arm("b", 0.7)
+    by_seed = [100 * (new - old).mean() for new, old in zip(after, before, strict=True)]
+    by_supernet = np.array([np.mean([by_seed[0], by_seed[2], by_seed[4]]), by_seed[1], by_seed[3]])
+    found = compare_arms([reference, other], resamples=50).contrasts[0]
+    half = stats.t.ppf(0.975, 2) * by_supernet.std(ddof=1) / np.sqrt(3)
+    assert found.difference == pytest.approx((by_supernet.mean(), half, 3))
+    assert found.other_classes is not None
 
 
 @pytest.mark.parametrize(
