@@ -3,8 +3,9 @@
 Shapes: M meta-batch, N ways, K shots, S = N*K support images, Q = N*n_query query images, C, H, W image.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,6 +54,8 @@ class Task(NamedTuple):
         query_x: images the outer loss and the accuracy are taken on, ``[Q, C, H, W]`` float32.
         query_y: their labels, ``[Q]`` int64 in 0..N-1.
         task_id: as in :class:`SupportSet`.
+        originals: the images that support_x holds augmented copies of, ``[S', C, H, W]``, with the labels
+            ``support_y[:S']``; None where support_x holds the images themselves.
     """
 
     support_x: Tensor
@@ -60,6 +63,7 @@ class Task(NamedTuple):
     query_x: Tensor
     query_y: Tensor
     task_id: Tensor | None = None
+    originals: Tensor | None = None
 
     def support_set(self) -> SupportSet:
         """Return the fields that do not come from the queries."""
@@ -79,6 +83,7 @@ class Episode(NamedTuple):
         query_x: images the outer loss and the accuracy are taken on, ``[M, Q, C, H, W]`` float32.
         query_y: their labels, ``[M, Q]`` int64 in 0..N-1.
         task_id: identity of each task within its split, ``[M]`` int64; None for episodes made by hand.
+        originals: as in :class:`Task`, ``[M, S', C, H, W]``.
 
     :func:`tasks` gives its single tasks.
     """
@@ -88,6 +93,7 @@ class Episode(NamedTuple):
     query_x: Tensor
     query_y: Tensor
     task_id: Tensor | None = None
+    originals: Tensor | None = None
 
 
 #: One task, for functions that do not read the labels of its queries.
@@ -141,22 +147,21 @@ def check_episode(episode: Episode, n_way: int) -> None:
         raise ValueError(f"support must hold as many images of each class, got counts {counts.tolist()}")
 
 
+def _changed(episode: Episode, change: Callable[[Tensor], Tensor]) -> tuple[Any, ...]:
+    """Return the fields of an episode after a change of those that are there."""
+    return tuple(None if value is None else change(value) for value in episode)
+
+
 def fitted(episode: Episode, like: Tensor) -> Episode:
     """Return an episode on the device of ``like``, a parameter of a network, with images of the same precision."""
-    images = {name: getattr(episode, name).to(like.device, like.dtype) for name in ("support_x", "query_x")}
-    labels = {name: getattr(episode, name).to(like.device) for name in ("support_y", "query_y")}
-    ids = None if episode.task_id is None else episode.task_id.to(like.device)
-    return Episode(**images, **labels, task_id=ids)
+
+    def moved(value: Tensor) -> Tensor:
+        return value.to(like.device, like.dtype if value.is_floating_point() else value.dtype)
+
+    return Episode(*_changed(episode, moved))
 
 
 def tasks(episode: Episode) -> Iterator[Task]:
     """Split a meta-batch into its M single tasks: the same fields without the leading axis."""
     for index in range(episode.support_x.shape[0]):
-        support_x, support_y, query_x, query_y, task_id = episode
-        yield Task(
-            support_x[index],
-            support_y[index],
-            query_x[index],
-            query_y[index],
-            None if task_id is None else task_id[index],
-        )
+        yield Task(*_changed(episode, itemgetter(index)))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from few_shot_nas.episode import Episode, Task, UnlabelledTask, check_episode, query_labels, tasks
+from few_shot_nas.episode import Episode, Task, UnlabelledTask, check_episode, fitted, query_labels, tasks
 
 
 def episode(**changes):
@@ -58,3 +58,12 @@ def test_a_task_without_labels_has_the_same_images_and_refuses_to_say_them():
     assert query_labels(task) is task.query_y
     with pytest.raises(ValueError, match="have no labels"):
         query_labels(asked)
+
+
+def test_copies_keep_the_images_that_they_were_made_of():
+    whole = episode(originals=torch.arange(2.0).view(2, 1, 1, 1, 1).expand(2, 3, 1, 4, 4), task_id=torch.tensor([5, 9]))
+    assert [float(part.originals.mean()) for part in tasks(whole)] == [0.0, 1.0]
+    assert next(tasks(episode())).originals is None
+    moved = fitted(whole, torch.zeros(1, dtype=torch.float64))
+    assert moved.originals.dtype == moved.query_x.dtype == torch.float64 and moved.task_id.tolist() == [5, 9]
+    assert fitted(episode(), torch.zeros(1)).originals is None

@@ -16,6 +16,7 @@ from torch import nn
 
 import few_shot_nas
 from few_shot_nas.algorithms.task_scores import out_of_bounds
+from few_shot_nas.meta.bn_mode import scored_beside
 from few_shot_nas.nn.cost import count_macs, count_parameters
 from few_shot_nas.report import Run, results_table
 from few_shot_nas.spaces.mixed_supernet import MixedSupernet
@@ -26,24 +27,36 @@ from few_shot_nas.whole_file import write_text
 Rows = Sequence[Mapping[str, Any]]
 
 
-def scores(rows: Rows) -> dict[str, dict[str, float | int | bool | None]]:
+def scores(rows: Rows) -> dict[str, dict[str, Any]]:
     """Return accuracy, half-width of its 95 % interval (None for one episode) and episodes of every bn_mode.
 
+    A score beside that of a bn_mode (``tuned_running``, ``no_copies_running``) says in ``minus`` by how much it differs
+    from it, with the interval of the difference on the same tasks.
     ``non_finite`` counts the episodes whose answers are no numbers: their accuracy is that of always the first class.
     ``diverged`` says that the answers are numbers, but of a network that has diverged (:func:`out_of_bounds`).
     """
-    found: dict[str, dict[str, float | int | bool | None]] = {}
-    for mode in sorted({row["bn_mode"] for row in rows}, reverse=True):
-        own = [row for row in rows if row["bn_mode"] == mode]
+    names = sorted({row["bn_mode"] for row in rows}, reverse=True)
+    by_mode = {mode: [row for row in rows if row["bn_mode"] == mode] for mode in names}
+    found: dict[str, dict[str, Any]] = {}
+    for mode, own in by_mode.items():
         score = mean_ci([row["accuracy"] for row in own])
         found[mode] = {
             "accuracy": score.mean,
-            "ci95": None if math.isnan(score.ci95) else score.ci95,
+            "ci95": _known(score.ci95),
             "episodes": score.n,
             "non_finite": sum(not row.get("finite", True) for row in own),
             "diverged": out_of_bounds(own),
         }
+        base = scored_beside(mode, names)
+        if base is not None:
+            pairs = zip(own, by_mode[base], strict=True)
+            difference = mean_ci([row["accuracy"] - other["accuracy"] for row, other in pairs])
+            found[mode]["minus"] = {base: {"accuracy": difference.mean, "ci95": _known(difference.ci95)}}
     return found
+
+
+def _known(half_width: float) -> float | None:
+    return None if math.isnan(half_width) else half_width
 
 
 def cost(net: nn.Module, genotype: Any, n_way: int, in_channels: int, image_size: int) -> tuple[int, int | None]:

@@ -13,6 +13,8 @@ from few_shot_nas.meta.features import query_features, support_features
 from few_shot_nas.stats.statistics import accuracy
 
 Classifier = Callable[[Tensor], Tensor]
+#: Stands before the name of scores for which the support images themselves were taken, not their augmented copies.
+NO_COPIES = "no_copies_"
 
 
 class FeatureModule(EpisodicModule):
@@ -44,14 +46,27 @@ class FeatureModule(EpisodicModule):
         return loss, {"train/loss": loss, "train/accuracy": accuracy(logits, task.query_y)}
 
     def task_logits(self, task: SingleTask) -> dict[str, Tensor]:
-        """Query logits for every bn_mode; one classifier serves those in which the support set normalises itself."""
+        """Query logits for every bn_mode; one classifier serves those in which the support set normalises itself.
+
+        Where the support set holds augmented copies, the images themselves are scored too, in the bn_mode of the outer
+        loop: the same tasks with and without support augmentation.
+        """
         logits: dict[str, Tensor] = {}
         for running, modes in itertools.groupby(self.bn_modes, lambda mode: mode == "running"):
             classifiers = self.classifiers(support_features(self.net, task, running=running), task)
             for mode in modes:
                 features = query_features(self.net, task, mode)
                 logits.update({f"{prefix}{mode}": classify(features) for prefix, classify in classifiers.items()})
+        if isinstance(task, Task) and task.originals is not None and self.outer.bn_mode in self.bn_modes:
+            logits.update(self._without_copies(task, task.originals))
         return logits
+
+    def _without_copies(self, task: Task, originals: Tensor) -> dict[str, Tensor]:
+        plain = task._replace(support_x=originals, support_y=task.support_y[: len(originals)], originals=None)
+        mode = self.outer.bn_mode
+        classifiers = self.classifiers(support_features(self.net, plain, running=mode == "running"), plain)
+        features = query_features(self.net, plain, mode)
+        return {f"{NO_COPIES}{prefix}{mode}": classify(features) for prefix, classify in classifiers.items()}
 
     def classifiers(self, features: Tensor, task: SingleTask) -> dict[str, Classifier]:
         """Return the classifiers that are scored, by what stands before the bn_mode in their name; one, of no prefix.

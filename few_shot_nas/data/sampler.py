@@ -239,7 +239,8 @@ def materialise(
         mean: per channel, of the image scaled to [0, 1].
         std: per channel.
         copies: what happens to the ``[M, c * S]`` images that stand for the support images, the whole support set c
-            times in each task, instead of what the plans say; stacked by :func:`stack_augmentations`.
+            times in each task, instead of what the plans say; stacked by :func:`stack_augmentations`. The episode then
+            has the images themselves as ``originals``.
 
     Returns:
         The episode, float32 ``[M, S or Q, C, H, W]``, contiguous.
@@ -264,6 +265,7 @@ def materialise(
         query_x=part(query, drawn(query)),
         query_y=batch.label[:, s:].contiguous(),
         task_id=batch.task_id,
+        originals=None if copies is None else part(support, drawn(support)),
     )
 
 

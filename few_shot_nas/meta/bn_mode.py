@@ -1,6 +1,6 @@
 """What normalises the queries of a task: the ways by name, and the one place that runs a network by them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,24 @@ def bn_modes(net: nn.Module, *, per_query: bool = False) -> tuple[str, ...]:
     """
     keeps = any(getattr(module, "keeps_running_statistics", False) for module in net.modules())
     return (*BN_MODES, *(["running"] if keeps else []), *(["per_query"] if per_query else []))
+
+
+def scored_beside(name: str, names: Collection[str]) -> str | None:
+    """Return which score of the same tasks another one is to be compared with: ``running`` of ``tuned_running``.
+
+    Args:
+        name: of a score: a bn_mode, or something with ``_`` before the name of another score.
+        names: of all scores of the tasks.
+
+    Returns:
+        The longest such name; None for a bn_mode itself.
+
+    Example:
+        >>> names = ("running", "tuned_running", "no_copies_tuned_running")
+        >>> [scored_beside(name, names) for name in names]
+        [None, 'running', 'tuned_running']
+    """
+    return max((other for other in names if name.endswith(f"_{other}")), key=len, default=None)
 
 
 def check_bn_mode(net: nn.Module, bn_mode: str, *, per_query: bool = False) -> None:

@@ -25,6 +25,7 @@ from few_shot_nas.report.reward import in_per_cent, reward_in_words
 from few_shot_nas.report.pareto import pareto, pareto_of_arms
 from few_shot_nas.report.run import Run, load_run
 from few_shot_nas.report.tables import (
+    difference,
     diverged,
     duration,
     modes,
@@ -135,7 +136,9 @@ def _one_run(run: Run) -> dict[str, Any]:
         "title": f"{run.results['algorithm']} on {run.results['data_class']}, {task(run)}",
         "name": run.name,
         "results": run.results,
-        "scores": [(mode, percent(score(run, mode)), score(run, mode)) for mode in modes([run])],
+        "scores": [
+            (mode, percent(score(run, mode)), score(run, mode), difference(run, mode)) for mode in modes([run])
+        ],
         "cards": _cards(run),
         "untrained": run.results["search"].get("weights") == "untrained",
         "learning": _present(learning),

@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from few_shot_nas.meta.bn_mode import scored_beside
 from few_shot_nas.report.run import BN_MODES, Run, printable
 from few_shot_nas.stats.statistics import MeanCI, mean_ci
 
@@ -28,6 +29,18 @@ def score(run: Run, mode: str) -> MeanCI | None:
         return None
     half = float("nan") if reported.get("ci95") is None else float(reported["ci95"])
     return MeanCI(float(reported["accuracy"]), half, reported.get("episodes") or 0)
+
+
+def difference(run: Run, mode: str) -> str:
+    """Return by how many points a score differs from the one that it stands beside, on the same tasks; else nothing.
+
+    Scores beside another are such as ``tuned_running`` and ``no_copies_running``.
+    """
+    base = scored_beside(mode, run.episodes)
+    if base is None or mode not in run.episodes:
+        return ""
+    found = mean_ci(run.episodes[mode].accuracy - run.episodes[base].accuracy)
+    return f"{points(found)} to {base}"
 
 
 def modes(runs: Sequence[Run]) -> list[str]:

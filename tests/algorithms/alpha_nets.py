@@ -29,7 +29,7 @@ def tasks_of(count):
 
 
 def meta_batch(drawn):
-    return Episode(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
+    return Episode(*(torch.stack(parts) for parts in list(zip(*drawn, strict=True))[:5]))
 
 
 def loss_of(net, params, x, y):

@@ -295,7 +295,7 @@ def test_the_ensemble_is_the_mean_of_the_best_networks_logits_labelled_as_such()
     train(module, torch.float64, steps=1)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     with torch.no_grad():
-        module.test_step(Episode(*(field[None] for field in task)), 0)
+        module.test_step(Episode(*(field[None] for field in task[:5])), 0)
         ensemble = module.ensemble_logits(task)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     for mode in ("transductive", "support", "running"):

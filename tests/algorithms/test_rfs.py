@@ -131,6 +131,25 @@ def test_the_chosen_strength_is_part_of_the_state_and_of_no_other_learners():
     assert RFS(conv4()).chosen() == {} and not any("tuned" in name for name in RFS(conv4()).state_dict())
 
 
+# ---- support augmentation -----------------------------------------------------------------------------------------
+
+
+def test_tasks_with_copies_are_scored_without_them_too_as_if_there_were_none():
+    module = RFS(conv4(), probe_c=1.0, probe_cs=(0.01, 10.0)).eval()
+    module.choose_on_validation({"val/accuracy_c0.01": 0.4, "val/accuracy_c10": 0.6})
+    plain, noise = task(), torch.randn(3, 9, 1, 16, 16, generator=torch.Generator().manual_seed(5))
+    copies = (plain.support_x + noise).flatten(0, 1)
+    copied = plain._replace(support_x=copies, support_y=plain.support_y.repeat(3), originals=plain.support_x)
+    with torch.no_grad():
+        found, alone = module.task_logits(copied), module.task_logits(plain)
+        without = module.task_logits(copied._replace(originals=None))
+    extra = {f"no_copies_{prefix}running" for prefix in ("", "tuned_")}
+    assert set(found) == set(without) | extra and set(alone) == set(without)
+    assert all(torch.equal(found[name], without[name]) for name in without)
+    assert all(torch.equal(found[name], alone[name.removeprefix("no_copies_")]) for name in extra)
+    assert not torch.equal(found["running"], found["no_copies_running"])
+
+
 # ---- distillation -------------------------------------------------------------------------------------------------
 
 

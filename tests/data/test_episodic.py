@@ -48,7 +48,7 @@ def ids(episodes):
 def assert_same(left, right):
     assert len(left) == len(right)
     for a, b in zip(left, right, strict=True):
-        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+        assert all(x is y or torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def test_meta_step_t_trains_on_the_tasks_from_t_m_to_t_m_plus_m(make_data):
@@ -81,7 +81,7 @@ def test_the_ranks_together_train_on_the_single_process_stream(make_data, world)
     sizes = [len(part[0].task_id) for part in ranks]
     assert max(sizes) - min(sizes) <= 1 and sum(sizes) == 5
     steps = zip(*ranks, strict=True)
-    joined = [Episode(*(torch.cat(fields) for fields in zip(*parts, strict=True))) for parts in steps]
+    joined = [Episode(*(torch.cat(fields) for fields in list(zip(*parts, strict=True))[:5])) for parts in steps]
     assert_same(joined, single)
 
 
@@ -215,7 +215,7 @@ def test_higher_way_training_is_one_stream_over_ranks_too(make_data, world):
     single = whole_run(make_data(train_way=5))
     ranks = [whole_run(make_data(rank, world, train_way=5)) for rank in range(world)]
     steps = zip(*ranks, strict=True)
-    assert_same([Episode(*(torch.cat(f) for f in zip(*parts, strict=True))) for parts in steps], single)
+    assert_same([Episode(*(torch.cat(f) for f in list(zip(*parts, strict=True))[:5])) for parts in steps], single)
 
 
 def test_rotation_is_the_sources_for_each_split(make_data):

@@ -80,7 +80,7 @@ def whole_run(data):
 def assert_same(left, right):
     assert len(left) == len(right)
     for a, b in zip(left, right, strict=True):
-        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+        assert all(x is y or torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def pictures(batches):
@@ -198,6 +198,7 @@ def test_support_copies_stand_for_the_support_images_and_leave_the_queries_alone
     assert torch.equal(copied.query_x, plain.query_x) and torch.equal(copied.query_y, plain.query_y)
     views = copied.support_x.view(3, 3, 6, -1)
     assert not torch.equal(views[:, 0], views[:, 1])
+    assert plain.originals is None and torch.equal(copied.originals, plain.support_x)
     alone = make_flat(support_copies=3, **settings).episode("val", [2])
     assert torch.equal(alone.support_x[0], copied.support_x[2])
 

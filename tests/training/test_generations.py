@@ -1,12 +1,17 @@
-"""Born-again generations of RFS from the command line: taught, continued with the same bits, tested by themselves."""
+"""RFS from the command line: generations are taught, continued with the same bits and tested by themselves; support
+augmentation is scored beside its absence. Truth: runs that were not stopped, and tests of one kind alone."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 
+from tests.training.photos import write_classes
 from training import evaluate, run_experiment
 
 pytestmark = pytest.mark.usefixtures("tiny_search")
@@ -18,6 +23,11 @@ RFS = (
 
 def results(folder: str) -> dict:
     return json.loads(Path(folder, "results.json").read_text(encoding="utf-8"))
+
+
+def accuracies(folder: str, mode: str) -> list[float]:
+    rows = csv.DictReader(Path(folder, "episodes.csv").read_text(encoding="utf-8").splitlines())
+    return [float(row["accuracy"]) for row in rows if row["bn_mode"] == mode]
 
 
 def saved(run: str) -> dict[str, torch.Tensor]:
@@ -58,3 +68,26 @@ def test_two_generations_are_trained_continued_and_tested(capsys: pytest.Capture
     assert "first: has no model.json" in error_of([*taught, "--run_dir=third"], capsys)
     line = error_of([*RFS, "--teacher=second", "--image_size=20", "--run_dir=third"], capsys)
     assert "--teacher=second: reads images as" in line
+
+
+def test_one_test_scores_the_same_tasks_with_and_without_support_copies() -> None:
+    for split in ("train", "val", "test"):
+        write_classes(Path("photos") / split, {f"{split}{c}": c / 6 for c in range(6)}, 8, (32, 32))
+    flags = (
+        "--data_class=ImageFolder --data_dir=photos --cache_dir=cache --image_size=32 --support_copies=3 --k_shot=2 "
+        "--n_query=5 --test_episodes=12 --run_dir=copied"
+    ).split()
+    assert run_experiment.main([*RFS, *flags]) == 0
+    found = results("copied")["test"]
+    assert set(found) >= {f"{without}{tuned}running" for without in ("", "no_copies_") for tuned in ("", "tuned_")}
+    again = ["--run_dir=copied", "--support_copies=0", "--output=plain"]
+    assert evaluate.main(again) == 0
+    for name in ("running", "tuned_running"):
+        assert found[f"no_copies_{name}"]["accuracy"] == results("plain")["test"][name]["accuracy"]
+        differences = np.subtract(accuracies("copied", f"no_copies_{name}"), accuracies("copied", name))
+        half = stats.t.ppf(0.975, 11) * stats.sem(differences)
+        expected = {"accuracy": pytest.approx(differences.mean()), "ci95": pytest.approx(half)}
+        assert found[f"no_copies_{name}"]["minus"] == {name: expected} and "minus" not in found["running"]
+    page = Path("copied/report.html").read_text(encoding="utf-8")
+    assert "points, same tasks" in page and "to tuned_running" in page
+    assert "points, same tasks" not in Path("s/report.html").read_text(encoding="utf-8")
