@@ -30,9 +30,9 @@ def make_inner(**changes):
     )
 
 
-def make(inner=None, **options):
+def make(inner=None, downsample="pool", **options):
     torch.manual_seed(0)
-    net = Conv4(n_way=3, in_channels=1, image_size=16, width=4).double()
+    net = Conv4(n_way=3, in_channels=1, image_size=16, width=4, downsample=downsample).double()
     outer = OuterLoop(outer_lr=1.0, max_meta_steps=10, outer_schedule="linear")
     return Reptile(net, inner=inner or make_inner(), outer=outer, inner_batch=4, eval_inner_batch=3, **options)
 
@@ -57,12 +57,12 @@ def trained_by_torch(net, optimizer, images, labels, stream):
         optimizer.step()
 
 
-@pytest.mark.parametrize("train_pool", ["all", "support"])
-def test_all_tasks_at_once_end_where_they_end_one_by_one(train_pool):
+@pytest.mark.parametrize(("train_pool", "downsample"), [("all", "pool"), ("support", "pool"), ("all", "stride")])
+def test_all_tasks_at_once_end_where_they_end_one_by_one(train_pool, downsample):
     episode, found = make_episode(tasks_in_batch=3), {}
     for engine in ("unroll", "folded"):
         inner = make_inner(inner_optimizer="sgd", engine=engine, inner_lr=0.1, eval_inner_steps=4)
-        module = make(inner, train_pool=train_pool, per_query_bn=True)
+        module = make(inner, downsample, train_pool=train_pool, per_query_bn=True)
         parts, count = module.parts(episode)
         scalars = 0.0
         for part in parts:

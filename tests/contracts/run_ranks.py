@@ -1,4 +1,5 @@
-"""Run one meta-step and one uneven test of algorithms and write what came out; started by test_ddp.py on 1 or 2 ranks.
+"""Run one meta-step and one uneven test of algorithms and write what came out; called by test_ddp.py, which
+starts it on 2 ranks too.
 
 Usage: run_ranks.py CACHE OUT ALGORITHM:VARIANT ... ; a variant is a key of INNER.
 """
@@ -29,6 +30,9 @@ INNER = {
     "first": {"inner": InnerLoop(first_order=True)},
     "steps": {"inner": InnerLoop(inner_lr=0.1, inner_steps=2)},
     "sgd": {"inner": InnerLoop(inner_lr=0.1, inner_steps=2, eval_inner_steps=3, first_order=True)},
+    "folded_sgd": {
+        "inner": InnerLoop(inner_lr=0.1, inner_steps=2, eval_inner_steps=3, first_order=True, engine="folded")
+    },
     "adam": {
         "inner": InnerLoop(1e-2, inner_steps=2, eval_inner_steps=3, first_order=True, inner_optimizer="adam")
     },
@@ -44,8 +48,7 @@ def data_module(kind: str, cache: str) -> EpisodicDataModule:
     return EpisodicDataModule(fixtures.Blobs(cache), meta_batch_size=3, **common)
 
 
-def run(cache: str, out: str, name: str, variant: str) -> None:
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+def run(cache: str, out: str, name: str, variant: str, ranks: int) -> None:
     torch.manual_seed(0)
     algorithm = ALGORITHMS[name]
     net = MODELS[algorithm.default_model](3, 1, 28, **fixtures.SMALL.get(algorithm.default_model, {}))
@@ -79,4 +82,4 @@ def run(cache: str, out: str, name: str, variant: str) -> None:
 
 if __name__ == "__main__":
     for case in sys.argv[3:]:
-        run(*sys.argv[1:3], *case.split(":"))
+        run(*sys.argv[1:3], *case.split(":"), int(os.environ["WORLD_SIZE"]))

@@ -1,6 +1,7 @@
 """What every algorithm must do: train, resume bit by bit, evaluate without a trace, test on the same episodes."""
 
 import inspect
+import json
 
 import pytest
 import torch
@@ -12,10 +13,11 @@ from few_shot_nas.algorithms.maml_enas_settings import (
     SharedWeights,
 )
 from few_shot_nas.algorithms.pruning_search import PruningSearch
-from few_shot_nas.algorithms.settings import Scoring
+from few_shot_nas.algorithms.settings import InnerLoop, Scoring
 from few_shot_nas.episode import tasks
 from few_shot_nas.errors import InputError
 from few_shot_nas.runtime.checkpoint import load_checkpoint
+from few_shot_nas.runtime.engine_choice import FILE
 from few_shot_nas.search.derivation import Derivation
 from few_shot_nas.spaces.genotype import Genotype
 
@@ -31,12 +33,8 @@ def fit(trainer, module, data, **options):
 
 
 @everyone
-def test_training_counts_meta_steps_moves_the_weights_and_lowers_nothing_to_nan(
-    name, make_module, make_data, make_trainer
-):
-    module = make_module(name)
-    start = {key: value.clone() for key, value in module.state_dict().items()}
-    fit(make_trainer()[0], module, make_data())
+def test_training_counts_meta_steps_moves_the_weights_and_lowers_nothing_to_nan(name, whole):
+    module, start = whole(name).module, whole(name).start
     assert module.meta_step == 6
     moved = any(not torch.equal(value, start[key]) for key, value in module.state_dict().items())
     assert moved == (name not in UNTRAINED)
@@ -46,11 +44,9 @@ def test_training_counts_meta_steps_moves_the_weights_and_lowers_nothing_to_nan(
 
 @everyone
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_run_that_was_stopped_continues_with_the_same_bits(name, num_workers, make_module, make_data, make_trainer):
-    whole, losses = make_module(name), []
-    whole.log_row = lambda row: losses.append(row.get("train/loss"))
-    fit(make_trainer("whole")[0], whole, make_data(num_workers=num_workers))
-
+def test_a_run_that_was_stopped_continues_with_the_same_bits_as_a_whole_one_without_workers(
+    name, num_workers, whole, make_module, make_data, make_trainer
+):
     trainer, checkpoint = make_trainer("part")
     part = make_module(name)
     part.training_step = stop_after(part, 4)
@@ -61,8 +57,35 @@ def test_a_run_that_was_stopped_continues_with_the_same_bits(name, num_workers, 
     resumed, again = make_module(name), []
     resumed.log_row = lambda row: again.append(row.get("train/loss"))
     fit(make_trainer("rest")[0], resumed, make_data(num_workers=num_workers), ckpt_path=checkpoint.last_path)
-    assert again == losses[3:]
-    same(whole, resumed)
+    assert again == whole(name).losses[3:]
+    same(whole(name).module, resumed)
+
+
+ENGINES = {
+    "MAML": InnerLoop(0.1, 2, engine="auto"),
+    "Reptile": InnerLoop(0.1, 2, eval_inner_steps=3, first_order=True, inner_optimizer="sgd", engine="folded"),
+}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_run_with_another_engine_continues_with_the_same_bits_whatever_would_be_chosen_later(
+    name, blobs, make_module, make_data, make_trainer
+):
+    uninterrupted = fit(make_trainer("whole")[0], make_module(name, inner=ENGINES[name]), make_data())
+    trainer, checkpoint = make_trainer("part")
+    part = make_module(name, inner=ENGINES[name])
+    part.training_step = stop_after(part, 4)
+    with pytest.raises(RuntimeError, match="killed after 4"):
+        trainer.fit(part, datamodule=make_data())
+    if name == "MAML":
+        choices = json.loads((blobs.cache_dir / FILE).read_text())
+        assert set(choices.values()) == {uninterrupted.engine} <= {"unroll", "folded"}
+        turned = {key: "folded" if engine == "unroll" else "unroll" for key, engine in choices.items()}
+        (blobs.cache_dir / FILE).write_text(json.dumps(turned))
+    resumed = make_module(name, inner=ENGINES[name])
+    fit(make_trainer("rest")[0], resumed, make_data(), ckpt_path=checkpoint.last_path)
+    same(uninterrupted, resumed)
+    assert name == "Reptile" or resumed.engine == uninterrupted.engine
 
 
 SWITCHED = {
@@ -163,13 +186,14 @@ def same(one, other):
 
 
 @everyone
-def test_a_finished_run_continued_to_more_steps_ends_like_a_longer_one(name, make_module, make_data, make_trainer):
-    long = fit(make_trainer("long")[0], make_module(name, 7), make_data(7))
+def test_a_finished_run_continued_to_more_steps_ends_like_a_longer_one(
+    name, whole, make_module, make_data, make_trainer
+):
     trainer, checkpoint = make_trainer("short")
     fit(trainer, make_module(name, 4), make_data(4))
-    continued = fit(make_trainer("on")[0], make_module(name, 7), make_data(7), ckpt_path=checkpoint.last_path)
-    assert continued.meta_step == 7
-    same(long, continued)
+    continued = fit(make_trainer("on")[0], make_module(name), make_data(), ckpt_path=checkpoint.last_path)
+    assert continued.meta_step == 6
+    same(whole(name).module, continued)
 
 
 @everyone
@@ -202,9 +226,8 @@ def test_one_bn_mode_alone_gives_the_logits_that_it_has_among_all(name, make_mod
 
 
 @everyone
-def test_checkpoints_are_plain_data_and_hold_the_cursor(name, make_module, make_data, make_trainer):
-    (trainer, checkpoint), data = make_trainer(), make_data()
-    fit(trainer, make_module(name), data)
+def test_checkpoints_are_plain_data_and_hold_the_cursor(name, whole):
+    _, _, _, checkpoint, data = whole(name)
     content = torch.load(checkpoint.last_path, weights_only=True)
     assert content["few_shot_nas"]["meta_step"] == 6
     assert content[type(data).__qualname__] == {"done": 6}

@@ -1,26 +1,28 @@
-"""A cache of the built-in images that all end-to-end runs of a session share, and flags for the smallest real run."""
+"""A folder of small photographs that all end-to-end runs of a session share, and flags for the smallest real run."""
 
 import pytest
 
-from few_shot_nas.data.sources import SOURCES
+from tests.training.photos import write_classes
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cache")
-    SOURCES["Glyphs"](cache_dir=str(folder)).prepare()
-    return str(folder)
+def photos(tmp_path_factory):
+    """Fifteen classes of eight photographs, which the source divides into splits."""
+    folder = tmp_path_factory.mktemp("photos")
+    write_classes(folder / "photos", {f"class{hue}": hue / 15 for hue in range(15)}, 8, (16, 16))
+    return folder
 
 
-@pytest.fixture
-def flags(cache):
+@pytest.fixture(scope="session")
+def flags(photos):
     """Return the flags of a tiny run of an algorithm into a folder."""
 
     def make(algorithm, run_dir, max_meta_steps=8, **changes):
         settings = {
-            "algorithm": algorithm, "run_dir": run_dir, "max_meta_steps": max_meta_steps, "cache_dir": cache,
-            "val_every": 3, "val_episodes": 2, "test_episodes": 3, "n_way": 3, "n_query": 4, "meta_batch_size": 2,
-            "log_every": 1, "save_every": 2, "seed": 1,
+            "algorithm": algorithm, "run_dir": run_dir, "max_meta_steps": max_meta_steps, "data_class": "ImageFolder",
+            "data_dir": photos / "photos", "cache_dir": photos / "cache", "image_size": 16, "val_every": 3,
+            "val_episodes": 2, "test_episodes": 3, "n_way": 3, "n_query": 4, "meta_batch_size": 2, "log_every": 1,
+            "save_every": 2, "seed": 1,
         }  # fmt: skip
         if algorithm == "MAML":
             settings["width"] = 4

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 
 import pytest
 import torch
@@ -36,13 +37,28 @@ def losses(run_dir):
         return {int(row["meta_step"]): row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]}
 
 
+STEPS = {"MAML": 40, "MAMLENAS": 16}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(flags, tmp_path_factory):
+    """Return the folder of a whole run without workers of an algorithm; it is made once."""
+
+    @cache
+    def run(algorithm):
+        folder = tmp_path_factory.mktemp(algorithm) / "whole"
+        main(flags(algorithm, folder, STEPS[algorithm], val_every=10))
+        return folder
+
+    return run
+
+
 @pytest.mark.parametrize(("algorithm", "num_workers"), [("MAML", 0), ("MAML", 2), ("MAMLENAS", 0), ("MAMLENAS", 2)])
-def test_kill_and_continue_equals_an_uninterrupted_run(algorithm, num_workers, flags, tmp_path):
-    steps = 40 if algorithm == "MAML" else 16
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    main(flags(algorithm, whole, steps, num_workers=num_workers, val_every=10))
-    kill_after_checkpoint(flags(algorithm, killed, steps, num_workers=num_workers, val_every=10), killed, 4)
-    main([*flags(algorithm, killed, steps, num_workers=num_workers, val_every=10), "--ckpt_path=last"])
+def test_kill_and_continue_equals_an_uninterrupted_run(algorithm, num_workers, uninterrupted, flags, tmp_path):
+    steps, whole, killed = STEPS[algorithm], uninterrupted(algorithm), tmp_path / "killed"
+    words = flags(algorithm, killed, steps, num_workers=num_workers, val_every=10)
+    kill_after_checkpoint(words, killed, 4)
+    main([*words, "--ckpt_path=last"])
     expected, found = load_file(whole / "model.safetensors"), load_file(killed / "model.safetensors")
     assert expected.keys() == found.keys()
     assert all(torch.equal(value, found[key]) for key, value in expected.items())
