@@ -22,8 +22,8 @@ FIRST_CELL_SIZE = 21
 def reductions(cells: int) -> frozenset[int]:
     """Return the indices of the cells that halve the size.
 
-    ``cells // 3`` and ``2 * cells // 3`` as in DARTS, except that two cells are one normal and one reduction cell, as
-    in T-NAS, where that rule would make both reductions.
+    ``cells // 3`` and ``2 * cells // 3`` as in DARTS. Of two cells DARTS would make both reduction cells; here the
+    first is a normal cell, as in T-NAS.
     """
     return frozenset({1}) if cells == 2 else frozenset({cells // 3, 2 * cells // 3})
 
@@ -38,8 +38,8 @@ class Cell(nn.Module):
 
     States 0 and 1 are the outputs of the two cells before, brought to ``channels``; states 2, 3, .. are the nodes, each
     the sum of its edges. In a reduction cell the edges from states 0 and 1 have stride 2. The outputs of all ops but
-    identities can be dropped while one architecture is trained (:class:`few_shot_nas.nn.drop_path.DropPath`); those of
-    mixtures are not.
+    identities can be dropped while one architecture is trained (:class:`few_shot_nas.nn.drop_path.DropPath`). Mixtures
+    drop no output.
 
     Args:
         before: channels of the output two cells before.
@@ -47,7 +47,7 @@ class Cell(nn.Module):
         channels: channels of every state.
         nodes: number of intermediate nodes.
         reduction: whether this cell halves the size.
-        after_reduction: whether the cell before did, so that the older input must be halved too.
+        after_reduction: whether the cell before halved the size, so that the older input must be halved too.
         menu: the ops that each edge holds.
         style: how layers are made.
     """

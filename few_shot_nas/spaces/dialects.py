@@ -151,7 +151,7 @@ def _arc(write: Callable[[tuple[int, ...]], str]) -> Callable[[Genotype], str]:
     return written
 
 
-#: Dialect -> the spaces that it can write, and how it writes an architecture of theirs.
+#: Dialect -> the spaces that it can write, and how it writes an architecture of one of these spaces.
 DIALECTS: Mapping[str, tuple[type, Callable[[Genotype], str]]] = {
     "json": (SearchSpace, Genotype.to_json),
     "darts": (CellSpace, write_darts),

@@ -156,10 +156,10 @@ class MacroBody(Body):
 class EnasMacro(SearchSpace):
     """``cells`` layers L: per layer one op of six, then one yes-or-no per layer before it (Pham et al. 2018).
 
-    Layer i reads the output of layer i - 1 (layer 0 the stem). To its output are ADDED those of the stem and of layers
-    0..i-2 that its i skip decisions name, in that order, and every layer but the first ends with a BN. After layers
-    ``L // 3 - 1`` and ``2 * (L // 3) - 1`` all outputs so far, the stem's too, are halved by a factorised reduction
-    each. Size ``6**L * 2**(L * (L - 1) / 2)``, 1.6e29 for ENAS' L = 12; the default of 6 is 1.5e9.
+    Layer i reads the output of layer i - 1 (layer 0 the stem). Its i skip decisions stand for the stem and for layers
+    0..i-2, in that order; the outputs that they name are ADDED to its output. Every layer but the first ends with a BN.
+    After layers ``L // 3 - 1`` and ``2 * (L // 3) - 1`` all outputs so far, the stem's too, are halved by a factorised
+    reduction each. Size ``6**L * 2**(L * (L - 1) / 2)``, 1.6e29 for ENAS' L = 12; the default of 6 is 1.5e9.
 
     Deviations: the width stays ``channels`` throughout (as in ENAS' search; its retrained networks double it); a
     separable convolution has BN after its pointwise part only; the stem pools images larger than 21 pixels (ENAS ran

@@ -46,7 +46,7 @@ class MicroCell(nn.Module):
     ReLU, 1x1 convolution, BN of the concatenated loose ends; each state has its own slice of the convolution, so that
     architectures share it.
 
-    A reduction cell reads the output before it twice, each time through an own factorised reduction, as in ENAS.
+    A reduction cell reads the output before it twice, each time through a factorised reduction of its own, as in ENAS.
 
     Args:
         before: channels of the older input.
@@ -246,13 +246,13 @@ class EnasMicro(SearchSpace):
         """Return every edge from an earlier state to a block for both branches, with ``none`` and then all ops.
 
         Each branch of a block reads one state by one op. A mixture has an edge for every state that the branch could
-        read; its weights are those of the ops on that state, and ``none`` where the branch reads another one.
+        read. Its weights are those of the ops on that state, and of ``none``, which says that the branch reads another.
         """
         edges = {(src, dst): NONE + MICRO_OPS for dst in range(2, self.nodes + 2) for src in range(dst)}
         return {f"{cell_type}/{branch}": edges for cell_type in self.cell_types for branch in BRANCHES}
 
     def with_fixed_parts(self, menu: Menu) -> Menu:
-        """Add, under ``TYPE/out``, the states that may be loose ends: those that no edge reads for certain."""
+        """Add, under ``TYPE/out``, the states that may be loose ends, because no edge reads them for certain."""
         out: dict[str, dict[Place, tuple[str, ...]]] = {}
         for cell_type in self.cell_types:
             held = [item for branch in BRANCHES for item in menu[f"{cell_type}/{branch}"].items()]

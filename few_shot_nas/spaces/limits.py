@@ -12,16 +12,16 @@ from few_shot_nas.spaces.space import Mixture, SearchSpace
 
 #: Draws of which none fits before the smallest architecture is taken instead.
 TRIES = 50
-#: Weight of an op that is ruled out; those of mixtures are not negative.
+#: Weight of an op that is ruled out. No weight of a mixture is negative.
 _OUT = -1.0
 
 
 class Limits:
     """What the architectures of a space may cost.
 
-    - Draws are repeated until one fits. Of a policy that is the policy given that the limit holds; with a mean baseline
-      its score gradient is that of the unrestricted policy at these draws. After ``TRIES`` draws the smallest
-      architecture is taken.
+    - Draws are repeated until one fits. So a policy draws from its distribution given that the limit holds. The score
+      of that distribution differs from the policy's score by the same vector at every draw. A baseline under which the
+      advantages sum to zero cancels this vector. After ``TRIES`` draws the smallest architecture is taken.
     - A mixture stands for the architecture that it stands for without limits, changed until it fits: op by op, first
       where the least weight is given up for what is saved.
 
@@ -100,10 +100,10 @@ class Limits:
     def discretise(self, mixture: Mixture) -> Genotype:
         """Return the architecture that a mixture stands for, changed until it fits.
 
-        In each turn every op of the architecture is ruled out for trial. Of the trials that come nearer to the limits,
-        the one counts that saves most for the weight that its edge gives up; where none does, because the next op of
-        each edge costs as much, the one whose edge gives up least. Where nothing is left to rule out, the smallest
-        architecture is returned.
+        In each turn every op of the architecture is ruled out for trial. If trials come nearer to the limits, the one
+        of them is taken that saves most for the weight that its edge gives up. If none does, because the next op of
+        each edge costs as much, the trial is taken whose edge gives up least. When nothing is left to rule out, the
+        smallest architecture is returned.
 
         Args:
             mixture: weights, not negative.

@@ -61,7 +61,7 @@ class MixedSupernet(Supernet):
         return self.mixture_of(dict(self.alphas.items()))
 
     def mixture_of(self, alphas: Mapping[str, Tensor]) -> Mixture:
-        """Return :meth:`mixture` for other alphas, such as those that were adapted to a task.
+        """Return :meth:`mixture` for other alphas, such as alphas that were adapted to a task.
 
         Args:
             alphas: cell type -> ``[edges, ops]``.
@@ -97,7 +97,7 @@ class MixedSupernet(Supernet):
         return self.discretise_alphas(dict(self.alphas.items()))
 
     def discretise_alphas(self, alphas: Mapping[str, Tensor]) -> Genotype:
-        """Return the architecture that other alphas stand for, such as those that were adapted to a task.
+        """Return the architecture that other alphas stand for, such as alphas that were adapted to a task.
 
         Args:
             alphas: cell type -> ``[edges, ops]``.

@@ -50,7 +50,7 @@ class OpCosts:
 
             owned = [(prefix.removesuffix("."), cell_type, edge) for prefix, cell_type, edge in body.owned_ops()]
             for name, _, _ in owned:
-                # Its layers one by one: a mixture may run them apart, and share those that have no weights.
+                # The op's layers one by one: a mixture may run them apart, and share layers without weights.
                 for layer in body.get_submodule(name).modules():
                     if not list(layer.children()):
                         layer.register_forward_pre_hook(count(name, -1))

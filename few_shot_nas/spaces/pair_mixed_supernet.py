@@ -40,25 +40,26 @@ class PairMixedSupernet(MixedSupernet):
     scaled by the weights of the pairs that it is in, so it costs what an ordinary mixture costs.
 
     Source: MetaNAS (Elsken et al., CVPR 2020, "Meta-learning of neural architectures for few-shot learning"), section
-    4: temperature and soft pruning. The op ``none`` is left out, as there. Deviation: no path is dropped at random.
+    4: temperature and soft pruning. As in the paper the op ``none`` is left out. Deviation: no path is dropped at
+    random.
 
     Args:
         n_way: number of classes N.
         in_channels: channels of the images.
         image_size: height and width of the images.
         space: a space of cells.
-        channels: as in :class:`MixedSupernet`; this default and the next ones are those of MetaNAS.
-        cells: as there.
-        nodes: as there.
-        affine: as there.
-        norm_pools: as there.
+        channels: channels of the first cell; MetaNAS takes 28.
+        cells: number of cells; None takes the space's own default.
+        nodes: intermediate nodes per cell; None takes the space's own default.
+        affine: whether the BN of the searched layers learn a scale and a shift; MetaNAS has none.
+        norm_pools: whether pools without a BN of their own get one, as in MetaNAS.
         alpha_threshold: weights of ops and of pairs at or below it count as 0; the others are not scaled up.
         seed: names the streams of the first alphas.
         **supernet: what else :class:`MixedSupernet` takes.
 
     Attributes:
-        alphas: besides those of :class:`MixedSupernet`, for each cell type ``<cell type>_pairs [pairs]``: the pairs of
-            the first node's inputs, then the second's, each in lexicographic order.
+        alphas: what :class:`MixedSupernet` has, and for each cell type ``<cell type>_pairs [pairs]``: the pairs of the
+            first node's inputs, then of the second's, each in lexicographic order.
 
     Raises:
         InputError: for a space whose nodes do not choose pairs of inputs, or a threshold that is not a share.

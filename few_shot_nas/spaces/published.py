@@ -58,7 +58,7 @@ def _metantk(cells: int, normal: str, reduce: str) -> Published:
 
 
 def _metanas(normal: str, reduce: str) -> Published:
-    """Elsken et al., CVPR 2020: what was trained with 96 channels; 28 are those of the search."""
+    """Elsken et al., CVPR 2020: searched with 28 channels, trained with 96."""
     return Published("metanas", 28, 5, _cells(normal, reduce))
 
 

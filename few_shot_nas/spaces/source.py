@@ -31,7 +31,7 @@ class Source:
 
         Args:
             ops: the edge's ops by name.
-            weights: the weights of those that are to run.
+            weights: the weights of the ops that are to run.
         """
         held = cast(nn.ModuleDict, ops)
         return [self._term(name, held[name], weight) for name, weight in weights.items() if name != "none"]

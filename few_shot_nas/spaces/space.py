@@ -352,7 +352,7 @@ def op_index(ops: Sequence[str], edge: Edge, cell_type: str, space: str) -> int:
 
 
 def heaviest(row: Mapping[str, float], without: Sequence[str] = ()) -> str:
-    """Return the op of the greatest weight but for those ``without``; the first of equals."""
+    """Return the op of the greatest weight, the ops ``without`` left out; the first of equals."""
     ops = [op for op in row if op not in without]
     return max(ops, key=lambda op: row[op])
 

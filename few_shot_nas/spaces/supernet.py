@@ -51,10 +51,10 @@ class Supernet(nn.Module):
         affine: whether the BN of the searched layers learn a scale and a shift; that of the stem always does.
         norm_pools: whether pools without a BN of their own get one.
         pad: where a factorised reduction pads odd sizes; T-NAS does it at the left and top.
-        menu: the ops to hold, some of those of the space; a cell type that it does not name keeps all. None holds all.
+        menu: which ops of the space to hold; a cell type that it does not name keeps all. None holds all.
         max_params: most parameters of an architecture that a search may end with; null sets no limit. Searches that
-            draw architectures draw no others; those that weigh or prune ops change what they end with until it fits.
-        max_macs: most multiply-accumulates per image of such an architecture, likewise.
+            draw architectures draw only such. Searches that weigh or prune ops change what they end with until it fits.
+        max_macs: most multiply-accumulates per image of an architecture that a search may end with, likewise.
 
     Attributes:
         limits: what architectures may cost.
@@ -103,7 +103,7 @@ class Supernet(nn.Module):
             self.embedding_dim = len(self.task_embedding(torch.zeros(2, in_channels, image_size, image_size)))
 
     def cost(self, genotype: Genotype) -> Cost:
-        """Return what the network of an architecture costs, for images and classes of this supernet's."""
+        """Return what the network of an architecture costs, for the images and classes of this supernet."""
         if self._op_costs is None:
             self._op_costs = OpCosts(self.space, *self._shape)
         return self._op_costs.cost(genotype)
@@ -119,9 +119,9 @@ class Supernet(nn.Module):
     def task_embedding(self, x: Tensor) -> Tensor:
         """Describe a set of images ``[B, C, H, W]`` by what all architectures see of it: ``[D]``.
 
-        The mean over the images of the stem's features (of the images, in a space without stem), pooled to at most 4 by
-        4 positions: their mean over all positions would be what batch normalisation makes it, the same for all tasks.
-        Divided by the root of D.
+        It is the mean over the images of the stem's features (of the images, in a space without stem), pooled to at
+        most 4 by 4 positions and divided by the root of D. A mean over all positions would be the same for all tasks,
+        because batch normalisation fixes it.
         """
         stem = getattr(self.body, "stem", None)
         maps = x if stem is None else stem(x)
