@@ -181,7 +181,7 @@ class _NormaliseBackward(_OverTasks):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         g, x, w, mean, r, gw, gb = ctx.saved_tensors
-        if torch.is_grad_enabled():  # someone wants a third derivative: these too are functions of x
+        if torch.is_grad_enabled():  # someone wants a third derivative: the statistics too are functions of x
             mean, variance = moments(x)
             r = (variance + ctx.eps).rsqrt()
             gb = sums(g)

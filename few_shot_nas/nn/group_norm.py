@@ -26,7 +26,7 @@ def group_normalised(net: nn.Module, groups: int = 16) -> nn.Module:
 
     A layer of C channels gets as many groups as divide both C and ``groups``; at most ``groups`` channels are
     normalised each on its own, as by ``GroupNorm(min(16, C), C)`` of MetaNTK-NAS. Scales and shifts are those of the
-    layers, and 1 and 0 where a layer has none. Deviation: 16 does not divide every C, where theirs fails.
+    layers, and 1 and 0 where a layer has none. Deviation: where 16 does not divide C, the released code fails.
 
     Args:
         net: the network; it stays as it is.

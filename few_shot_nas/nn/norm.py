@@ -46,7 +46,7 @@ class BatchNorm2d(nn.Module):
         affine: learn a scale (from 1) and a shift (from 0) per channel.
     """
 
-    #: Whether ``running`` of the forward context has an effect on this layer: what meta.outer_loss.bn_modes looks for.
+    #: Whether ``running`` of the forward context has an effect on this layer: what meta.bn_mode.bn_modes looks for.
     keeps_running_statistics: bool = False
 
     def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = True) -> None:
@@ -119,7 +119,7 @@ class BatchNorm2d(nn.Module):
     def _by_own_statistics(
         self, x: Tensor, weight: Tensor | None, bias: Tensor | None, tasks: int, pool: bool
     ) -> Tensor:
-        # Few pixels are the library's: there its derivatives cost less than calling ours.
+        # With few pixels torch's own derivatives cost less than the calls of ours.
         own = tasks > 1 or (weight is not None and weight.ndim > 1) or _mapped()
         if not own and (x.device.type != "cpu" or x.numel() < _MANY):
             out = F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
@@ -135,11 +135,11 @@ class BatchNorm2d(nn.Module):
 class RunningBatchNorm2d(BatchNorm2d):
     """A :class:`BatchNorm2d` that also remembers the statistics of its training batches.
 
-    The one layer whose forward pass writes, for learners that are trained on ordinary batches and evaluated on few
-    images. In train mode the buffers ``running_mean`` and ``running_var`` (unbiased) move towards those of the batch by
-    ``momentum``, as in :class:`torch.nn.BatchNorm2d`; not where ``stat_rows`` is set, which is evaluation. They
-    normalise only when :func:`few_shot_nas.forward_context.current` says ``running``, whatever the mode; else the layer
-    does what its parent does.
+    It is the one layer whose forward pass writes. It serves learners that are trained on ordinary batches and evaluated
+    on few images. In train mode the buffers ``running_mean`` and ``running_var`` (unbiased) move towards the statistics
+    of the batch by ``momentum``, as in :class:`torch.nn.BatchNorm2d`. They stay where ``stat_rows`` is set, which is
+    evaluation. They normalise only when :func:`few_shot_nas.forward_context.current` says ``running``, whatever the
+    mode; else the layer does what its parent does.
 
     Args:
         num_features: channels C.
@@ -206,9 +206,10 @@ def keep_running_statistics(net: nn.Module, momentum: float = 0.1) -> None:
 class PerStepBatchNorm2d(BatchNorm2d):
     """BatchNorm2d that keeps one set of running statistics, of scales and of shifts per inner step.
 
-    Source: Antoniou et al., ICLR 2019, arXiv:1810.09502, section 4 (BNRS, BNWB). Deviation: their code writes running
-    statistics and never reads them; here they normalise when :func:`few_shot_nas.forward_context.current` says
-    ``running``. A forward pass writes nothing: see :func:`update_statistics`. Steps past the last use the last's.
+    Source: Antoniou et al., ICLR 2019, arXiv:1810.09502, section 4 (BNRS, BNWB). Deviation: the authors' code writes
+    running statistics and never reads them. Here they normalise when :func:`few_shot_nas.forward_context.current` says
+    ``running``. A forward pass writes nothing: see :func:`update_statistics`. A step past the last one uses the set of
+    the last one.
 
     Args:
         like: the layer to take the place of; its scale and shift are where every step starts.

@@ -59,7 +59,7 @@ def rank(
         episodes: tasks.
         reward: the score of one architecture on one task, higher is better.
         place: (index, number) of the processes that share the candidates; this one scores every number-th of them.
-        gather: returns the entries of all processes from those of this one.
+        gather: takes the entries of this process and returns the entries of all processes.
 
     Returns:
         One entry per distinct candidate, in every process; ``len(result) * len(episodes)`` reward calls were spent.

@@ -53,8 +53,8 @@ def significant(value: float, digits: int = 3) -> float:
 def dense_ranks(values: Mapping[Candidate, float], *, descending: bool, digits: int = 3) -> dict[Candidate, int]:
     """Rank candidates by a score, 0 first; neighbours with equal scores share a rank, and no rank is left out.
 
-    Candidates are put in order by their scores of ``digits`` significant digits, ties as they come; two neighbours
-    share a rank if their scores are equal to the last digit.
+    Candidates are put in order by their scores of ``digits`` significant digits, equal ones as they come. Neighbours
+    share a rank if their scores are equal to the last bit.
 
     Returns:
         The ranks, in that order.
@@ -96,10 +96,10 @@ def by_importance(scores: Mapping[Candidate, Scores]) -> list[Candidate]:
 
 
 def margin(scores: Mapping[Candidate, Scores], pruned: Collection[Candidate]) -> float:
-    """By how many ranks the pruned candidates are ahead of those that stay, where it was closest.
+    """By how many ranks the pruned candidates are ahead of the candidates that stay, at the closest pair.
 
-    Ops compete with the other ops of their edge, and edges, which have one op each, with the other edges of their node.
-    The margin is the mean over these competitions. A small one says that chance decides.
+    Ops compete with the other ops of their edge. Edges, when they have one op each, compete with the other edges of
+    their node. The margin is the mean over these competitions; a small one says that chance decides.
 
     Example:
         >>> a, b, c = (Candidate("normal", (0, 2), op) for op in "abc")
@@ -219,10 +219,10 @@ class Stage:
 
 
 def first_stage(space: SearchSpace, per_round: int = 1) -> Stage:
-    """Return where a search of a space starts: with all its ops, but in spaces that never derive it without ``none``.
+    """Return where a search of a space starts: with all its ops, ``none`` left out if the space never derives it.
 
     Args:
-        space: the space; those whose genotypes have two edges per node are pruned to these at the end.
+        space: the space. If its genotypes have two edges per node, the edges are pruned to two at the end.
         per_round: ops pruned of an edge in a round.
     """
     two_inputs = any(decision.kind == "inputs" for decision in space.decisions)

@@ -29,7 +29,7 @@ def uniform_paths(limits: Limits, generator: torch.Generator, *, fair: bool) -> 
     """Draw the children of one step: a uniform architecture (Guo et al. 2020, arXiv:1904.00420) or a fair group.
 
     Args:
-        limits: of a space; a fair group keeps no limits, for every choice has its turn in it.
+        limits: of a space; a fair group keeps no limits, because every choice has its turn in it.
         generator: the only source of randomness.
         fair: whether a group is drawn.
     """

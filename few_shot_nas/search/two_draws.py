@@ -17,7 +17,7 @@ def two_draws(task: Task) -> tuple[Task, Task]:
         task: one task, with the same number of queries of each class.
 
     Returns:
-        Two tasks with K support images a class; an odd image out goes to the first.
+        Two tasks with K support images a class. Of an odd number of queries left the first task gets one more.
 
     Raises:
         InputError: if a class has fewer than K + 2 queries.

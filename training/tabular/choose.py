@@ -187,7 +187,7 @@ def choose(args: Namespace, overrides: Sequence[str], command: str) -> None:
 def write_selection(
     path: Path, args: Namespace, method: Method, filler: Filler, facts: Facts, command: str
 ) -> None:
-    """Choose by one method, ``args.method``, and write what it chose; ``facts`` are those of a table of the tasks."""
+    """Choose by one method, ``args.method``, and write what it chose; ``facts`` are those of the tasks' table."""
     from few_shot_nas.tabular.array_file import KeptRows
     from few_shot_nas.tabular.selection import Selection
     from training import results
