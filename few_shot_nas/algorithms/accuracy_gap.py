@@ -1,4 +1,4 @@
-"""How much better a learner is on training classes than on those of the validation: ``val/gap``."""
+"""How much better a learner is on training classes than on validation classes: ``val/gap``."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,8 +28,8 @@ def gap_by_episodes(rows: Sequence[ScoreRow], val_accuracy: float) -> dict[str, 
 def gap_by_training(total: float | Tensor, steps: int, val_accuracy: float) -> dict[str, float]:
     """Return the gap by the training tasks since the last validation; nothing if there were none.
 
-    These have their own numbers of inner steps and queries. A learner that is trained on other tasks than it is scored
-    on has no such gap.
+    Training tasks have other numbers of inner steps and queries. A learner that is trained on other tasks than it is
+    scored on has no such gap.
 
     Args:
         total: sum of ``train/accuracy`` over the meta-steps.

@@ -49,7 +49,7 @@ class EpisodicModule(pl.LightningModule, EndOfSearch, ABC):
 
     Attributes:
         network_bn_modes: the bn_modes that the network has.
-        bn_modes: those of them that tasks are scored in: all, or ``outer.bn_mode`` alone (``outer.score_modes``).
+        bn_modes: the bn_modes that tasks are scored in: all of these, or ``outer.bn_mode`` (``outer.score_modes``).
         meta_step: outer updates done so far. Lightning's ``global_step`` counts optimizer steps and is not used.
         val_accuracy: mean accuracy of the latest validation in ``outer.bn_mode``.
         val_finite: whether all its answers were finite.
@@ -106,8 +106,8 @@ class EpisodicModule(pl.LightningModule, EndOfSearch, ABC):
     def task_loss(self, task: Task) -> TaskLoss:
         """Return the outer loss of one training task, differentiable, and scalars of the task by name.
 
-        The names are the same for all tasks of a meta-step: those of columns of metrics.csv, ``train/loss`` and
-        ``train/accuracy`` among them where there are such.
+        The names are columns of metrics.csv, and the same for all tasks of a meta-step. ``train/loss`` and
+        ``train/accuracy`` are among them where a learner has such.
         """
 
     @abstractmethod
@@ -217,7 +217,7 @@ class EpisodicModule(pl.LightningModule, EndOfSearch, ABC):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def clip_gradient(self) -> bool:
-        """Clip the meta-gradient (:func:`clip`); return whether to take the step, and count those that are left out."""
+        """Clip the meta-gradient (:func:`clip`); return whether to take the step, and count a step that is left out."""
         finite = clip(self._trained(), self.outer, self.recorder, self.meta_step)
         self.skipped_steps += not finite
         return finite

@@ -62,8 +62,8 @@ class Baseline(FlatModule):
     Cross-entropy over all training classes by Adam; per task, a new linear head is fitted to the support features of
     the frozen network: 100 epochs of SGD in batches of 4. Head and order of the images are functions of (seed, task).
 
-    Deviations: the augmentation is FlatDataModule's (theirs crops at random scales), and its flat_batch_size is 64 by
-    default (theirs is 16). The ``running`` bn_mode is the paper's.
+    Deviations from the authors' code: the augmentation is that of FlatDataModule (there crops at random scales), and
+    flat_batch_size is 64 by default (there 16). The ``running`` bn_mode is the paper's.
 
     Args:
         net: any network of MODELS.

@@ -29,7 +29,7 @@ class DARTS(AlphaSearch, RFS):
     features of the mixture.
 
     Deviations: the gradient of the second order is exact, where the authors take a finite difference (equation 8);
-    halves are drawn anew with every batch, where theirs are two fixed sets of images.
+    halves are drawn anew with every batch, where the authors have two fixed sets of images.
 
     Args:
         net: a MixedSupernet.
@@ -120,7 +120,7 @@ class DARTS(AlphaSearch, RFS):
 
         Args:
             fitted: images and labels that the weights learn from.
-            held_out: those that the alphas learn from.
+            held_out: images and labels that the alphas learn from.
             optimizer: that of the weights, for its momentum, weight decay and rate.
         """
         everything = trainable(self.net)

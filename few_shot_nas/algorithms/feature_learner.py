@@ -31,22 +31,22 @@ class FeatureModule(EpisodicModule):
 
         Args:
             features: of the support images, ``[S, D]``.
-            labels: theirs, ``[S]``; every class 0..N-1 occurs.
-            task: the task, for what else it may be a function of, such as the task id.
+            labels: of the support images, ``[S]``; every class 0..N-1 occurs.
+            task: the task, because a classifier may depend on more of it, such as the task id.
 
         Returns:
             A function from query features ``[Q, D]`` to logits ``[Q, N]``.
         """
 
     def task_loss(self, task: Task) -> TaskLoss:
-        """Mean cross-entropy of the queries; support and queries are normalised by their own batch each."""
+        """Mean cross-entropy of the queries; support set and queries are normalised separately."""
         classify = self.classifier(support_features(self.net, task), task.support_y, task)
         logits = classify(query_features(self.net, task, "transductive"))
         loss = self.outer_loss(logits, task.query_y)
         return loss, {"train/loss": loss, "train/accuracy": accuracy(logits, task.query_y)}
 
     def task_logits(self, task: SingleTask) -> dict[str, Tensor]:
-        """Query logits for every bn_mode; one classifier serves those in which the support set normalises itself.
+        """Query logits for every bn_mode; one classifier serves all in which the support set normalises itself.
 
         Where the support set holds augmented copies, the images themselves are scored too, in the bn_mode of the outer
         loop: the same tasks with and without support augmentation.

@@ -128,7 +128,7 @@ class MAMLENAS(ControllerSearch):
             return TaskPolicy(self.controller, self.supernet.task_embedding(task.support_x))
 
     def average_context(self) -> Tensor | None:
-        """The mean embedding of the training tasks, for what is not about one task."""
+        """The mean embedding of the training tasks, which stands for no task in particular."""
         return self.mean_embedding if self.loop.task_embedding else None
 
     def draw(self, params: Params, task: SingleTask, purpose: str, count: int) -> list[Decisions]:

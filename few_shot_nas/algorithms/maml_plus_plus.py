@@ -56,12 +56,13 @@ class MAMLPlusPlus(GradientLearner):
     ``theta_{s+1} = theta_s - rate[name, s] * grad L_support(theta_s)``; the outer loss is
     ``sum_s w_s(meta_step) * L_query(theta_{s+1})``.
 
-    Deviations from the authors' code: rates are T per tensor (theirs T + 1, the last unused); time is counted in
-    meta-steps (theirs in epochs of 500); running statistics, which their code writes and never reads, normalise the
-    queries in rows of their own named ``running``. They are gathered from the queries of training tasks, one set per
-    iterate; the inner loop keeps using the support set's own statistics. Steps past inner_steps use the last rate,
+    Deviations from the authors' code: a tensor has T rates (there T + 1, the last unused), and time is counted in
+    meta-steps (there in epochs of 500). The authors' code writes running statistics and never reads them; here they
+    normalise the queries in test rows named ``running``. They are gathered from the queries of training tasks, one set
+    per iterate; the inner loop keeps using the statistics of the support set. Steps past inner_steps use the last rate,
     scale and statistics. Accuracies of an ensemble are in rows named ``ensemble<members>_<bn_mode>``. The cosine ends
-    at 1e-5, as published for Omniglot; their mini-ImageNet configuration ends where it starts, a constant rate.
+    at 1e-5, as published for Omniglot; the authors' configuration for mini-ImageNet ends where it starts, a constant
+    rate.
 
     Args:
         net: any network of MODELS; its BatchNorm2d are replaced in place if anything is kept per step.

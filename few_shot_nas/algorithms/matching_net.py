@@ -17,7 +17,7 @@ class MatchingNet(FeatureModule):
     paper's variant of 43.4 / 51.1 % on mini-ImageNet; the cosines are multiplied by ``attention_scale``, 100 as in "A
     Closer Look at Few-shot Classification" (Chen et al., ICLR 2019, arXiv:1904.04232), where the paper has 1, with
     which attention is nearly uniform. As in the code of that paper, negative cosines count as 0 and 1e-6 is added to
-    each probability before the logarithm. Support and query images are normalised by their own batch each in training.
+    each probability before the logarithm. In training support and query images are normalised separately.
 
     Args:
         net: any network of MODELS; its head is not used.

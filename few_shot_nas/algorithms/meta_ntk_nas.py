@@ -48,12 +48,12 @@ class MetaKernel(Settings):
 class MetaNTKNAS(PruningSearch):
     """MetaNTK-NAS (Wang et al., CVPR 2022, arXiv:2203.09137): no weight is trained while it searches.
 
-    Kernel and linear regions of the mixture of all ops are compared with those without one op; in every round the op
-    with the least sum of ranks goes from each edge, and in the end all edges of a node but two. The kernel is that of
-    ``meta_batch_size`` tasks with ``train_query`` queries a class, of the network with group normalisation and a last
-    normalisation and ReLU before its mean; linear regions are those of a network of one channel and two cells with
-    batch normalisation. The published searches take ``space=metantk``, ``channels=48``, 5 or 8 cells and images of 32
-    pixels (``--image_size=32``); ``darts_fewshot`` is the same with a stem that pools to 21.
+    Kernel and linear regions of the mixture of all ops are compared with kernel and regions without one op. In every
+    round the op with the least sum of ranks goes from each edge, and in the end all edges of a node but two go. The
+    kernel is that of ``meta_batch_size`` tasks with ``train_query`` queries a class, of the network with group
+    normalisation and a last normalisation and ReLU before its mean. Linear regions are counted in a network of one
+    channel and two cells with batch normalisation. The published searches take ``space=metantk``, ``channels=48``, 5 or
+    8 cells and images of 32 pixels (``--image_size=32``); ``darts_fewshot`` is the same with a stem that pools to 21.
 
     Deviations: those of :class:`PruningSearch`; images are not augmented unless ``augment`` says so; the weights of all
     channels are drawn by Kaiming's normal law (fan-out for kernels, fan-in for regions), see ``init``.

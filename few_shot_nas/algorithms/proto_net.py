@@ -23,9 +23,9 @@ class ProtoNet(FeatureModule):
     Logits are minus the *squared* Euclidean distance to the class means, equations 1 and 2. The paper trains with more
     ways than it tests: give ``train_way`` (60 on Omniglot, 30 and 20 on mini-ImageNet) and ``train_query``.
 
-    Deviations: support and query images are normalised by their own batch each, in training as in the transductive
-    bn_mode; the authors' code runs both through the network as one batch in training and uses running statistics in
-    the test. ``cosine`` is the paper's comparison with a factor on the cosines, which is learned, from 10. A
+    Deviations: support and query images are normalised separately, in training as in the transductive bn_mode. The
+    authors' code runs both through the network as one batch in training and uses running statistics in the test.
+    ``cosine`` is the paper's comparison with a factor on the cosines, which is learned, from 10. A
     ``distance_scale`` below 1 is not in the paper: distances between untrained features of D numbers are of order D,
     the softmax of their negatives is saturated (loss 29 instead of log 20 with Conv4-64 at 84x84 pixels), and hundreds
     of meta-steps pass before the features have shrunk.

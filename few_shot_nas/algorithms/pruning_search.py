@@ -84,9 +84,9 @@ class PruningSearch(OnSupernet):
     function of (seed, stage, repeat, candidate): a run continues after any candidate, and needs only the menu and the
     scores of the stage. Several ranks do the same work.
 
-    Deviations from the released codes: data are common to the candidates of a stage (theirs draw anew for each); a
+    Deviations from the released codes: data are common to the candidates of a stage (there drawn anew for each); a
     kernel whose spectrum rounding decides counts as the worst conditioned; in the stages of a node's edges both
-    networks are as they are (theirs keep the network before the first node). Crops are drawn once for each repeat.
+    networks are as they are (there the network before the first node is kept). Crops are drawn once for each repeat.
 
     Args:
         net: the supernet; its space is searched. Its own weights have no part in it, and score what was found.
@@ -256,7 +256,7 @@ class PruningSearch(OnSupernet):
     # ---- evaluation and the end -------------------------------------------------------------------------------------
 
     def incumbent(self) -> Genotype:
-        """Return the architecture of the ops left; the first of those that still compete.
+        """Return the architecture of the ops left; of ops that still compete the first.
 
         Where that exceeds the limits, ops come back that were pruned last.
         """

@@ -95,10 +95,11 @@ def validation_metrics(rows: Sequence[ScoreRow], bn_modes: Sequence[str], chosen
 
 
 def out_of_bounds(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether the rows of one bn_mode are those of a network that has diverged, but to finite weights.
+    """Return whether the rows of one bn_mode come from a network that has diverged, but to finite weights.
 
-    Its mean loss is over :data:`FAR` times ``ln(ways)``, that of guessing, and its accuracy is no better than that of
-    guessing: a network that is only too sure of itself answers better. Rows of earlier versions do not say their ways.
+    Its mean loss is over :data:`FAR` times ``ln(ways)``, which is the loss of guessing, and its accuracy is no better
+    than that of guessing. A network that is only too sure of itself answers better. Rows of earlier versions do not
+    say their ways.
 
     >>> row = {"accuracy": 0.5, "loss": 1e9, "finite": True, "ways": 2}
     >>> out_of_bounds([row] * 2), out_of_bounds([{**row, "loss": 9.0}] * 2), out_of_bounds([{**row, "accuracy": 1}] * 2)

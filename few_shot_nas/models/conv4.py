@@ -42,10 +42,11 @@ class Blocks(nn.Sequential):
 class Conv4(nn.Module):
     """Four blocks of 3x3 convolution (with bias), BN, activation, each halving the image; then a linear head.
 
-    The two networks of MAML (Finn et al. 2017, appendix A.1): ``pool`` halves by a 2x2 max-pool and flattens (theirs
-    for mini-ImageNet, width 32), ``stride`` halves by the convolution's stride and averages over the pixels (theirs
-    for Omniglot, width 64). Deviations: strided convolutions are padded by one pixel on every side, where TensorFlow
-    pads bottom and right only; the head starts Xavier-uniform in both (theirs on Omniglot: normal with deviation 1).
+    These are the two networks of MAML (Finn et al. 2017, appendix A.1). ``pool`` halves by a 2x2 max-pool and flattens,
+    as on mini-ImageNet with width 32. ``stride`` halves by the convolution's stride and averages over the pixels, as on
+    Omniglot with width 64. Deviations: strided convolutions are padded by one pixel on every side, where TensorFlow
+    pads bottom and right only; the head starts Xavier-uniform in both, where the authors draw it from a normal with
+    deviation 1 on Omniglot.
     With ``pool`` and ``leaky_relu`` it is the network of MAML++ (width 48 on mini-ImageNet, 64 on Omniglot).
     Weights: Xavier-uniform, biases 0.
 

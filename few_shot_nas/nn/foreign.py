@@ -84,7 +84,7 @@ def refuse_written_buffers(net: nn.Module, images: Tensor) -> None:
         raise InputError(
             f"{type(net).__name__}: training writes to {len(written)} buffers such as {written[0]}, and an inner loop "
             "drops what is written there, so that evaluation would read the untrained buffer; take a layer that keeps "
-            "nothing, or a learner without inner loop such as RFS"
+            "nothing, or a learner without inner loop such as ProtoNet"
         )
 
 

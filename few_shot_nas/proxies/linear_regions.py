@@ -72,8 +72,8 @@ def linear_regions(net: nn.Module, task: ScoredTask) -> float:
     inputs. The network has one channel, two cells and fresh weights; those of ``net`` are not used. Batch
     normalisation takes its statistics from all crops. Needs no labels.
 
-    Source: Chen et al., ICLR 2021, arXiv:2102.11535, section 3.1.2. Deviation: one pool of 1000 (theirs three of
-    1000).
+    Source: Chen et al., ICLR 2021, arXiv:2102.11535, section 3.1.2. Deviation: one pool of 1000 crops
+    (in the authors' code three).
 
     Raises:
         InputError: if ``net`` has no genotype, or one whose space has no such thin network.

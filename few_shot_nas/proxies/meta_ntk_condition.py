@@ -18,7 +18,7 @@ REG = 1e-3
 
 
 def halves(task: ScoredTask) -> tuple[Tensor, Tensor]:
-    """Return the support images and those that take the part of the queries, without labels.
+    """Return the support images and the images that take the part of the queries, without labels.
 
     An episode has both. Of a support set alone, the first half of each class's images (rounded down) stays support,
     and the others are the queries.
@@ -41,7 +41,7 @@ def meta_ntk_condition(net: nn.Module, task: ScoredTask) -> float:
     Uses the images of the queries where there are any, and no labels. Batch normalisation is replaced by group
     normalisation, as in :func:`few_shot_nas.proxies.ntk_condition.ntk_condition`.
 
-    Source: Wang et al., CVPR 2022 (MetaNTK-NAS); ``reg=1e-3``. Deviations: 4 groups of channels (theirs 16); one task
+    Source: Wang et al., CVPR 2022 (MetaNTK-NAS); ``reg=1e-3``. Deviations: 4 groups of channels (there 16); one task
     at a time; the network's own head; a spectrum that rounding decides counts as the worst.
     """
     support, query = halves(task)

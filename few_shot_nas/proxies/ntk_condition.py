@@ -21,7 +21,7 @@ def ntk_condition(net: nn.Module, task: ScoredTask) -> float:
     singular whatever the architecture. So it is with one channel a group, where the mean over the pixels is constant.
 
     Source: Chen et al., ICLR 2021, arXiv:2102.11535, section 3.1.1. Deviations: group normalisation; scales of
-    normalisation layers are left out (theirs counts every parameter named weight); a spectrum that rounding decides
+    normalisation layers are left out (there every parameter named weight counts); a spectrum that rounding decides
     counts as the worst.
     """
     images, net = task.support_x, group_normalised(net, GROUPS)

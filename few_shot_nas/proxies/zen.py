@@ -16,7 +16,7 @@ def zen(net: nn.Module, task: ScoredTask) -> float:
 
     ``var_lc`` is the variance that batch normalisation l divides channel c by; the sum gives back the scale that it
     takes away. No image and no label of the task is used, only their shape. Source: Lin et al., ICCV 2021,
-    arXiv:2102.01063, algorithm 1. Deviations: ``f`` are the features after the last pooling (theirs before); 16 images.
+    arXiv:2102.01063, algorithm 1. Deviations: ``f`` are the features after the last pooling (there before); 16 images.
 
     Raises:
         ValueError: if the network has no batch normalisation.

@@ -53,7 +53,7 @@ def fastest(
 
 
 def _read(file: Path | None) -> dict[str, str]:
-    """Return the choices of a file; none where it is missing or damaged, for they can be made again."""
+    """Return the choices of a file; none where it is missing or damaged, because they can be made again."""
     try:
         found = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
     except (OSError, ValueError):
