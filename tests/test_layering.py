@@ -19,6 +19,7 @@ LAYERS = (
     ("models", "controllers", "proxies", "data"),
     ("runtime", "search"),
     ("algorithms", "report"),
+    ("model_card",),
     ("tabular", "loading"),
     ("training",),
 )

@@ -20,7 +20,8 @@ from torch import nn
 from few_shot_nas.constructor import FROM_SOURCE, arguments
 from few_shot_nas.data.input_spec import InputSpec
 from few_shot_nas.errors import InputError
-from few_shot_nas.loading import checkpoint_file, load, read_weights
+from few_shot_nas.loading import checkpoint_file, load
+from few_shot_nas.model_card import read_weights
 from few_shot_nas.models import GenotypeNetwork
 from few_shot_nas.models.digest import weights_digest
 from few_shot_nas.nn.memory import free_memory, weights_within

@@ -44,7 +44,7 @@ class Tested(NamedTuple):
 def inputs_of(run_dir: Path) -> Any:
     """Return how the inputs of a run are read, or None for a run of a version that did not write it."""
     from few_shot_nas.data.input_spec import InputSpec
-    from few_shot_nas.loading import CARD, ModelCard
+    from few_shot_nas.model_card import CARD, ModelCard
 
     path = run_dir / CARD
     if not path.is_file():

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 
 from few_shot_nas.errors import InputError
-from few_shot_nas.loading import CARD, WEIGHTS, ModelCard, card_of, save_weights
+from few_shot_nas.model_card import CARD, WEIGHTS, ModelCard, card_of, save_weights
 from few_shot_nas.models.digest import weights_digest
 from few_shot_nas.runtime.choices_csv import ChoicesCSV
 from few_shot_nas.runtime.metrics_csv import MetricsCSV
