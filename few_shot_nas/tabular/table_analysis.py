@@ -5,12 +5,13 @@ task share their images over the architectures (common random numbers).
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from few_shot_nas.errors import InputError
+from few_shot_nas.stats.rank_correlation import correlation, with_interval
 from few_shot_nas.stats.statistics import MeanCI, mean_ci
 
 #: The sources of variance, in the order of the model.
@@ -176,7 +177,7 @@ def choice_value(guess: np.ndarray, score: np.ndarray) -> np.ndarray:
 def rank_correlation(
     shared: Sequence[float], alone: Sequence[float], *, bootstrap: int = 1000, seed: int = 0
 ) -> Interval:
-    """Kendall's tau-b of scores with shared weights and stand-alone scores, with a bootstrap over architectures.
+    """Kendall's tau-b of scores with shared weights and stand-alone scores, with its 95 % bootstrap interval.
 
     Args:
         shared: mean reward of each architecture in the table.
@@ -189,8 +190,4 @@ def rank_correlation(
     """
     if len(shared) < 3:
         raise InputError(f"rank correlation of {len(shared)} architectures: at least 3 stand-alone runs are needed")
-    x, y = np.asarray(shared, np.float64), np.asarray(alone, np.float64)
-    rows = np.random.default_rng(seed).integers(len(x), size=(bootstrap, len(x)))
-    taus = [float(stats.kendalltau(x[row], y[row]).statistic) for row in rows]
-    low, high = np.nanpercentile(taus, (2.5, 97.5))
-    return Interval(float(stats.kendalltau(x, y).statistic), float(low), float(high))
+    return Interval(*with_interval(partial(correlation, kind="kendall"), shared, alone, bootstrap=bootstrap, seed=seed))
