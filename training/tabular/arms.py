@@ -31,8 +31,8 @@ SAME = ("space", "cells", "n_way", "k_shot", "n_query", "head", "bn_mode", "prec
 KS, ESTIMATORS = "1,4,8", "fomaml,naive,emaml,lvc"
 #: Facts of a controller that are printed.
 LOGGED = ("kl_adapt", "entropy_fraction", "grad_snr")
-#: Flags whose defaults are not those of MAMLENAS: chosen once on tables of three supernets, and what
-#: docs/does_maml_enas_work.md was measured with.
+#: Flags whose defaults differ from those of MAMLENAS. They were chosen once on tables of three supernets, and
+#: docs/does_maml_enas_work.md was measured with them.
 TUNED = {
     "controller_inner_lr": 10.0, "controller_lr": 3e-3, "kl_target": 0.05, "outer_archs": 4,
     "outer_baseline": "leave_one_out",
@@ -279,30 +279,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = OneLineParser(prog="arms.py", description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--train_table", type=Path, required=True, help="table that arms learn on")
-    add("--test_table", type=Path, required=True, help="table of the same supernet that they are scored on")
+    add("--test_table", type=Path, required=True, help="table of the same supernet that arms are scored on")
     add("--output", type=Path, required=True, help="folder for one run directory per arm and seed")
     add("--arms", help=f"letters, or names such as F_emaml_K4; default {EVERY_ARM}, without J where the space has none")
     add("--selections", default="", help="files of training/tabular/choose.py, an arm H or I each, separated by commas")
     add("--choices", help=SUPPRESS)
     add("--ladder", action="store_true",
-        help="instead, add a remedy at a time to K = 1 without baseline, and take each away from all")  # fmt: skip
-    add("--seeds", default="0,1,2", help="a repetition each")
+        help="run the ladder instead: K = 1, then a remedy more per rung; and all remedies but one")  # fmt: skip
+    add("--seeds", default="0,1,2", help="seeds of the repetitions")
     add("--ks", help=f"reward calls per test task of C, E, F and G; default {KS}")
-    add("--estimators", help=f"of F; the first one is that of G; default {ESTIMATORS}")
+    add("--estimators", help=f"estimators of F; G takes the first; default {ESTIMATORS}")
     add("--budget", type=Count, default=20_000, help="reward calls on the train table")
     add("--controller", default="LSTM", help="LSTM or Factorised")
     add("--controller_inner_lr", type=Positive, help="step size of the inner step at the start")
     add("--kl_target", type=NonNegative, help="KL of the adaptation that sets the inner rate; 0 keeps it")
-    add("--controller_lr", type=Positive, help="rate of Adam")
+    add("--controller_lr", type=Positive, help="rate of Adam on the controller")
     add("--inner_reward", help="accuracy, loss, loo_accuracy or loo_loss; default loo_loss if the tables have it")
     add("--outer_reward", default="accuracy", help="accuracy or loss")
-    add("--outer_baseline", help="of the outer samples, as in MAMLENAS")
+    add("--outer_baseline", help="what is subtracted from the outer rewards, as in MAMLENAS")
     add("--outer_archs", type=Size, help="outer samples per task of F and G")
     add("--meta_batch_size", type=Size, default=8, help="tasks per meta-step")
     add("--plant", type=float, default=0.0, metavar="POINTS",
         help="positive control: points of accuracy by which a source of Mixed, or a task, favours one op")  # fmt: skip
     add("--plant_per", choices=("source", "task"), default="source",
-        help="whose preference --plant is; that of a task shows in its rewards alone")  # fmt: skip
+        help="who has the preference of --plant; that of a task shows in its rewards alone")  # fmt: skip
     parser.set_defaults(**TUNED)
     args = parser.parse_args(words)
     if args.choices is not None:

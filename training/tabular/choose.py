@@ -3,7 +3,7 @@
 ``python training/tabular/choose.py --run_dir=runs/SUPERNET --split=val --tasks=1000 --method=alphas`` writes
 ``selection_alphas_val.npz`` beside the table, which training/tabular/arms.py takes as ``--selections``; several methods
 (``--method=naswot,snip``) write a file each. A killed command continues where it stopped. Flags of run_experiment.py,
-such as --data_dir or --n_query, replace the run's own and must be those that the table was filled with.
+such as --data_dir or --n_query, replace the run's own; give those that the table was filled with.
 """
 
 import shlex
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 #: Step sizes that compete where --rate gives none.
 RATES = (3.0, 10.0, 30.0, 100.0)
-#: Training tasks on which they compete: the first ones. Others are learned from.
+#: The first training tasks, on which the step sizes compete. The next ones are learned from.
 RATE_TASKS = 40
 #: Tasks of a meta-batch of the outer loop, as in T-NAS.
 META_BATCH = 4
@@ -222,9 +222,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     ways = f"{', '.join(METHODS)} by gradient, or the name of a proxy"
     add("--method", required=True, help=f"how to choose: {ways}; several are separated by commas")
     add("--steps", type=Count, default=5, help="gradient steps of the alphas on a support set")
-    add("--rate", type=Positive, help=f"their step size; default the best of {RATES} on {RATE_TASKS} training tasks")
+    add("--rate", type=Positive, help=f"step size; default the best of {RATES} on {RATE_TASKS} training tasks")
     add("--meta_steps", type=Count, default=100, help=f"outer steps of {META_BATCH} training tasks of meta_alphas")
-    add("--meta_lr", type=Positive, default=0.05, help="rate of Adam in these")
+    add("--meta_lr", type=Positive, default=0.05, help="rate of Adam in the outer steps")
     add("--proxy_tasks", type=Count, default=10, help="training tasks on which a proxy ranks the architectures")
     args, rest = parser.parse_known_args(words)
     command = shlex.join(["python", "training/tabular/choose.py", *words])
