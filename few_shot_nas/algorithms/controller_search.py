@@ -165,7 +165,7 @@ class ControllerSearch(OnSupernet):
     def propose(self) -> list[Decisions]:
         """The greedy architecture and distinct samples, so that every search spends its whole derivation.
 
-        All are within the limits. Where the greedy one is not, a sample takes its place.
+        All are within the limits. A sample takes the place of a greedy one that is not.
         """
         stream, count, limits = generator(self.seed, "derive"), self.derivation.derive_candidates, self.supernet.limits
 

@@ -149,14 +149,14 @@ class MAMLENAS(ControllerSearch):
     def baseline_values(
         self, baseline: ControlVariate, rewards: Tensor, inner: Tensor, greedy: Callable[[], float]
     ) -> Tensor:
-        """Value of a baseline for rewarded samples, one each; ``greedy`` is called where it takes one more reward."""
+        """Return a baseline's value for each rewarded sample; ``greedy`` is called if the baseline needs its reward."""
         likeliest = greedy() if baseline.greedy else None
         return baseline.value(Evidence(rewards, inner, self.reward_average, likeliest))
 
     def tried_baseline(self, inner_baseline: Tensor) -> Tensor:
-        """Return the correction's baseline, of the kind of the outer rewards, ``[K]``; independent of what was tried.
+        """Return what the correction subtracts from outer rewards, ``[K]``; entry k does not depend on architecture k.
 
-        Where the inner rewards are of another kind it is the average outer reward of the steps before.
+        Where the inner rewards are of another kind, it is the average outer reward of the steps before.
         """
         if self.inner_reward_function is self.supernet_children.reward_function or self.loop.inner_baseline == "none":
             return inner_baseline

@@ -17,12 +17,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ControllerLoop(PolicyGradient):
-    """How the controller is adapted and updated; what :class:`PolicyGradient` has, and what needs a network.
+    """How the controller is adapted and updated: what :class:`PolicyGradient` has, and what needs a network.
 
     Attributes:
         controller: name of the controller.
         share_archs: try the same K architectures on all tasks of a meta-batch.
-        inner_reward: reward of the clone's step; None takes reward. One that needs no query labels can be had at
+        inner_reward: reward of the clone's step; None takes reward. A reward that needs no query labels can be had at
             meta-test too.
         skip_target: prior probability of a skip connection, in spaces that decide on them.
         skip_weight: weight of the clone's divergence from that prior, in reward units per nat.
