@@ -6,6 +6,7 @@ replacement, or stops with one line that says why there is none. The same table 
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from few_shot_nas.errors import InputError
@@ -235,6 +236,16 @@ def _ntk_type(word: Word) -> Replacement:
     return [("algorithm", "MetaNTKNAS"), *([("kernel", "NTK")] if word.value == "NTK" else [])]
 
 
+def _train_after_search(word: Word, words: Sequence[Word]) -> Replacement | None:
+    """``true`` and ``false`` of the launcher of MetaNTK-NAS, which has one schedule for each dataset."""
+    said = str(word.value).lower()
+    if said not in ("true", "false"):
+        return None
+    tiered = any(w.name in ("dataset", "data_class") and "tiered" in str(w.value).lower() for w in words)
+    recipe = f"rfs_genotype_{'tiered' if tiered else 'mini'}_imagenet_5w1s.yaml"
+    return [(word.name, str(Path(__file__).parent / "recipes" / recipe) if said == "true" else "null")]
+
+
 def _summary(word: Word) -> Replacement:
     return [("enable_model_summary", "false" if _is_none(word.value) else "true")]
 
@@ -290,6 +301,8 @@ def translate(words: Iterable[Word]) -> tuple[list[Word], list[str]]:
             pairs = [("algorithm", "MetaNTKNAS"), ("kernel", "NTK" if plain else word.value)]
         elif word.name == "num_processes" and takes_gpus:
             pairs = []  # it only ever counted processes on the CPU
+        elif word.name == "train_after_search":
+            pairs = _train_after_search(word, words)
         elif word.name in RULES:
             pairs = RULES[word.name](word)
         if pairs is None:

@@ -8,6 +8,7 @@ from few_shot_nas.proxies.cost import MACS, PARAMS
 from few_shot_nas.proxies.fisher import FISHER
 from few_shot_nas.proxies.grad_norm import GRAD_NORM
 from few_shot_nas.proxies.grasp import GRASP
+from few_shot_nas.proxies.jacobian_entropy import JACOBIAN_ENTROPY
 from few_shot_nas.proxies.jacov import JACOV
 from few_shot_nas.proxies.linear_regions import LINEAR_REGIONS
 from few_shot_nas.proxies.meta_ntk_condition import META_NTK_CONDITION
@@ -32,6 +33,7 @@ PROXIES: dict[str, Proxy] = {
     "synflow": SYNFLOW,
     "fisher": FISHER,
     "jacov": JACOV,
+    "jacobian_entropy": JACOBIAN_ENTROPY,
     "naswot": NASWOT,
     "zico": ZICO,
     "swap": SWAP,

@@ -8,6 +8,7 @@ import scipy.linalg
 import torch
 
 from few_shot_nas.kernels.meta_ntk import adaptation, meta_ntk
+from few_shot_nas.kernels.spectrum import condition_number
 
 TIMES = (0.0, 0.3, 5.0, math.inf)
 
@@ -86,6 +87,19 @@ def test_a_kernel_in_other_units_gives_a_meta_kernel_in_these_units(time):
     found = meta_ntk(ntk, k, n_query=4, n_support=5, inner_lr_time=time, reg=0.1)
     scaled = meta_ntk(unit * ntk, unit * k, n_query=4, n_support=5, inner_lr_time=time / unit, reg=0.1 * unit)
     close(scaled, unit * found)
+    assert condition_number(scaled).value == pytest.approx(condition_number(found).value, rel=1e-6)
+
+
+@pytest.mark.parametrize("rank", [1, 6, 18])
+@pytest.mark.parametrize("time", TIMES)
+@pytest.mark.parametrize("reg", [0.0, 1e-5, 1.0])
+def test_it_is_positive_semidefinite_whatever_the_rank(rank, time, reg):
+    ntk = kernel(18, rank=rank)
+    for k in (ntk, kernel(18, seed=1, rank=2)):
+        found = meta_ntk(ntk, k, n_query=4, n_support=5, inner_lr_time=time, reg=reg)
+        values = torch.linalg.eigvalsh(found)
+        # One part in 1e9 of the largest: with reg = 0 the pseudo-inverse of a singular kernel has no better.
+        assert float(values[0]) >= -1e-9 * max(float(values[-1]), float(ntk.trace()))
 
 
 def test_tasks_and_examples_in_another_order_give_the_same_kernel_in_that_order():

@@ -15,6 +15,7 @@ LAYERS = {
     "grouped": lambda: nn.Conv2d(4, 6, 3, padding=1, groups=2),
     "dilated": lambda: nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4, bias=False),
     "asymmetric": lambda: nn.Sequential(nn.Conv2d(4, 5, (1, 5), 2, (0, 2)), nn.Conv2d(5, 3, (5, 1), 1, (2, 0))),
+    "group norm": lambda: nn.Sequential(nn.GroupNorm(4, 4), nn.Conv2d(4, 4, 3), nn.GroupNorm(1, 4), nn.ReLU()),
     "linear": lambda: nn.Sequential(nn.Flatten(2), nn.Linear(64, 5), nn.Unflatten(2, (5, 1))),
 }
 
@@ -136,6 +137,11 @@ def test_rows_of_a_jacobian_give_the_kernel_of_networks_whose_images_interact():
     net = make_net(LAYERS["dilated"]())
     both = jacobian_ntk(net(images).sum(1), weights(net)), ntk(net, net.modules(), images)
     torch.testing.assert_close(*both, rtol=1e-9, atol=0)
+    # Of parameters of any kind, such as scales and shifts of group normalisation.
+    every = list(net.parameters())
+    found = jacobian_ntk(net(images).sum(1), every)
+    torch.testing.assert_close(found, explicit(net, images, every), rtol=1e-9, atol=0)
+    assert not torch.allclose(found, both[1])
 
 
 def test_parameters_without_effect_count_nothing():

@@ -105,6 +105,24 @@ def test_synflow_of_a_linear_chain_counts_its_paths_once_per_layer_and_scales_wi
     assert score("synflow", net, task) == pytest.approx(before + math.log(4), rel=1e-9)
 
 
+def test_jacobian_entropy_is_that_of_the_shares_of_the_spectrum_of_explicit_gradients():
+    net, task = make_net(norm=False), make_task()
+    rows = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(net(image.unsqueeze(0)).sum(), layers(net))])
+        for image in task.support_x
+    ]
+    singular = torch.linalg.svdvals(torch.stack(rows)).tolist()
+    total = sum(value**2 for value in singular)
+    expected = -sum(value**2 / total * math.log(value**2 / total) for value in singular)
+    assert 0 < expected < math.log(6) and score("jacobian_entropy", net, task) == pytest.approx(expected, rel=1e-9)
+    alike = task._replace(support_x=task.support_x[:1].expand(6, -1, -1, -1))
+    assert score("jacobian_entropy", net, alike) == pytest.approx(0, abs=1e-6)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+    assert score("jacobian_entropy", net, task) == 0
+
+
 def test_fisher_is_the_mean_over_images_of_squared_channel_sums():
     net, task = make_net(norm=False), make_task()
     total = 0.0

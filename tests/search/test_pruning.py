@@ -4,11 +4,14 @@ import doctest
 import random
 
 import pytest
+import torch
 
+from few_shot_nas.algorithms.meta_ntk_nas import MetaNTKNAS
 from few_shot_nas.search import pruning
 from few_shot_nas.search.pruning import Candidate, Scores, by_importance, evaluations, first_stage, margin
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.genotype import Edge
+from few_shot_nas.spaces.supernet import Supernet
 
 
 def prune_all(stage, seed=0, levels=4):
@@ -35,11 +38,24 @@ def test_a_search_takes_the_published_number_of_evaluations(space, nodes, cells,
     end, seen = prune_all(stage)
     assert sum(len(scores) for _, scores, _ in seen) == count
     assert len(seen) == 6 + 2 * (nodes - 1)
+    for edges in end.active.values():
+        kept = [place for place, ops in edges.items() if ops]
+        assert all(len(edges[place]) == 1 for place in kept)
+        assert [sum(dst == node for _, dst in kept) for node in range(2, 2 + nodes)] == [2] * nodes
 
 
 @pytest.mark.parametrize(("per_round", "count"), [(3, 332), (2, 444)])
 def test_te_nas_prunes_several_ops_a_round(per_round, count):
     assert evaluations(first_stage(SPACES["darts"](channels=16, cells=8), per_round)) == count
+
+
+@pytest.mark.parametrize(
+    ("space", "nodes", "count"), [("darts_fewshot", 3, 500), ("metantk", 3, 500), ("darts", 4, 780)]
+)
+def test_the_search_itself_scores_as_many(space, nodes, count):
+    with torch.device("meta"):
+        net = Supernet(5, 3, 32, space=space, channels=4, cells=5, nodes=nodes)
+    assert MetaNTKNAS(net).total == count
 
 
 def test_nb201_ends_with_one_op_per_edge_and_none_competes():

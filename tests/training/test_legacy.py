@@ -1,5 +1,7 @@
 """Old spellings mean what they used to mean, or say why they cannot."""
 
+from pathlib import Path
+
 import pytest
 
 from few_shot_nas.errors import InputError
@@ -121,6 +123,14 @@ def test_algorithm_beside_flags_of_the_metantk_launcher_names_the_kernel(kind: s
         "inner_lr_time": "1", "reg": "2",
     }  # fmt: skip
     assert new("--algorithm=ANIL", "--inner_lr_time=1") == {"algorithm": "ANIL", "inner_lr_time": "1"}
+
+
+@pytest.mark.parametrize(("dataset", "data"), [("MetaMiniImageNet", "mini"), ("MetaTieredImageNet", "tiered")])
+def test_the_metantk_launcher_trains_afterwards_by_the_schedule_of_its_dataset(dataset: str, data: str) -> None:
+    recipe = new(f"--dataset={dataset}", "--train_after_search=true")["train_after_search"]
+    assert recipe is not None and Path(recipe).is_file() and Path(recipe).stem == f"rfs_genotype_{data}_imagenet_5w1s"
+    assert new("--train_after_search", "false") == {"train_after_search": "null"}
+    assert new("--train_after_search=own.yaml") == {"train_after_search": "own.yaml"}
 
 
 @pytest.mark.parametrize(("old", "needed"), [("--dataset=CUB", "MetaMiniImageNet"), ("--ntk_type=LRC", "MetaNTK_anl")])

@@ -9,6 +9,7 @@ import yaml
 
 from few_shot_nas.algorithms.maml_enas import MAMLENAS
 from few_shot_nas.algorithms.maml_enas_settings import check_together
+from few_shot_nas.algorithms.rfs import RFS
 from few_shot_nas.constructor import arguments
 from training.cli import parse
 from training.recipes import index
@@ -90,6 +91,31 @@ def test_a_recipe_is_named_after_algorithm_data_and_task_and_says_which_number_i
     comment = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
     if not quick:
         assert re.search(rf"{written['n_way']}-way {written['k_shot']}-shot: \d\d\.\d+ (\+- \d\.\d+ )?% there", comment)
+
+
+#: Recipe of flat training -> batches of an epoch, epochs, and the published rate in the epochs around every milestone,
+#: counted from 1; drop-path at the end. RFS: the rate falls where epoch > milestone.
+SCHEDULES = {
+    "rfs_genotype_mini_imagenet_5w1s": (600, 100, {60: 0.02, 61: 0.002, 80: 0.002, 81: 0.0002}, 0.2),
+    "rfs_genotype_tiered_imagenet_5w1s": (7010, 60, {30: 0.01, 31: 1e-3, 40: 1e-3, 41: 1e-4, 50: 1e-4, 51: 1e-5}, 0.1),
+    "rfs_mini_imagenet_5w5s": (600, 100, {60: 0.05, 61: 0.005, 80: 0.005, 81: 0.0005}, 0.0),
+    "rfs_distill_mini_imagenet_5w5s": (600, 100, {60: 0.05, 61: 0.005, 80: 0.005, 81: 0.0005}, 0.0),
+    "rfs_tiered_imagenet_5w5s": (7010, 60, {30: 0.05, 31: 5e-3, 40: 5e-3, 41: 5e-4, 50: 5e-4, 51: 5e-5}, 0.0),
+    "rfs_cifar_fs_5w5s": (600, 90, {45: 0.05, 46: 5e-3, 60: 5e-3, 61: 5e-4, 75: 5e-4, 76: 5e-5}, 0.0),
+    "rfs_fc100_5w5s": (562, 90, {45: 0.05, 46: 5e-3, 60: 5e-3, 61: 5e-4, 75: 5e-4, 76: 5e-5}, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_flat_training_has_the_published_rates_in_the_first_and_last_batch_of_every_epoch(name: str) -> None:
+    batches, epochs, rates, drop_path = SCHEDULES[name]
+    values = parse([f"--config={ROOT / 'training' / 'recipes' / name}.yaml"]).values
+    assert values["max_meta_steps"] == batches * epochs and values["flat_momentum"] == 0.9
+    assert values["weight_decay"] == 5e-4 and values["drop_path"] == drop_path
+    sgd = arguments(RFS, values, skip=("net", "seed"))["sgd"]
+    for epoch, rate in rates.items():
+        for meta_step in (batches * (epoch - 1), batches * epoch - 1):
+            assert values["outer_lr"] * sgd.decay(meta_step) == pytest.approx(rate, rel=1e-12), (epoch, meta_step)
 
 
 @pytest.mark.slow

@@ -7,6 +7,9 @@ network that was trained alone. Networks start afresh; tasks are training tasks 
 of the number of parameters, with 95 % bootstrap intervals over architectures; and how much the architecture that a
 proxy ranks first loses to the best one, with a 95 % interval over tasks. Flags of run_experiment.py, such as --data_dir
 or --k_shot, replace those of the run.
+
+``--chosen`` takes the scores from the selections that training/tabular/choose.py left beside each ``--table``, and
+scores nothing; of several tables, one for each supernet, the means and 95 % t-intervals over tables are told.
 """
 
 import math
@@ -97,6 +100,32 @@ def truth_of_runs(folders: Sequence[Path], bn_mode: str | None) -> "tuple[list[G
     return genotypes, np.stack([run.episodes[mode].accuracy for run in runs]), mode
 
 
+def scores_beside(path: Path) -> dict[str, list[float]]:
+    """Return the scores of a table's architectures by every proxy of which choose.py left a selection beside it.
+
+    Raises:
+        InputError: if a selection is of other tasks, or those of the controls are missing.
+    """
+    from few_shot_nas.proxies import PROXIES
+    from few_shot_nas.tabular.reward_table import load_table
+    from few_shot_nas.tabular.selection import check_same_tasks, load_selection
+
+    split, facts, found = path.stem.removeprefix("table_"), load_table(path).facts, {}
+    for name in PROXIES:
+        file = path.with_name(f"selection_{name}_{split}.npz")
+        if file.is_file():
+            selection = load_selection(file)
+            check_same_tasks(file, selection.facts, facts)
+            found[name] = list(map(float, selection.facts["scores"]))
+    missing = [name for name in CONTROLS if name not in found]
+    if missing:
+        raise InputError(
+            f"--chosen: no selection of {missing[0]} beside {path}; run training/tabular/choose.py with "
+            f"--method={','.join(CONTROLS)} and the proxies that you want for --split={split}"
+        )
+    return found
+
+
 def training_tasks(args: Namespace, overrides: Sequence[str]) -> "list[Task]":
     """Return the first training tasks of the run."""
     from few_shot_nas.episode import tasks
@@ -169,6 +198,33 @@ def picks_of(scores: dict[str, list[float]], accuracies: "np.ndarray") -> dict[s
     return found
 
 
+def over_tables(
+    rows: Sequence[dict[str, dict[str, Any]]], picks: Sequence[dict[str, dict[str, float]]]
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, float]]]:
+    """Return means over tables of correlations and picks, with 95 % t-intervals, of the proxies that all tables have.
+
+    Args:
+        rows: :func:`rows_of` each table.
+        picks: :func:`picks_of` each table.
+    """
+    from few_shot_nas.stats.rank_correlation import Correlation
+    from few_shot_nas.stats.statistics import mean_ci
+
+    def mean(values: Sequence[float]) -> Correlation:
+        found = mean_ci(values)
+        return Correlation(found.mean, found.mean - found.ci95, found.mean + found.ci95)
+
+    names = [name for name in rows[0] if all(name in row for row in rows)]
+    correlations = {
+        name: {column: mean([row[name][column].value for row in rows]) for column in rows[0][name]} for name in names
+    }
+    firsts = {}
+    for name in names:
+        accuracy, loss = (mean_ci([pick[name][field] for pick in picks]) for field in ("accuracy", "minus_best"))
+        firsts[name] = {"accuracy": accuracy.mean, "minus_best": loss.mean, "ci95": loss.ci95}
+    return correlations, firsts
+
+
 def as_json(found: Any) -> dict[str, float | None]:
     """Return a correlation by name; JSON knows no nan."""
     return {field: None if math.isnan(value) else value for field, value in found._asdict().items()}
@@ -195,6 +251,37 @@ def show(rows: dict[str, dict[str, Any]], picks: dict[str, dict[str, float]], ti
     console().print(table)
 
 
+def correlate_chosen(args: Namespace, command: str) -> None:
+    """Correlate the scores beside each table with it, average over tables, write and print.
+
+    Raises:
+        InputError: if a table or a selection cannot be used.
+    """
+    from training import results
+
+    rows, picks = [], []
+    for path in args.table:
+        scores, (_, accuracies) = scores_beside(path), truth_of_table(path)
+        # Intervals are over architectures for a single table, else over tables.
+        rows.append(rows_of(scores, accuracies.mean(1).tolist(), args.bootstrap if len(args.table) == 1 else 0))
+        picks.append(picks_of(scores, accuracies))
+    found, firsts = (rows[0], picks[0]) if len(rows) == 1 else over_tables(rows, picks)
+    content = {
+        "truth": list(map(str, args.table)),
+        "correlations": {
+            name: {column: as_json(value) for column, value in row.items()} for name, row in found.items()
+        },
+        "picks": firsts,
+        "versions": results.versions(),
+        "command": command,
+    }
+    path = args.output or args.table[0].with_name("rank_correlation.json")
+    results.write_json(path, content)
+    words = "a table" if len(rows) == 1 else f"{len(rows)} tables (intervals over tables)"
+    show(found, firsts, f"Rank correlation with the accuracies of {words}")
+    print(f"correlations: {path}")
+
+
 def correlate(args: Namespace, overrides: Sequence[str], command: str) -> None:
     """Score, correlate, write and print.
 
@@ -205,8 +292,17 @@ def correlate(args: Namespace, overrides: Sequence[str], command: str) -> None:
     from few_shot_nas.registry import lookup
     from training import results
 
-    if (args.table is None) == (not args.trained):
+    if bool(args.table) == bool(args.trained):
         raise InputError("rank_correlation.py: give the truth by --table=FILE or by --trained RUN RUN ..")
+    if args.chosen and not args.table:
+        raise InputError("--chosen: takes the selections beside a table; give --table=FILE, not --trained")
+    if args.chosen:
+        return correlate_chosen(args, command)
+    if len(args.table) > 1:
+        raise InputError(
+            f"--table: {len(args.table)} tables given, whose supernets have tasks of their own; give --chosen, which "
+            "takes the scores of each from training/tabular/choose.py"
+        )
     names = list(PROXIES) if args.proxies is None else args.proxies.split(",")
     for name in names:
         lookup(PROXIES, name, "--proxies")
@@ -215,7 +311,7 @@ def correlate(args: Namespace, overrides: Sequence[str], command: str) -> None:
     if args.run_dir is None:
         raise InputError("rank_correlation.py: --table needs --run_dir=RUN, whose training tasks the proxies look at")
     if args.table:
-        genotypes, accuracies = truth_of_table(args.table)
+        genotypes, accuracies = truth_of_table(args.table[0])
     else:
         genotypes, accuracies, args.bn_mode = truth_of_runs(folders, args.bn_mode)
     if len(genotypes) < LEAST:
@@ -226,7 +322,7 @@ def correlate(args: Namespace, overrides: Sequence[str], command: str) -> None:
     truth = accuracies.mean(1).tolist()
     rows, picks = rows_of(scores, truth, args.bootstrap), picks_of(scores, accuracies)
     content = {
-        "truth": str(args.table) if args.table else list(map(str, folders)),
+        "truth": list(map(str, args.table or folders)),
         "bn_mode": None if args.table else args.bn_mode,
         "architectures": len(genotypes),
         "proxy_tasks": args.proxy_tasks,
@@ -254,7 +350,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = OneLineParser(prog="rank_correlation.py", description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--run_dir", type=Path, help="a finished run: its data and shape of tasks; default the first trained one")
-    add("--table", type=Path, help="truth: a reward table, mean accuracy with shared weights")
+    add("--table", type=Path, nargs="+", default=[], help="truth: a reward table, mean accuracy with shared weights")
+    add("--chosen", action="store_true", help="take the scores of the selections beside the tables")
     text = "truth: runs that trained one architecture each, or folders of such runs"
     add("--trained", type=Path, nargs="+", default=[], help=text)
     add("--bn_mode", help="whose accuracy of the trained runs is the truth; default the first that all have")
@@ -262,7 +359,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--proxy_tasks", type=Count, default=5, help="training tasks over which a score is averaged")
     add("--proxy_seed", type=Seed, default=0, help="of the fresh weights")
     add("--bootstrap", type=Count, default=1000, help="resamples of the architectures")
-    add("--output", type=Path, help="file of the result; default RUN_DIR/rank_correlation.json")
+    add("--output", type=Path, help="file of the result; default rank_correlation.json in RUN_DIR or beside the table")
     args, rest = parser.parse_known_args(words)
     command = shlex.join(["python", "training/tabular/rank_correlation.py", *words])
     return guarded(lambda: correlate(args, rest, command))

@@ -9,7 +9,8 @@ import pytest
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.stats.rank_correlation import correlation
 from few_shot_nas.tabular.reward_table import load_table
-from training.tabular import rank_correlation, stage0
+from few_shot_nas.tabular.selection import load_selection
+from training.tabular import choose, rank_correlation, stage0
 
 pytestmark = pytest.mark.usefixtures("tiny_search")
 FEW = ["--run_dir=s", "--proxy_tasks=1", "--bootstrap=20"]
@@ -38,6 +39,49 @@ def test_a_table_is_the_truth_and_size_is_always_a_row(capsys: pytest.CaptureFix
     tau = correlation(np.array(found["scores"]["naswot"]), truth, "kendall")
     assert found["correlations"]["naswot"]["kendall"]["value"] == pytest.approx(tau)
     assert found["correlations"]["params"]["kendall_given_size"]["value"] is None
+
+
+def test_scores_of_selections_beside_several_tables_are_averaged_over_these(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tables = []
+    for seed in (0, 1):
+        words = f"--run_dir=s --tasks=3 --replicates=1 --seed={seed} --output=t{seed}".split()
+        assert stage0.main(words) == 0
+        tables.append(Path(f"t{seed}/table_val.npz"))
+        if seed == 0:
+            assert choose.main([*words, "--method=params", "--proxy_tasks=1"]) == 0
+            assert "--chosen: no selection of macs beside t0/table_val.npz" in error_of(
+                ["--chosen", "--table", str(tables[0])], capsys
+            )
+        assert choose.main([*words, "--method=params,macs,naswot", "--proxy_tasks=1"]) == 0
+    assert rank_correlation.main(["--chosen", "--output=o.json", "--table", *map(str, tables)]) == 0
+    found = json.loads(Path("o.json").read_text(encoding="utf-8"))
+    taus, losses = [], []
+    for seed, table in enumerate(tables):
+        truth = load_table(table).accuracy.mean((1, 2), dtype="float64")
+        scores = np.array(load_selection(Path(f"t{seed}/selection_naswot_val.npz")).facts["scores"])
+        taus.append(correlation(scores, truth, "kendall"))
+        losses.append(truth[scores.argmax()] - truth.max())
+    half = 12.7062 * abs(taus[0] - taus[1]) / 2  # t of one degree of freedom; sd / sqrt(2)
+    expected = {"value": np.mean(taus), "low": np.mean(taus) - half, "high": np.mean(taus) + half}
+    assert found["correlations"]["naswot"]["kendall"] == pytest.approx(expected, rel=1e-4)
+    assert found["picks"]["naswot"]["minus_best"] == pytest.approx(np.mean(losses), abs=1e-6)
+    assert found["picks"]["naswot"]["ci95"] == pytest.approx(12.7062 * abs(losses[0] - losses[1]) / 2, rel=1e-4)
+    assert found["correlations"]["params"]["kendall_given_size"]["value"] is None
+
+    assert rank_correlation.main(["--chosen", "--bootstrap=20", "--table", str(tables[0])]) == 0
+    alone = json.loads(Path("t0/rank_correlation.json").read_text(encoding="utf-8"))
+    assert alone["correlations"]["naswot"]["kendall"]["value"] == pytest.approx(taus[0])
+    assert "2 tables given" in error_of([*FEW, "--table", *map(str, tables)], capsys)
+    assert "give --table=FILE, not --trained" in error_of(["--chosen", "--trained", "s"], capsys)
+    assert choose.main(
+        "--run_dir=s --tasks=2 --replicates=1 --output=other --method=macs --proxy_tasks=1".split()
+    ) == 0
+    Path("other/selection_macs_val.npz").rename("t0/selection_macs_val.npz")
+    assert "does not fit the table that scores it (tasks=3 there, 2 here)" in error_of(
+        ["--chosen", "--table", str(tables[0])], capsys
+    )
 
 
 def trained_alone(folder: Path, decisions: tuple[int, int], accuracies: list[float], **changed: object) -> None:
