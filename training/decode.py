@@ -2,30 +2,36 @@
 
 ``python training/decode.py --run_dir=runs/tnas --tasks=600`` writes decoded.csv, the genotypes and decoded.json below
 RUN_DIR/decode. With --retrain='--algorithm=MAML --max_meta_steps=1500' every distinct genotype is meta-trained from
-scratch, the most frequent first, and scored on the tasks. A command that was stopped goes on where it stopped.
+scratch, the most frequent first, and scored on the tasks; --random=8 trains eight random architectures of the space
+beside them. The folders below --arms are then arms of training/compare.py: a task's own genotype, the most frequent
+one, and a random one. A command that was stopped goes on where it stopped.
 """
 
 import csv
 import hashlib
+import inspect
 import shlex
-import subprocess
 import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count
 from few_shot_nas.whole_file import read_text, write_text
+from training.child_run import run_to_its_end
+from training.draw import drawn, those_that_fit
 from training.evaluate import build, flags_of_run
 from training.exits import OneLineParser, guarded, output_folder
 
-#: Flags that a training of a genotype takes from the run, so that its test tasks are those that were decoded.
-TASK_FLAGS = (
-    "data_class", "data_dir", "cache_dir", "image_size", "n_way", "k_shot", "n_query", "seed", "test_split",
-)  # fmt: skip
+#: Flags that a training of a genotype takes from the run, so that its test tasks are those that were decoded; the
+#: source's own flags belong to them too.
+TASK_FLAGS = ("data_class", "n_way", "k_shot", "n_query", "seed", "test_split")
+#: Those that it takes where --retrain does not say otherwise.
+IMAGE_FLAGS = ("data_dir", "cache_dir", "image_size", "pad")
 
 
 def digest(text: str) -> str:
@@ -107,6 +113,32 @@ def decode_tasks(parts: Any, count: int, output: Path) -> dict[int, str]:
 # ---- training what was decoded ---------------------------------------------------------------------------------------
 
 
+def words_of_training(values: Mapping[str, Any], given: Sequence[str], tasks: int) -> list[str]:
+    """Return the flags of run_experiment.py with which the genotypes of a search are trained.
+
+    Args:
+        values: flags of the search.
+        given: flags of ``--retrain``.
+        tasks: number of test tasks.
+
+    Raises:
+        InputError: if a given flag would test other tasks than were decoded.
+    """
+    from few_shot_nas.data.sources import SOURCES
+
+    own = [name for name in inspect.signature(SOURCES[values["data_class"]]).parameters if name not in IMAGE_FLAGS]
+    fixed = {**{name: values.get(name) for name in dict.fromkeys((*TASK_FLAGS, *own))}, "test_episodes": tasks}
+    names = {word.lstrip("-").split("=")[0] for word in given if word.startswith("--")}
+    for name in fixed:
+        if name in names:
+            raise InputError(
+                f"decode: --retrain has --{name}, but the genotypes are scored on the tasks that were decoded, with "
+                f"{name}={fixed[name]}; leave it out"
+            )
+    fixed.update({name: values.get(name) for name in IMAGE_FLAGS if name not in names})
+    return [*(f"--{name}={value}" for name, value in fixed.items() if value is not None), *given]
+
+
 def train_once(folder: Path, genotype: Path, words: Sequence[str]) -> bool:
     """Meta-train one genotype in a run directory of its own, if that is not done; return whether it is.
 
@@ -118,81 +150,99 @@ def train_once(folder: Path, genotype: Path, words: Sequence[str]) -> bool:
     if (folder / "results.json").is_file():
         return True
     fixed = ["--model_class=GenotypeNetwork", f"--genotype={genotype}", f"--run_dir={folder}", "--ckpt_path=auto"]
-    command = [sys.executable, "training/run_experiment.py", *words, *fixed]
-    return subprocess.run(command, check=False).returncode == 0
+    return run_to_its_end([*words, *fixed]) == 0
 
 
-def accuracies(folder: Path, bn_mode: str) -> dict[int, float]:
-    """Return the accuracy of each test task of a finished run."""
-    with (folder / "episodes.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["bn_mode"] == bn_mode]
-    return {int(row["task_id"]): float(row["accuracy"]) for row in rows}
+def draw_random(parts: Any, count: int, seed: int, output: Path) -> list[str]:
+    """Keep files of so many random architectures within the search's limits; returns their names.
+
+    Raises:
+        InputError: if the space has no more of them.
+    """
+    net = parts.module.supernet
+    found = list(islice(those_that_fit(drawn(net.space, seed), net.limits.admits), count))
+    if len(found) < count:
+        raise InputError(
+            f"decode: --random={count} given, but only {len(found)} architectures of space {net.space.name} within the "
+            "limits of the search were found; give fewer"
+        )
+    names = [digest(genotype.to_json()) for genotype in found]
+    for name, genotype in zip(names, found, strict=True):
+        write_text(output / "genotypes" / f"{name}.json", genotype.to_json())
+    return names
 
 
-def scores(names: Mapping[int, str], trained: Mapping[str, Path], bn_mode: str) -> dict[str, Any]:
-    """Compare each task's own genotype with the most frequent one, on the tasks whose genotype was trained.
+def train_all(names: Sequence[str], output: Path, words: Sequence[str]) -> dict[str, Path]:
+    """Train each genotype once; returns the run directories of those whose training has ended, by genotype."""
+    folders = {name: output / "trained" / name for name in dict.fromkeys(names)}
+    return {
+        name: folder
+        for name, folder in folders.items()
+        if train_once(folder, output / "genotypes" / f"{name}.json", words)
+    }
+
+
+def retrain(args: Namespace, parts: Any, values: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
+    """Train what was decoded and what is drawn beside it, and return what decoded.json says of it.
 
     Args:
+        args: retrain, most, random, arms and output of the command.
+        parts: of the search.
+        values: flags of the search.
         names: genotype by task.
-        trained: run directory by genotype; the first one is that of the most frequent.
-        bn_mode: which rows of episodes.csv count.
-
-    Returns:
-        ``tasks``; mean and half-width of the 95 % t-interval of ``own``, ``most_often`` and the paired ``difference``.
     """
-    from few_shot_nas.stats.statistics import mean_ci
+    from training import decoded_arms
 
-    by_run = {name: accuracies(folder, bn_mode) for name, folder in trained.items()}
-    first = next(iter(trained))
-    pairs = [
-        (by_run[name][task_id], by_run[first][task_id])
-        for task_id, name in names.items()
-        if name in by_run and task_id in by_run[name] and task_id in by_run[first]
-    ]
-    if not pairs:
-        return {"tasks": 0}
-    found = {
-        "own": mean_ci([own for own, _ in pairs]),
-        "most_often": mean_ci([often for _, often in pairs]),
-        "difference": mean_ci([own - often for own, often in pairs]),
+    counts = Counter(names.values()).most_common(args.most)
+    words = words_of_training(values, shlex.split(args.retrain), args.tasks)
+    drawn_names = draw_random(parts, args.random, values["seed"], args.output) if args.random else []
+    wanted = [*(name for name, _ in counts), *drawn_names]
+    trained = train_all(wanted, args.output, words)
+    found: dict[str, Any] = {
+        "trained": sum(name in trained for name, _ in counts),
+        "trainings_saved": sum(often - 1 for name, often in counts if name in trained),
+        "failed": sorted(set(wanted) - set(trained)),
     }
-    return {"tasks": len(pairs), **{key: {"mean": value.mean, "ci95": value.ci95} for key, value in found.items()}}
+    if drawn_names:
+        found["random"] = drawn_names
+    if counts[0][0] in trained:
+        scores = decoded_arms.arms(names, trained, drawn_names)
+        found["accuracy"] = {mode: decoded_arms.gains(scores, mode) for mode in ("transductive", "support")}
+        folders = decoded_arms.write_arms(args.arms, names, trained, drawn_names, args.command)
+        found["arms"] = [str(folder) for folder in folders]
+    return found
 
 
-def decode(args: Namespace, overrides: Sequence[str], command: str) -> None:
+def decode(args: Namespace, overrides: Sequence[str]) -> None:
     """Decode, train what was asked for, and write and print the summary."""
+    if args.retrain is None and (args.random or args.most or args.arms):
+        raise InputError("decode: --random, --most and --arms say what is trained; give --retrain='FLAGS' too")
     parts, values = opened(args, overrides)
-    output = args.output or args.run_dir / "decode"
-    output_folder(output)
-    names = decode_tasks(parts, args.tasks, output)
+    args.output = args.output or args.run_dir / "decode"
+    args.arms = args.arms or args.output / "arms"
+    if args.retrain is not None:
+        words_of_training(values, shlex.split(args.retrain), args.tasks)  # complains before the work is done
+    output_folder(args.output)
+    names = decode_tasks(parts, args.tasks, args.output)
     counts = Counter(names.values()).most_common()
     summary: dict[str, Any] = {
         "tasks": len(names),
         "split": parts.datamodule.resolved_test_split,
         "distinct": len(counts),
         "counts": dict(counts),
-        "command": command,
+        "command": args.command,
     }
-    trained: dict[str, Path] = {}
     if args.retrain is not None:
-        words = [f"--{name}={values[name]}" for name in TASK_FLAGS if values.get(name) is not None]
-        given = shlex.split(args.retrain)
-        if "pad" in values and not any(word.startswith("--pad") for word in given):
-            given.append(f"--pad={values['pad']}")  # how the search padded, which a genotype does not say
-        words += [f"--test_episodes={args.tasks}", *given]
-        for name, _ in counts[: args.most]:
-            folder = output / "trained" / name
-            if train_once(folder, output / "genotypes" / f"{name}.json", words):
-                trained[name] = folder
-        summary["trained"] = len(trained)
-        summary["trainings_saved"] = sum(often - 1 for name, often in counts if name in trained)
-        if trained:
-            summary["accuracy"] = {mode: scores(names, trained, mode) for mode in ("transductive", "support")}
+        summary.update(retrain(args, parts, values, names))
 
     from training import results
 
-    results.write_json(output / "decoded.json", summary)
-    show(summary, output)
+    results.write_json(args.output / "decoded.json", summary)
+    show(summary, args.output)
+
+
+#: How the arms of a decoding are called in sentences.
+ARM_WORDS = {"most_often": "the most frequent", "random": "random ones"}
 
 
 def show(summary: Mapping[str, Any], output: Path) -> None:
@@ -204,15 +254,27 @@ def show(summary: Mapping[str, Any], output: Path) -> None:
     if "trained" in summary:
         saved = summary["trainings_saved"]
         print(f"{summary['trained']} genotypes were trained once each; that saved {saved} trainings")
+        if summary["failed"]:
+            print(f"not trained: {', '.join(summary['failed'])}; the same command tries again")
     for mode, found in summary.get("accuracy", {}).items():
         if found["tasks"]:
-            own, often, gap = (found[key] for key in ("own", "most_often", "difference"))
-            print(
-                f"{mode}, {found['tasks']} tasks: own genotype {100 * own['mean']:.1f} +- {100 * own['ci95']:.1f} %, "
-                f"the most frequent {100 * often['mean']:.1f} +- {100 * often['ci95']:.1f} %, difference "
-                f"{100 * gap['mean']:+.2f} +- {100 * gap['ci95']:.2f} (paired)"
-            )
+            print(f"{mode}, {found['tasks']} tasks: own genotype {percent(found['own'])} %")
+        for arm, difference in (("most_often", "difference"), ("random", "difference_random")):
+            if difference in found:
+                gap = percent(found[difference], "+.2f")
+                print(f"  {ARM_WORDS[arm]} {percent(found[arm])} %, own minus that {gap} (paired)")
+    if "arms" in summary:
+        print(f"to compare: python training/compare.py {' '.join(str(Path(arm).parent) for arm in summary['arms'])}")
     print(f"decoded: {output / 'decoded.json'}")
+
+
+def percent(found: Mapping[str, float], form: str = ".1f") -> str:
+    """Return a fraction with the half-width of its interval.
+
+    >>> percent({"mean": 0.1234, "ci95": 0.01})
+    '12.3 +- 1.0'
+    """
+    return f"{100 * found['mean']:{form}} +- {100 * found['ci95']:{form.lstrip('+')}}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -225,9 +287,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="folder of the result; default RUN_DIR/decode")
     parser.add_argument("--retrain", help="flags of run_experiment.py with which each distinct genotype is trained")
     parser.add_argument("--most", type=Count, help="train so many of the most frequent genotypes alone")
+    parser.add_argument("--random", type=Count, help="train so many random architectures of the space beside them")
+    parser.add_argument("--arms", type=Path, help="folder of the arms for compare.py; default RUN_DIR/decode/arms")
     args, rest = parser.parse_known_args(words)
-    command = shlex.join(["python", "training/decode.py", *words])
-    return guarded(lambda: decode(args, rest, command))
+    args.command = shlex.join(["python", "training/decode.py", *words])
+    return guarded(lambda: decode(args, rest))
 
 
 if __name__ == "__main__":

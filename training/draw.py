@@ -8,7 +8,7 @@ decisions of the space, all different, and a function of the seed alone: number 
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,17 +62,23 @@ def drawn(space: "SearchSpace", seed: int, taken: "Sequence[Genotype]" = ()) -> 
 PATIENCE = 1000
 
 
-def small_enough(space: "SearchSpace", genotypes: "Iterator[Genotype]", args: Namespace) -> "Iterator[Genotype]":
-    """Yield those whose network has at most ``--max_params`` parameters, until PATIENCE in a row have more."""
-    from few_shot_nas.spaces.op_costs import OpCosts
-
-    costs, in_a_row = OpCosts(space, args.n_way, args.in_channels, args.image_size), 0
+def those_that_fit(genotypes: "Iterable[Genotype]", fits: "Callable[[Genotype], bool]") -> "Iterator[Genotype]":
+    """Yield the architectures that fit, until PATIENCE in a row do not."""
+    in_a_row = 0
     for genotype in genotypes:
-        in_a_row = 0 if costs.cost(genotype).params <= args.max_params else in_a_row + 1
+        in_a_row = 0 if fits(genotype) else in_a_row + 1
         if in_a_row == 0:
             yield genotype
         elif in_a_row == PATIENCE:
             return
+
+
+def small_enough(space: "SearchSpace", args: Namespace) -> "Callable[[Genotype], bool]":
+    """Return whether the network of an architecture has at most ``--max_params`` parameters, as a function."""
+    from few_shot_nas.spaces.op_costs import OpCosts
+
+    costs = OpCosts(space, args.n_way, args.in_channels, args.image_size)
+    return lambda genotype: args.max_params is None or costs.cost(genotype).params <= args.max_params
 
 
 def draw(args: Namespace) -> None:
@@ -89,8 +95,7 @@ def draw(args: Namespace) -> None:
             "others; draw fewer"
         )
     output_folder(args.output)
-    genotypes = drawn(space, args.seed, taken)
-    found = list(islice(genotypes if args.max_params is None else small_enough(space, genotypes, args), args.count))
+    found = list(islice(those_that_fit(drawn(space, args.seed, taken), small_enough(space, args)), args.count))
     if len(found) < args.count:
         raise InputError(
             f"draw: {len(found)} architectures of at most --max_params={args.max_params} parameters were found, but "

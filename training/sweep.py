@@ -11,20 +11,18 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count, Seed
 from few_shot_nas.runtime.stop_signals import Stopped
+from training.child_run import terminated
 from training.exits import OneLineParser, guarded, output_folder
 from training.folder_lock import FolderLock
 
 #: Seconds between two looks at a trial's metrics.csv.
 POLL = 1.0
-#: Seconds that a trial gets to write its checkpoint when it is stopped.
-GRACE = 60.0
 #: A sweep whose trials fail one after the other has a mistake that more trials do not mend.
 MAX_FAILURES = 3
 
@@ -61,21 +59,6 @@ def observed(folder: Path, metric: str) -> list[float]:
     rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
     cells = [row[metric] for row in rows if row.get(metric)]
     return [value for cell in cells if math.isfinite(value := float(cell))]
-
-
-@contextmanager
-def terminated(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Let a trial end with the sweep: it gets SIGTERM and the time to write its checkpoint."""
-    try:
-        yield
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def wait_for_writer(folder: Path) -> None:

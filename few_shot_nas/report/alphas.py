@@ -116,14 +116,17 @@ def _differ(tasks: int, split: str, counts: dict[str, int]) -> str:
     return f"{tasks} tasks of the {split} split decode to {len(counts)} genotypes; the most frequent has {share:.1f} %."
 
 
+#: What a task's own genotype is compared with, by the name of the difference in decoded.json.
+_OTHERS = {"difference": "the most frequent one", "difference_random": "random ones"}
+
+
 def _gains(accuracy: dict[str, Any]) -> list[str]:
     said = []
     for mode, found in accuracy.items():
-        if found["tasks"]:
-            mean, half = (100 * float(found["difference"][key] or 0) for key in ("mean", "ci95"))
-            verdict = "no clear difference" if abs(mean) <= half else "better" if mean > 0 else "worse"
-            gap = f"{mean:+.1f} ± {half:.1f} points".replace("-", "−")
-            said.append(
-                f"{mode}: a task's own genotype minus the most frequent: {gap} on {found['tasks']} tasks, {verdict}."
-            )
+        for key, other in _OTHERS.items():
+            if found["tasks"] and key in found:
+                mean, half = (100 * float(found[key][part] or 0) for part in ("mean", "ci95"))
+                verdict = "no clear difference" if abs(mean) <= half else "better" if mean > 0 else "worse"
+                gap = f"{mean:+.1f} ± {half:.1f} points".replace("-", "−")
+                said.append(f"{mode}: a task's own genotype minus {other}: {gap} on {found['tasks']} tasks, {verdict}.")
     return said
