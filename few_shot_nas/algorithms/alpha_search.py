@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -21,7 +21,6 @@ from few_shot_nas.search.search_result import SearchResult
 from few_shot_nas.settings import Settings
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.mixed_supernet import MixedSupernet
-from few_shot_nas.spaces.space import Decision, Mixture, SearchSpace
 
 #: Prefix of the names of architecture parameters within a network.
 ALPHAS = "alphas."
@@ -56,38 +55,30 @@ def is_alpha(name: str) -> bool:
     return name.startswith(ALPHAS)
 
 
-def entropy_fraction(mixture: Mixture) -> float:
-    """Return the mean entropy of the edges' weights over that of uniform weights: 1 at the start, 0 when decided.
+def entropy_fraction(choices: Iterable[Tensor]) -> float:
+    """Return the mean entropy of choices over that of uniform ones: 1 at the start, 0 when all are decided.
 
-    Edges with a single op have no entropy to lose and do not count; without any other the fraction is 0.
+    A choice with a single way out has no entropy to lose and does not count; without any other the fraction is 0.
 
-    >>> entropy_fraction({"normal": torch.tensor([[0.5, 0.5], [1.0, 0.0]])})
+    Args:
+        choices: the weights of what each is between, their sum 1.
+
+    >>> entropy_fraction([torch.tensor([0.5, 0.5]), torch.tensor([0.0, 1.0, 0.0]), torch.tensor([1.0])])
     0.5
     """
-    fractions = []
-    for weights in mixture.values():
-        held = (weights > 0).sum(dim=-1)
-        if weights.shape[-1] > 1 and len(weights):
-            entropy = torch.special.entr(weights.detach().double()).sum(dim=-1)
-            fractions += [float(e) / math.log(weights.shape[-1]) for e in entropy[held > 0]]
-    return sum(fractions) / len(fractions) if fractions else 0.0
-
-
-def edge_decisions(space: SearchSpace) -> list[Decision]:
-    """Return one decision per edge of a space's mixtures, between its ops, for choices.csv."""
-    return [
-        Decision(f"{cell_type}/{src}_{dst}", "edge", ops)
-        for cell_type, edges in space.menu().items()
-        for (src, dst), ops in edges.items()
+    fractions = [
+        float(torch.special.entr(weights.detach().double()).sum()) / math.log(len(weights))
+        for weights in choices
+        if len(weights) > 1
     ]
+    return sum(fractions) / len(fractions) if fractions else 0.0
 
 
 class AlphaSearch(EpisodicModule):
     """Hooks of a learner whose network is a MixedSupernet; goes before the learner among the bases of a class.
 
     The alphas have a group of the optimizer of their own. A row of training metrics tells how much of their entropy is
-    left, and ``choices.csv`` holds the weights of all ops on all edges. A class says which genotypes :meth:`decoded`
-    returns.
+    left, and ``choices.csv`` holds the weights of every choice. A class says which genotypes :meth:`decoded` returns.
 
     Args:
         net: a MixedSupernet.
@@ -137,13 +128,13 @@ class AlphaSearch(EpisodicModule):
     def end_window(self) -> dict[str, float]:
         """Write beside a row of training metrics the weight of every op, and return how undecided the alphas are."""
         with torch.no_grad():
-            mixture = self.supernet.mixture()
+            choices = self.supernet.choices()
         if self._trainer is not None and world()[0] == 0:
             for record in self.trainer.loggers:
                 if isinstance(record, ChoicesCSV):
-                    rows = [row for weights in mixture.values() for row in weights.tolist()]
-                    record.log_choices(self.meta_step, edge_decisions(self.supernet.space), rows)
-        return {**super().end_window(), ENTROPY: entropy_fraction(mixture)}
+                    rows = [weights.tolist() for _, weights in choices]
+                    record.log_choices(self.meta_step, [decision for decision, _ in choices], rows)
+        return {**super().end_window(), ENTROPY: entropy_fraction(weights for _, weights in choices)}
 
     # ---- the end of the search --------------------------------------------------------------------------------------
 
@@ -183,7 +174,8 @@ class AlphaSearch(EpisodicModule):
         if decoding:
             cost["forward_passes_decode"] = decoding
         facts = {"decoded": len(found), "distinct": len(counts), "most_often": often}
-        return SearchResult(genotype, cost, {**facts, "entropy_fraction": entropy_fraction(self.supernet.mixture())})
+        left = entropy_fraction(weights for _, weights in self.supernet.choices())
+        return SearchResult(genotype, cost, {**facts, "entropy_fraction": left})
 
 
 def alphas_of(params: Mapping[str, Tensor]) -> dict[str, Tensor]:

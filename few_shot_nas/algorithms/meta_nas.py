@@ -74,7 +74,7 @@ class MetaNAS(AlphaSearch):
     at random; one threshold serves training and test.
 
     Args:
-        net: a PairMixedSupernet; that of the paper has darts_fewshot, channels=28, cells=4, nodes=3.
+        net: a PairMixedSupernet; that of the paper has space=metanas, channels=28, cells=4, nodes=3.
         inner: the inner loop of the weights.
         alphas: how the alphas are learned: alpha_inner_lr in the inner Adam, alpha_weight_decay the L2 penalty there,
             alpha_lr the outer rate.

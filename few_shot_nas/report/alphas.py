@@ -13,6 +13,7 @@ from few_shot_nas.report.results_file import read_if_there
 from few_shot_nas.report.run import Run
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.genotype import Genotype
+from few_shot_nas.spaces.pair_mixed_supernet import INPUTS
 from few_shot_nas.spaces.space import Mixture, SearchSpace
 
 #: Genotypes that are drawn, the first and the last row among them.
@@ -32,15 +33,30 @@ def space_of(genotype: Genotype) -> SearchSpace:
 
 
 def mixture_at(run: Run, row: int, space: SearchSpace) -> Mixture | None:
-    """Return the weights of every op on every edge in one row of choices.csv; None where one is not there."""
+    """Return the weights of every op on every edge in one row of choices.csv; None where an edge or a number lacks.
+
+    An op without a column is one that the network does not hold: its weight is 0. Where the search chose among pairs of
+    a node's inputs, the edges of other pairs than the likeliest have weight 0.
+    """
     mixture = {}
     for cell_type, edges in space.menu().items():
-        names = [[f"{cell_type}/{src}_{dst}={op}" for op in ops] for (src, dst), ops in edges.items()]
-        if any(name not in run.choices for ops in names for name in ops):
-            return None
-        mixture[cell_type] = torch.tensor([[float(run.choices[name][row]) for name in ops] for ops in names])
+        weights = torch.zeros(len(edges), max(map(len, edges.values())))
+        for place, ((src, dst), ops) in enumerate(edges.items()):
+            held = {op: run.choices.get(f"{cell_type}/{src}_{dst}={op}") for op in ops}
+            if all(values is None for values in held.values()):
+                return None
+            chosen = _likeliest_pair(run, row, f"{cell_type}/{dst}{INPUTS}=")
+            if chosen is None or src in chosen:
+                weights[place, : len(ops)] = torch.tensor([0.0 if v is None else float(v[row]) for v in held.values()])
+        mixture[cell_type] = weights
     finite = all(bool(weights.isfinite().all()) for weights in mixture.values())
     return mixture if finite else None
+
+
+def _likeliest_pair(run: Run, row: int, prefix: str) -> list[int] | None:
+    """Return the inputs of a node's likeliest pair, the first of equally likely ones; None without pairs."""
+    pairs = {name.removeprefix(prefix): values[row] for name, values in run.choices.items() if name.startswith(prefix)}
+    return [int(word) for word in max(pairs, key=pairs.__getitem__).split("+")] if pairs else None
 
 
 def genotypes_over_time(run: Run) -> list[tuple[int, Genotype]]:

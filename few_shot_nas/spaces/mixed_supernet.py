@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from few_shot_nas import seeding
 from few_shot_nas.ranges import Ways
 from few_shot_nas.spaces.genotype import Genotype
-from few_shot_nas.spaces.space import Mixture
+from few_shot_nas.spaces.space import Decision, Mixture
 from few_shot_nas.spaces.supernet import Supernet
 
 #: Standard deviation of the first alphas, as in DARTS and T-NAS.
@@ -75,6 +75,21 @@ class MixedSupernet(Supernet):
         missing = self._missing[cell_type] = self._missing[cell_type].to(alphas.device)
         alphas = alphas.masked_fill(missing, torch.finfo(alphas.dtype).min)
         return alphas.softmax(dim=-1).masked_fill(missing, 0.0)
+
+    def choices(self) -> list[tuple[Decision, Tensor]]:
+        """Return every choice that the alphas make and the weights of what it is between, ``[choices]``, their sum 1.
+
+        One choice for each edge that holds ops, between these ops.
+        """
+        found = []
+        for cell_type, edges in self.menu.items():
+            weights = self._softmax(cell_type, self.alphas[cell_type])
+            all_ops = self.space.menu()[cell_type]
+            for row, ((src, dst), ops) in zip(weights, edges.items(), strict=True):
+                if ops:
+                    columns = [all_ops[src, dst].index(op) for op in ops]
+                    found.append((Decision(f"{cell_type}/{src}_{dst}", "edge", tuple(ops)), row[columns]))
+        return found
 
     def features(self, x: Tensor, genotype: Genotype | None = None) -> Tensor:
         """Images ``[B, C, H, W]`` to features ``[B, feature_dim]``: of the mixture, or of one architecture alone.

@@ -15,10 +15,12 @@ from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.cell_space import CellSpace
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.mixed_supernet import ALPHA_STD, MixedSupernet
-from few_shot_nas.spaces.space import Menu, Mixture
+from few_shot_nas.spaces.space import Decision, Menu, Mixture
 
 #: What follows a cell type's name in the alphas of its pairs.
 PAIRS = "_pairs"
+#: What follows cell type and node in the name of the choice among the pairs of its inputs.
+INPUTS = "/inputs"
 
 
 def without_none(menu: Menu) -> Menu:
@@ -82,7 +84,9 @@ class PairMixedSupernet(MixedSupernet):
     ) -> None:
         kind = lookup(SPACES, space, "space")
         if not issubclass(kind, CellSpace):
-            raise InputError(f"PairMixedSupernet: nodes of space {space} choose no pairs; use darts or darts_fewshot")
+            raise InputError(
+                f"PairMixedSupernet: nodes of space {space} choose no pairs; use darts, darts_fewshot or metanas"
+            )
         check(f"alpha_threshold={alpha_threshold}", alpha_threshold, ranges_of(Share))
         sizes = {name: value for name, value in (("cells", cells), ("nodes", nodes)) if value is not None}
         menu = without_none(kind(channels=channels, **sizes).menu())
@@ -100,6 +104,18 @@ class PairMixedSupernet(MixedSupernet):
         for row, (_, dst) in enumerate(self.space.menu()[cell_type]):
             rows.setdefault(dst, []).append(row)
         return [list(combinations(rows[dst], 2)) for dst in sorted(rows)]
+
+    def choices(self) -> list[tuple[Decision, Tensor]]:
+        """Return the choices among ops of every edge, then those among the pairs of inputs of every node."""
+        found = super().choices()
+        for cell_type, edges in self.space.menu().items():
+            places, by_node = list(edges), self._pairs(cell_type)
+            logits = self.alphas[cell_type + PAIRS].split([len(pairs) for pairs in by_node])
+            for pairs, own in zip(by_node, logits, strict=True):
+                sources = tuple((places[first][0], places[second][0]) for first, second in pairs)
+                node = places[pairs[0][0]][1]
+                found.append((Decision(f"{cell_type}/{node}{INPUTS}", "pair", sources), own.softmax(dim=-1)))
+        return found
 
     def mixture_of(self, alphas: Mapping[str, Tensor], temperature: float = 1.0) -> Mixture:
         """Return the weights of every op on every edge, the pairs' weights multiplied in.

@@ -16,6 +16,7 @@ from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.algorithms.tnas import TNAS
 from few_shot_nas.errors import InputError
 from few_shot_nas.models.conv4 import Conv4
+from few_shot_nas.spaces.mixed_supernet import MixedSupernet
 from few_shot_nas.spaces.pair_mixed_supernet import PairMixedSupernet
 from tests.algorithms.alpha_nets import make_net, make_task, meta_batch, one_update, tasks_of
 
@@ -129,10 +130,26 @@ def test_a_pair_mixture_is_the_weighted_sum_over_pairs_and_hardens_into_its_geno
 
 @pytest.mark.parametrize(
     ("weights", "expected"),
-    [([[0.25] * 4], 1.0), ([[1.0, 0, 0, 0]], 0.0), ([[0.25] * 4, [1.0, 0, 0, 0]], 0.5), ([[0.0] * 4], 0.0)],
+    [([[0.25] * 4], 1.0), ([[1.0, 0, 0]], 0.0), ([[0.25] * 4, [1.0, 0]], 0.5), ([[1.0], [0.5, 0.5]], 1.0), ([], 0.0)],
 )
 def test_the_entropy_fraction_is_one_where_nothing_is_decided_and_zero_where_all_is(weights, expected):
-    assert entropy_fraction({"normal": torch.tensor(weights)}) == pytest.approx(expected)
+    assert entropy_fraction([torch.tensor(row) for row in weights]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", [MixedSupernet, PairMixedSupernet])
+def test_equal_alphas_are_undecided_and_choices_sum_to_one_whatever_the_network_holds(kind):
+    """MetaNAS scales edges by its pairs and lacks none: neither may look like a decision."""
+    net = kind(3, 1, 12, space="darts_fewshot", channels=2, cells=2, nodes=2)
+    for value in net.alphas.values():
+        value.data.zero_()
+    found = dict(net.choices())
+    assert entropy_fraction(found.values()) == pytest.approx(1.0)
+    assert all(weights.sum().item() == pytest.approx(1.0) for weights in found.values())
+    pairs = {decision.name: decision.choices for decision in found if decision.kind == "pair"}
+    if kind is PairMixedSupernet:
+        assert pairs["normal/2/inputs"] == ((0, 1),) and pairs["reduce/3/inputs"] == ((0, 1), (0, 2), (1, 2))
+    assert bool(pairs) == (kind is PairMixedSupernet)
+    assert all(("none" in decision.choices) == (not pairs) for decision in found if decision.kind == "edge")
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,14 @@
 import json
 
 import pytest
+import torch
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.report import load_run, write_report
 from few_shot_nas.report.alphas import genotypes_over_time, read_decoded
+from few_shot_nas.runtime.choices_csv import ChoicesCSV
 from few_shot_nas.spaces import SPACES
+from few_shot_nas.spaces.pair_mixed_supernet import PairMixedSupernet
 
 SPACE = SPACES["darts_fewshot"](8, 1, 2)
 CHOICES = [[min(wanted, len(d.choices) - 1) for d in SPACE.decisions] for wanted in (0, 1)]
@@ -42,6 +45,20 @@ def test_weights_of_another_space_give_no_genotype(search):
     assert genotypes_over_time(load_run(search)) == []
 
 
+def test_edges_of_unlikely_pairs_are_not_in_the_genotype_and_ops_without_a_column_have_no_weight(make_run):
+    """Where a search chose pairs of inputs, the truth is its network's own choice."""
+    torch.manual_seed(0)
+    net = PairMixedSupernet(5, 1, 28, space="darts_fewshot", channels=8, cells=1, nodes=3)
+    for value in net.alphas.values():
+        value.data.normal_()
+    path = make_run()
+    (path / "genotype.json").write_text(net.discretise().to_json())
+    (path / "metrics.csv").write_text("meta_step,alphas/entropy_fraction\n10,0.5\n")
+    log = ChoicesCSV(path / "choices.csv")
+    log.log_choices(10, [decision for decision, _ in net.choices()], [row.tolist() for _, row in net.choices()])
+    assert genotypes_over_time(load_run(path)) == [(10, net.discretise())]
+
+
 def test_the_page_speaks_of_alphas_and_not_of_a_policy(search):
     text = write_report(search).read_text(encoding="utf-8")
     for said in ("<h2>Alphas</h2>", "Weights of the ops", "Genotype over time", "Meta-step 30", "prefer some"):
@@ -57,13 +74,16 @@ def write_decoded(path, content):
 
 def test_the_page_tells_how_tasks_spread_over_genotypes(search):
     gain = {"mean": -0.02, "ci95": 0.01}
-    accuracy = {"support": {"tasks": 10, "own": gain, "most_often": gain, "difference": gain}}
+    better = {"mean": 0.03, "ci95": 0.01}
+    gains = {"own": gain, "most_often": gain, "difference": gain, "difference_random": better}
+    accuracy = {"support": {"tasks": 10, **gains}}
     write_decoded(search, {"tasks": 10, "distinct": 2, "counts": {"aa": 3, "bb": 7}, "accuracy": accuracy})
     found = read_decoded(load_run(search))
     assert found.rows() == [("bb", 7, "70.0"), ("aa", 3, "30.0")]
     text = write_report(search).read_text(encoding="utf-8")
     assert "10 tasks of the test split decode to 2 genotypes; the most frequent has 70.0 %" in text
-    assert "−2.0 ± 1.0 points on 10 tasks, worse" in text
+    assert "minus the most frequent one: −2.0 ± 1.0 points on 10 tasks, worse" in text
+    assert "minus random ones: +3.0 ± 1.0 points on 10 tasks, better" in text
 
 
 def test_one_genotype_for_all_tasks_is_said_in_words(search):
