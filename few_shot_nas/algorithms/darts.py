@@ -13,7 +13,7 @@ from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.errors import InputError
 from few_shot_nas.meta.functional import Params, call, trainable
 from few_shot_nas.ranges import Positive
-from few_shot_nas.runtime.gradients import average_buffers, average_gradients
+from few_shot_nas.runtime.gradients import average_buffers, average_gradients, world
 from few_shot_nas.settings import require_choice
 from few_shot_nas.stats.statistics import accuracy
 
@@ -29,7 +29,8 @@ class DARTS(AlphaSearch, RFS):
     features of the mixture.
 
     Deviations: the gradient of the second order is exact, where the authors take a finite difference (equation 8);
-    halves are drawn anew with every batch, where the authors have two fixed sets of images.
+    halves are drawn anew with every batch, where the authors have two fixed sets of images. On several processes each
+    normalises its own part of the batch, and ``order=second`` takes the step of SGD on its own part.
 
     Args:
         net: a MixedSupernet.
@@ -80,7 +81,7 @@ class DARTS(AlphaSearch, RFS):
         gradients = self.alpha_gradients(fitted, held_out, weights_step)
         for name, value in self.net.named_parameters():
             value.grad = gradients.get(name)
-        average_gradients(self._trained(), 1, torch.zeros(0, device=self.device))
+        self._average(len(held_out[1]), torch.zeros(0, device=self.device))
         alphas_finite = self._step_alphas(alphas_step)
 
         self._clear()
@@ -90,13 +91,21 @@ class DARTS(AlphaSearch, RFS):
         for name, value in self.net.named_parameters():
             value.grad = None if is_alpha(name) else value.grad
         sums = torch.stack([loss.detach().float(), accuracy(logits, fitted[1])])
-        means = average_gradients(self._trained(), 1, sums)
+        means = self._average(len(fitted[1]), sums)
         if self.clip_gradient():
             self.apply_schedule(weights_step)
             weights_step.step()
             self.skipped_steps += not alphas_finite  # a meta-step counts once
         average_buffers(self.net)
         return dict(zip(("train/loss", "train/accuracy"), means.tolist(), strict=True))
+
+    def _average(self, images: int, sums: Tensor) -> Tensor:
+        """Turn gradients and scalars of the mean over this rank's images into those of the images of all ranks."""
+        if world()[1] == 1:
+            return sums
+        for parameter in self._trained():
+            parameter.grad = None if parameter.grad is None else images * parameter.grad
+        return average_gradients(self._trained(), images, images * sums)
 
     def _step_alphas(self, optimizer: LightningOptimizer) -> bool:
         """Move the alphas, whose gradient is not clipped; return False where it is not finite and was left out."""

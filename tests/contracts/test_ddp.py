@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from few_shot_nas.algorithms.reptile import mini_batches
 from few_shot_nas.models.conv4 import Conv4
 from few_shot_nas.seeding import generator
+from few_shot_nas.spaces.mixed_supernet import MixedSupernet
 from few_shot_nas.stats.statistics import mean_ci
 
 SCRIPT = Path(__file__).with_name("run_ranks.py")
@@ -22,26 +23,30 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 CASES = [
     "MAML:second", "MAML:folded", "MAML:first",
     "MAMLENAS:second", "RandomSearch:first", "MAMLPlusPlus:steps", "Reptile:sgd",
-    "Reptile:folded_sgd", "TNAS:first",
+    "Reptile:folded_sgd", "TNAS:first", "TNASPlusPlus:steps", "AutoMAML:first", "MetaNAS:adam",
 ]  # fmt: skip
+#: Both ranks have the same images, and one process has them twice, which gives the same statistics.
+SAME = ["DARTS:same", "DARTS:same_second"]
 #: Every rank normalises by its own part of the batch.
 FLAT = ["RFS:flat", "Baseline:flat"]
+ALPHAS_OF_PARTS = "DARTS:flat"
 #: Every rank carries Adam's moments through its own tasks.
 CARRIED = "Reptile:adam"
+ALL = [*CASES, *SAME, *FLAT, ALPHAS_OF_PARTS, CARRIED]
 
 
 @pytest.fixture(scope="module")
 def results(blobs, tmp_path_factory):
     """Run every case in this process and, in one go, on two others: most of their time is imports."""
-    out, cache, cases = tmp_path_factory.mktemp("ranks"), str(blobs.cache_dir), [*CASES, *FLAT, CARRIED]
+    out, cache = tmp_path_factory.mktemp("ranks"), str(blobs.cache_dir)
     spec = importlib.util.spec_from_file_location("run_ranks", SCRIPT)
     alone = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(alone)
-    for case in cases:
+    for case in ALL:
         alone.run(cache, str(out), *case.split(":"), ranks=1)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [*TORCHRUN, str(SCRIPT), cache, str(out), *cases]
-    done = subprocess.run(command, env=environment, timeout=250, capture_output=True, text=True)
+    command = [*TORCHRUN, str(SCRIPT), cache, str(out), *ALL]
+    done = subprocess.run(command, env=environment, timeout=600, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return out
 
@@ -63,7 +68,7 @@ def test_two_ranks_equal_one_process(case, results):
         for key in used:
             torch.testing.assert_close(rank["gradients"][key], one["gradients"][key], rtol=0, atol=1e-6, msg=key)
     statistics = [key for key in one["state"] if "running" in key]
-    assert bool(statistics) == case.startswith("MAMLPlusPlus")
+    assert bool(statistics) == ("PlusPlus" in case)
     for key in statistics:
         torch.testing.assert_close(first["state"][key], one["state"][key], rtol=0, atol=1e-6, msg=key)
 
@@ -80,7 +85,7 @@ def test_two_ranks_equal_one_process(case, results):
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("case", [*CASES, *FLAT, CARRIED])
+@pytest.mark.parametrize("case", ALL)
 def test_the_ranks_end_with_the_same_weights_and_the_same_rows(case, results):
     _, first, second = load(results, case)
     assert list(first["state"]) == list(second["state"])
@@ -88,6 +93,31 @@ def test_the_ranks_end_with_the_same_weights_and_the_same_rows(case, results):
         assert torch.equal(value, second["state"][key]), key
     assert first["rows"] == second["rows"]
     assert {row["task_id"] for row in first["rows"]} == set(range(7))
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("case", SAME)
+def test_darts_on_two_ranks_with_the_same_images_has_the_gradients_of_one_process(case, results):
+    one, first, second = load(results, case)
+    alphas = [key for key in one["gradients"] if ".alphas." in key]
+    assert alphas and min(float(one["gradients"][key].abs().max()) for key in alphas) > 1e-6
+    for rank in (first, second):
+        for key, gradient in one["gradients"].items():
+            torch.testing.assert_close(rank["gradients"][key], gradient, rtol=0, atol=1e-6, msg=key)
+
+
+@pytest.mark.ddp
+def test_alphas_of_darts_follow_the_held_out_images_of_all_ranks(results):
+    """Four images and three: two held out on the first rank, one on the second, each rank normalising its own."""
+    _, first, second = load(results, ALPHAS_OF_PARTS)
+    torch.manual_seed(0)
+    net = MixedSupernet(12, 1, 28, space="chain", channels=2, cells=2).double()
+    net.load_state_dict({**net.state_dict(), **{key.removeprefix("net."): v for key, v in first["start"].items()}})
+    total = torch.zeros(())
+    for images, labels in (first["parts"][0], second["parts"][0]):
+        total = total + F.cross_entropy(net.train()(images[1::2].double()), labels[1::2], reduction="sum") / 3
+    (expected,) = torch.autograd.grad(total, [net.alphas["chain"]])
+    torch.testing.assert_close(first["gradients"]["net.alphas.chain"], expected, rtol=0, atol=1e-6)
 
 
 def conv4_by_hand(params, images):
