@@ -27,7 +27,7 @@ engine=graph  # records a meta-step once; CUDA only
 [ -n "$tiny" ] && engine=unroll
 
 names=(gpu_tests engine_table maml_5w1s rfs_resnet12_5w5s rfs_resnet12_5w1s proto_net_5w1s proto_net_5w5s maml_plus_plus_5w1s maml_plus_plus_5w5s
-  tnas_search tnas_retrain meta_ntk_search meta_ntk_retrain)
+  tnas_search tnas_decode tnas_retrain meta_ntk_search meta_ntk_retrain)
 
 finished() { [ -e "$out/$1.done" ]; }
 
@@ -56,6 +56,12 @@ retest() {  # NAME RUN FLAGS...: test a finished run under another protocol
   timeout "$limit" "$python" training/evaluate.py --run_dir="$run" --output="$folder" "${@:3}"
 }
 
+decode() {  # NAME SEARCH FLAGS...: the genotype of every test task of a search; goes on where it stopped
+  local run=$out/$2
+  [ -e "$run/results.json" ] || { echo "== $1: needs $2 to its end"; return 1; }
+  timeout --signal=INT --kill-after=30 "$limit" "$python" training/decode.py --run_dir="$run" "${@:3}"
+}
+
 step() {
   case $1 in
     gpu_tests)
@@ -78,12 +84,14 @@ step() {
     # 52.15 and 68.32 published, five best validations together.
     maml_plus_plus_5w1s | maml_plus_plus_5w5s)
       train "$1" --config=$recipes/maml_plus_plus_mini_imagenet_"${1#maml_plus_plus_}".yaml ;;
+    # The whole published search; 52.84 published after its genotypes were trained, one for each of 600 tasks.
     tnas_search)
-      has TNAS || return 0
-      train "$1" --algorithm=TNAS --data_class=MiniImagenet --n_way=5 --k_shot=1 --max_meta_steps=10000 ;;
+      train "$1" --config=$recipes/tnas_mini_imagenet_5w1s.yaml ${tiny:+--channels=4 --nodes=2 --decode_episodes=2} ;;
+    tnas_decode) decode "$1" tnas_search --tasks=$([ -n "$tiny" ] && echo 4 || echo 600) ;;
+    # What the search ends with, by the authors' first-order MAML: 15 epochs of 15,000 tasks, padded as the search padded.
     tnas_retrain)
-      has TNAS || return 0
-      retrain "$1" tnas_search --algorithm=MAML --n_way=5 --k_shot=1 --inner_steps=5 --max_meta_steps=20000 ;;
+      retrain "$1" tnas_search --algorithm=MAML --n_way=5 --k_shot=1 --first_order=true --inner_lr=0.01 --inner_steps=5 \
+        --eval_inner_steps=10 --outer_lr=0.001 --meta_batch_size=4 --train_query=15 --pad=left --max_meta_steps=56250 ;;
     meta_ntk_search)
       has MetaNTKNAS || return 0
       train "$1" --config=$recipes/meta_ntknas_mini_imagenet_5w1s.yaml ;;

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import logging
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -17,15 +18,20 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.ranges import Count, NonNegative, Positive
 from few_shot_nas.runtime.choices_csv import ChoicesCSV
 from few_shot_nas.runtime.gradients import world
+from few_shot_nas.search.collapse import FAR_APART
 from few_shot_nas.search.search_result import SearchResult
 from few_shot_nas.settings import Settings
 from few_shot_nas.spaces.genotype import Genotype
 from few_shot_nas.spaces.mixed_supernet import MixedSupernet
 
+logger = logging.getLogger(__name__)
+
 #: Prefix of the names of architecture parameters within a network.
 ALPHAS = "alphas."
 #: Logged share of the entropy of uniform weights that the alphas still have.
 ENTROPY = "alphas/entropy_fraction"
+#: Logged largest difference of two alphas of one choice: of those that are learned, and after the inner loop on a task.
+SPREAD, ADAPTED_SPREAD = "alphas/spread", "alphas/adapted_spread"
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,18 @@ def entropy_fraction(choices: Iterable[Tensor]) -> float:
     return sum(fractions) / len(fractions) if fractions else 0.0
 
 
+def spread(alphas: Iterable[Tensor]) -> Tensor:
+    """Return the largest difference of two alphas in a row, ``[]``.
+
+    Args:
+        alphas: one row ``[choices]``, or several ``[rows, choices]``, of each kind.
+
+    >>> spread([torch.tensor([[0.0, 1.0], [5.0, 3.0]]), torch.tensor([0.5])])
+    tensor(2.)
+    """
+    return torch.stack([(value.amax(dim=-1) - value.amin(dim=-1)).max() for value in alphas]).max()
+
+
 class AlphaSearch(EpisodicModule):
     """Hooks of a learner whose network is a MixedSupernet; goes before the learner among the bases of a class.
 
@@ -90,6 +108,7 @@ class AlphaSearch(EpisodicModule):
     """
 
     default_model: ClassVar[str] = "MixedSupernet"
+    _told_far = False
 
     def __init__(self, net: nn.Module, *, alphas: AlphaLoop, **learner: Any) -> None:
         if not isinstance(net, MixedSupernet):
@@ -134,7 +153,25 @@ class AlphaSearch(EpisodicModule):
                 if isinstance(record, ChoicesCSV):
                     rows = [weights.tolist() for _, weights in choices]
                     record.log_choices(self.meta_step, [decision for decision, _ in choices], rows)
-        return {**super().end_window(), ENTROPY: entropy_fraction(weights for _, weights in choices)}
+        with torch.no_grad():
+            apart = float(spread(value for name, value in self.net.named_parameters() if is_alpha(name)))
+        found = {ENTROPY: entropy_fraction(weights for _, weights in choices), SPREAD: apart}
+        return {**super().end_window(), **found}
+
+    def log_row(self, metrics: dict[str, float]) -> None:
+        """Log a row, and warn of the first whose alphas are so far apart that their softmax has no gradient."""
+        super().log_row(metrics)
+        for column, whose, rate in (
+            (ADAPTED_SPREAD, "after the inner loop the alphas of a task", "alpha_inner_lr"),
+            (SPREAD, "the alphas", "alpha_lr or alpha_inner_lr"),
+        ):
+            if metrics.get(column, 0.0) > FAR_APART and not self._told_far and world()[0] == 0:
+                self._told_far = True
+                logger.warning(
+                    "%s, meta-step %d: %s are up to %.3g apart: all but one op of an edge have no weight and no "
+                    "gradient, so that nothing is learned about architectures any more; lower %s",
+                    type(self).__name__, self.meta_step, whose, metrics[column], rate,
+                )  # fmt: skip
 
     # ---- the end of the search --------------------------------------------------------------------------------------
 

@@ -1,14 +1,17 @@
 """T-NAS: adapt weights and architecture parameters to a task together, and learn where both start."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from few_shot_nas.algorithms.alpha_search import AlphaLoop, AlphaSearch, alphas_of, is_alpha
+from few_shot_nas.algorithms.alpha_search import ADAPTED_SPREAD, AlphaLoop, AlphaSearch, alphas_of, is_alpha, spread
 from few_shot_nas.algorithms.gradient_learner import GradientLearner
+from few_shot_nas.algorithms.outer_step import TaskLoss
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
-from few_shot_nas.episode import SingleTask
+from few_shot_nas.episode import Episode, SingleTask, Task
+from few_shot_nas.meta.functional import Params
 from few_shot_nas.spaces.genotype import Genotype
 
 #: What the authors' script sets.
@@ -23,6 +26,16 @@ class TaskDecoding(AlphaSearch, GradientLearner):
     def rate(self, name: str, step: int) -> float | Tensor:
         """alpha_inner_lr for the alphas, and the learner's rate for the weights."""
         return self.alphas.alpha_inner_lr if is_alpha(name) else super().rate(name, step)
+
+    def after_task(self, task: Task, trajectory: Sequence[Params]) -> None:
+        """Note how far apart the task has driven the alphas."""
+        super().after_task(task, trajectory)
+        self._adapted_spread = spread(alphas_of(trajectory[-1]).values()).detach()
+
+    def task_loss(self, task: Task | Episode) -> TaskLoss:
+        """The learner's; and the spread of the adapted alphas among the scalars."""
+        loss, scalars = super().task_loss(task)
+        return loss, {**scalars, ADAPTED_SPREAD: self._adapted_spread}
 
     def decode(self, task: SingleTask) -> Genotype:
         """Return the genotype of one task: that of the alphas after the inner loop on its support set."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from few_shot_nas.report.run import Run
-from few_shot_nas.search.collapse import LEFT_UNIFORM
+from few_shot_nas.search.collapse import FAR_APART, LEFT_UNIFORM
 
 #: Below this share of the uniform entropy a search prefers some architectures clearly.
 DECIDED = 0.5
@@ -71,6 +71,24 @@ def adaptation_verdict(divergences: Sequence[float] | np.ndarray) -> str:
     return f"The inner step adapts the policy: a task moves it by up to {largest:.2g} nats, by {last:.2g} at the end."
 
 
+def far_apart_verdict(learned: Sequence[float] | np.ndarray, adapted: Sequence[float] | np.ndarray) -> str | None:
+    """Say that alphas are so far apart that their softmax is a single op; None where they are not.
+
+    Args:
+        learned: largest difference of the alphas of an edge over time.
+        adapted: the same after the inner loop on a task, the mean over tasks; empty where alphas are not adapted.
+
+    >>> far_apart_verdict([0.1, 0.2], [0.3, 2e5])
+    'A task drives the alphas apart by 2e+05: it keeps one op of every edge and learns nothing of others.'
+    """
+    if len(adapted) and last_tenth(adapted) > FAR_APART:
+        apart = f"{last_tenth(adapted):.2g}"
+        return f"A task drives the alphas apart by {apart}: it keeps one op of every edge and learns nothing of others."
+    if len(learned) and last_tenth(learned) > FAR_APART:
+        return f"The alphas have diverged: they are {last_tenth(learned):.2g} apart, and learn nothing any more."
+    return None
+
+
 def verdicts(run: Run) -> list[str]:
     """Return what is to be said of a run's controller or alphas; empty for a run without either."""
     said = []
@@ -81,6 +99,9 @@ def verdicts(run: Run) -> list[str]:
         _, fractions = run.series(column)
         if fractions.size:
             said.append(entropy_verdict(who, fractions))
+    far = far_apart_verdict(run.series("alphas/spread")[1], run.series("alphas/adapted_spread")[1])
+    if far is not None:
+        said.append(far)
     _, divergences = run.series("controller/kl_adapt")
     if divergences.size:
         said.append(adaptation_verdict(divergences))

@@ -11,6 +11,8 @@ MAX_WEIGHTLESS = 0.7
 MIN_ENTROPY_FRACTION = 0.1
 #: A policy that has at least this share of the uniform policy's entropy has not learned: its greedy path is arbitrary.
 LEFT_UNIFORM = 0.95
+#: A difference of two alphas at which the softmax gives the smaller one no weight in float32, and no gradient.
+FAR_APART = 100.0
 
 
 def weightless_fraction(space: SearchSpace, decisions: Sequence[int]) -> float:

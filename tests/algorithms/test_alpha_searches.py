@@ -14,6 +14,7 @@ from few_shot_nas.algorithms.meta_nas import Hardening, MetaNAS
 from few_shot_nas.algorithms.reptile import mini_batches
 from few_shot_nas.algorithms.settings import InnerLoop, OuterLoop
 from few_shot_nas.algorithms.tnas import TNAS
+from few_shot_nas.algorithms.tnas_plus_plus import TNASPlusPlus
 from few_shot_nas.errors import InputError
 from few_shot_nas.models.conv4 import Conv4
 from few_shot_nas.spaces.mixed_supernet import MixedSupernet
@@ -150,6 +151,27 @@ def test_equal_alphas_are_undecided_and_choices_sum_to_one_whatever_the_network_
         assert pairs["normal/2/inputs"] == ((0, 1),) and pairs["reduce/3/inputs"] == ((0, 1), (0, 2), (1, 2))
     assert bool(pairs) == (kind is PairMixedSupernet)
     assert all(("none" in decision.choices) == (not pairs) for decision in found if decision.kind == "edge")
+
+
+@pytest.mark.parametrize(
+    ("make", "who", "remedy"),
+    [
+        (lambda net, rate: TNAS(net, alphas=AlphaLoop(alpha_inner_lr=rate)), "TNAS", "alpha_inner_lr"),
+        (lambda net, rate: TNASPlusPlus(net, alphas=AlphaLoop(alpha_inner_lr=rate)).double(), "TNASPlusPlus",
+         "alpha_inner_lr"),
+        (lambda net, rate: AutoMAML(net, alphas=AlphaLoop(alpha_lr=rate)), "AutoMAML", "alpha_lr or alpha_inner_lr"),
+    ],
+)  # fmt: skip
+def test_alphas_that_are_too_far_apart_to_learn_are_told_once(make, who, remedy, caplog):
+    for rate, told in ((1.0, 0), (1e18, 1)):
+        caplog.clear()
+        module = make(make_net(), rate)
+        for _ in range(2):
+            one_update(module, meta_batch(tasks_of(2)))
+            module.log_row({**module.recorder.close(1)[0], **module.end_window()})
+        found = [text for text in caplog.messages if "apart" in text]
+        assert len(found) == told, rate
+    assert found[0].startswith(f"{who}, meta-step ") and found[0].endswith(f"lower {remedy}")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,13 @@
 
 import pytest
 
-from few_shot_nas.report.verdict import adaptation_verdict, entropy_verdict, last_tenth, verdicts
+from few_shot_nas.report.verdict import (
+    adaptation_verdict,
+    entropy_verdict,
+    far_apart_verdict,
+    last_tenth,
+    verdicts,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +39,16 @@ def test_a_policy_that_has_decided_is_told_from_one_that_never_moved():
 
 def test_one_noisy_last_value_does_not_decide():
     assert last_tenth([1.0] * 18 + [0.9, 0.7]) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("learned", "adapted", "said"),
+    [([1.0], [2.0, 101.0], "A task drives the alphas apart by 1e+02"), ([101.0], [], "have diverged: they are 1e+02"),
+     ([100.0], [100.0], None), ([1.0], [], None)],
+)  # fmt: skip
+def test_alphas_whose_softmax_is_a_single_op_are_told(learned, adapted, said):
+    found = far_apart_verdict(learned, adapted)
+    assert found is None if said is None else said in found
 
 
 def test_a_run_without_a_search_is_not_judged(make_run):
