@@ -168,6 +168,7 @@ def test_alphas_that_are_too_far_apart_to_learn_are_told_once(make, who, remedy,
         module = make(make_net(), rate)
         for _ in range(2):
             one_update(module, meta_batch(tasks_of(2)))
+            module.recorder.add(module.task_loss(tasks_of(1)[0])[1])
             module.log_row({**module.recorder.close(1)[0], **module.end_window()})
         found = [text for text in caplog.messages if "apart" in text]
         assert len(found) == told, rate
