@@ -30,12 +30,13 @@ class TaskDecoding(AlphaSearch, GradientLearner):
     def after_task(self, task: Task, trajectory: Sequence[Params]) -> None:
         """Note how far apart the task has driven the alphas."""
         super().after_task(task, trajectory)
-        self._adapted_spread = spread(alphas_of(trajectory[-1]).values()).detach()
+        self._spreads.append(spread(alphas_of(trajectory[-1]).values()).detach())
 
     def task_loss(self, task: Task | Episode) -> TaskLoss:
         """The learner's; and the spread of the adapted alphas among the scalars."""
+        self._spreads: list[Tensor] = []
         loss, scalars = super().task_loss(task)
-        return loss, {**scalars, ADAPTED_SPREAD: self._adapted_spread}
+        return loss, {**scalars, ADAPTED_SPREAD: torch.stack(self._spreads).sum()}
 
     def decode(self, task: SingleTask) -> Genotype:
         """Return the genotype of one task: that of the alphas after the inner loop on its support set."""
