@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -158,10 +159,31 @@ class _OneNumber(EpisodicModule):
         return tasks(batch), 1
 
 
+class _Bare(pl.LightningModule):
+    """The same step as Lightning's documentation writes it, without our base: what is left is Lightning's own."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.automatic_optimization = net, False
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam."""
+        return torch.optim.Adam(self.parameters())
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One step of Adam."""
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad(set_to_none=True)
+        for task in tasks(batch):
+            self.manual_backward(self.net(task.query_x.flatten(1)[:, :4]).square().mean())
+        optimizer.step()
+
+
 def shell_ms(folder: str, steps: int, rounds: int, clock: str) -> dict[str, float]:
     """Milliseconds that Lightning and our bookkeeping add to a meta-step: a fit against the loop written out.
 
-    Of both, what further meta-steps take, so that what happens once per fit does not count.
+    Of all, what further meta-steps take, so that what happens once per fit does not count. ``lightning`` is what the
+    same Trainer adds to the loop with a bare module.
     """
     source = Noise(folder, classes=8, per_class=8, image_size=8)
 
@@ -171,12 +193,19 @@ def shell_ms(folder: str, steps: int, rounds: int, clock: str) -> dict[str, floa
         data = EpisodicDataModule(source, **shape, val_every=count, max_meta_steps=count)
         return _OneNumber(nn.Linear(4, 2), outer=OuterLoop(max_meta_steps=count), seed=0), data
 
-    def fit(count: int) -> float:
-        module, data = made(count)
-        trainer = episodic_trainer(progress=False, accelerator="cpu", devices=1, limit_val_batches=0, logger=False)
+    def fitted(module: pl.LightningModule, data: EpisodicDataModule, **flags: Any) -> float:
+        flags |= dict(accelerator="cpu", devices=1, limit_val_batches=0, logger=False)
+        trainer = episodic_trainer(progress=False, **flags)
         started = CLOCKS[clock]()
         trainer.fit(module, datamodule=data)
         return CLOCKS[clock]() - started
+
+    def fit(count: int) -> float:
+        return fitted(*made(count))
+
+    def bare(count: int) -> float:
+        module, data = made(count)
+        return fitted(_Bare(module.net), data, max_steps=count)
 
     def loop(count: int) -> float:
         module, data = made(count)
@@ -192,12 +221,12 @@ def shell_ms(folder: str, steps: int, rounds: int, clock: str) -> dict[str, floa
 
     few, found = steps // 5, []
     for counts in (False, *[True] * rounds):
-        each = [1e3 * (way(steps + few) - way(few)) / steps for way in (fit, loop)]
+        each = [1e3 * (way(steps + few) - way(few)) / steps for way in (fit, bare, loop)]
         if counts:
             found.append(each)
-    fits, loops = zip(*found, strict=True)
-    added = statistics.median(a - b for a, b in found)
-    return {"fit": statistics.median(fits), "loop": statistics.median(loops), "shell": added}
+    fits, bares, loops = (statistics.median(column) for column in zip(*found, strict=True))
+    added, by_lightning = (statistics.median(each[way] - each[2] for each in found) for way in (0, 1))
+    return {"fit": fits, "bare": bares, "loop": loops, "shell": added, "lightning": by_lightning}
 
 
 def main() -> int:
@@ -217,7 +246,8 @@ def main() -> int:
         f"{data['dataset of tasks']:.0f} by a dataset of tasks: {data['times']:.1f} times"
     )
     fit, loop = shell["fit"], shell["loop"]
-    print(f"ms a meta-step: {fit:.2f} fitted, {loop:.2f} as a loop: the shell adds {shell['shell']:.2f}")
+    print(f"ms a meta-step: {fit:.2f} fitted, {loop:.2f} as a loop: the shell adds {shell['shell']:.2f}, of which")
+    print(f"{shell['lightning']:.2f} are what Lightning adds around a bare module")
     if options.output is not None:
         results = {"clock": options.clock, "episodes_per_second": data, "shell_ms": shell}
         Path(options.output).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import baseline, data, run, tnas
+from benchmarks import baseline, data, proto_net, rounding, run, tnas
 from benchmarks.contestants import ours
 from benchmarks.work import TINY, Work
 from few_shot_nas.algorithms.settings import InnerLoop
@@ -54,6 +54,16 @@ def test_a_row_has_the_memory_that_a_step_needs_at_its_peak():
     assert peak.mib() is None or peak.mib() > 0.9 * kept.numel() * 4 / 2**20
 
 
+def test_tasks_of_proto_net_together_give_the_gradient_that_they_give_one_by_one():
+    work = replace(TINY["tiny second order"], tasks=3)
+    batch = Episode(*(v.double() if v.is_floating_point() else v for v in work.batch(torch.device("cpu"))[:4]))
+    nets = [work.net().double() for _ in range(2)]
+    losses = [way(net, batch) for way, net in zip((proto_net.one_by_one, proto_net.together), nets, strict=True)]
+    assert float(losses[0]) == pytest.approx(float(losses[1]), abs=1e-9)
+    assert float(run.gradient_of(nets[0]).abs().max()) > 1e-3
+    torch.testing.assert_close(run.gradient_of(nets[1]), run.gradient_of(nets[0]), rtol=0, atol=1e-9)
+
+
 def test_what_is_swept_is_named(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["run.py", "--device", "cpu", "--sweep", "size,depth"])
     with pytest.raises(SystemExit):
@@ -72,4 +82,15 @@ def test_both_loaders_of_the_data_row_give_tasks_of_its_shape(tmp_path):
 
 def test_the_shell_s_row_is_a_fit_less_a_loop(tmp_path):
     found = data.shell_ms(str(tmp_path), steps=10, rounds=1, clock="cpu")
-    assert set(found) == {"fit", "loop", "shell"} and found["shell"] == pytest.approx(found["fit"] - found["loop"])
+    assert set(found) == {"fit", "bare", "loop", "shell", "lightning"}
+    assert found["shell"] == pytest.approx(found["fit"] - found["loop"])
+    assert found["lightning"] == pytest.approx(found["bare"] - found["loop"])
+
+
+def test_rounding_is_measured_against_float64_and_under_a_nudge(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["rounding.py", "--tiny", "--nudges", "1"])
+    assert rounding.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["task 0", "task 1", "task 0, nudged"]
+    errors = [float(word.rstrip(",")) for word in lines[0].split() if "e-" in word]
+    assert len(errors) == 2 and max(errors) < 1e-3 and "float64 moved by" in lines[2]

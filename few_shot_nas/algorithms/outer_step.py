@@ -1,6 +1,5 @@
 """One update of the meta-parameters, piece by piece: optimizer, mean gradient over tasks and ranks, clipping, rates."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -64,11 +63,14 @@ def clip(parameters: Sequence[nn.Parameter], outer: OuterLoop, recorder: Recorde
         InputError: if the gradient is not finite and ``on_nonfinite`` is stop.
     """
     with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
-    if outer.log_grad_norm is not None:
-        gradients = [p.grad for p in with_gradient if p.grad is not None]
-        recorder.add({"train/grad_norm": nn.utils.get_total_norm(gradients, norm_type=outer.log_grad_norm)})
-    limit = math.inf if outer.meta_grad_clip is None else outer.meta_grad_clip
-    norm = nn.utils.clip_grad_norm_(with_gradient, limit)
+    gradients = [p.grad for p in with_gradient if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    order = outer.log_grad_norm
+    if order is not None:
+        logged = norm if order == 2 else nn.utils.get_total_norm(gradients, norm_type=order)
+        recorder.add({"train/grad_norm": logged})
+    if outer.meta_grad_clip is not None:  # a limit of infinity would multiply every gradient by 1
+        nn.utils.clip_grads_with_norm_(with_gradient, outer.meta_grad_clip, norm)
     if outer.on_nonfinite == "skip":  # waits for the device: the step depends on it
         return bool(norm.isfinite())
     recorder.add_norm(norm, meta_step)

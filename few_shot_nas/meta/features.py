@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from few_shot_nas.episode import HasQueries, HasSupport
 from few_shot_nas.forward_context import forward_context
-from few_shot_nas.meta.bn_mode import check_bn_mode, run_queries
+from few_shot_nas.meta.bn_mode import BN_MODES, check_bn_mode, run_queries
 from few_shot_nas.meta.functional import full_precision
 
 
@@ -79,5 +79,6 @@ def query_features(net: nn.Module, task: HasQueries, bn_mode: str, **inputs: Any
         >>> query_features(Net(), task, "support").shape
         torch.Size([6, 3])
     """
-    check_bn_mode(net, bn_mode)
+    if bn_mode not in BN_MODES:  # those are every network's
+        check_bn_mode(net, bn_mode)
     return run_queries(partial(extract, net, **inputs), task.support_x, task.query_x, bn_mode)

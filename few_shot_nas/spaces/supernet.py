@@ -97,6 +97,7 @@ class Supernet(nn.Module):
         xavier_init(self)
         self._shape = (n_way, in_channels, image_size)
         self._op_costs: OpCosts | None = None
+        self._checked: Genotype | None = None
         self.limits = Limits(self.space, self.cost, max_params, max_macs)
         self._owner = self._owners()
         with torch.no_grad():
@@ -139,7 +140,9 @@ class Supernet(nn.Module):
         return self.body(x, genotype)
 
     def _check(self, genotype: Genotype) -> None:
-        """Refuse a genotype that the network cannot run."""
+        """Refuse a genotype that the network cannot run; the one that was looked at last is not looked at again."""
+        if genotype is self._checked:
+            return
         self.space.encode(genotype)
         if not self._holds_all:
             for cell_type, edges in self.space.chosen(genotype).items():
@@ -149,6 +152,7 @@ class Supernet(nn.Module):
                             f"genotype: op {op} on edge {place[0]}->{place[1]} of {cell_type} is not held by this "
                             f"supernet; it has {', '.join(self.menu[cell_type][place]) or 'none of its ops'} there"
                         )
+        self._checked = genotype
 
     def forward(self, x: Tensor, genotype: Genotype) -> Tensor:
         """Run only the ops of ``genotype``: images ``[B, C, H, W]`` to logits ``[B, N]``.
