@@ -241,28 +241,57 @@ def searched_table(file: str, names: Mapping[str, str]) -> list[str]:
     return rows(head, body)
 
 
-def rank_table(file: str) -> list[str]:
-    """Return one row per proxy of a file of training/tabular/rank_correlation.py, best Kendall first."""
-    content = read(file)
-    proxies, truth = content["correlations"], content["accuracy"]
+def _correlation(found: Mapping[str, float | None]) -> str:
+    """Return ``+0.50 (+0.40 .. +0.60)``; a dash where one side does not vary."""
+    if found["value"] is None:
+        return "-"
+    return f"{found['value']:+.2f} ({found['low']:+.2f} .. {found['high']:+.2f})"
 
-    def cell(found: Mapping[str, float | None]) -> str:
-        if found["value"] is None:
-            return "-"
-        return f"{found['value']:+.2f} ({found['low']:+.2f} .. {found['high']:+.2f})"
 
-    def first(scores: Sequence[float]) -> str:
-        return f"{100 * truth[max(range(len(scores)), key=scores.__getitem__)]:.1f}"
+def _by_kendall(proxies: Mapping[str, Any]) -> list[str]:
+    """Return the names of proxies, the best Kendall first, those without one last."""
 
     def kendall(name: str) -> float:
         value = proxies[name]["kendall"]["value"]
         return -2.0 if value is None else value
 
+    return sorted(proxies, key=kendall, reverse=True)
+
+
+def proxies_table(ranks: str, arms: str) -> list[str]:
+    """Return one row per proxy, best Kendall first: its ranks, and its choice beside the best fixed architecture.
+
+    Args:
+        ranks: written by ``rank_correlation.py --chosen`` of the tables of several supernets.
+        arms: compare.json of the arms I of the same selections with arm B.
+    """
+    proxies, content = read(ranks)["correlations"], read(arms)
+    accuracy = {arm["name"]: arm["accuracy_percent"] for arm in content["arms"]}
+    contrast = {each["arm"]: each for each in content["contrasts"]}
+    head = ("proxy", "Kendall", "Kendall given log parameters", "its first %", "to B", "verdict")
+    body = [("B best fixed", "", "", f"{accuracy['B_best_fixed']:.2f}", "", "reference")]
+    for name in _by_kendall(proxies):
+        own = contrast[f"I_{name}"]
+        body.append((
+            f"`{name}`", *(_correlation(proxies[name][column]) for column in ("kendall", "kendall_given_size")),
+            f"{accuracy[f'I_{name}']:.2f}", signed(own["difference"], own["t_half_width"]), own["verdict"],
+        ))  # fmt: skip
+    return rows(head, body)
+
+
+def rank_table(file: str) -> list[str]:
+    """Return one row per proxy of a file of training/tabular/rank_correlation.py, best Kendall first."""
+    content = read(file)
+    proxies, truth = content["correlations"], content["accuracy"]
+
+    def first(scores: Sequence[float]) -> str:
+        return f"{100 * truth[max(range(len(scores)), key=scores.__getitem__)]:.1f}"
+
+    columns = ("kendall", "spearman", "kendall_given_size")
     body = [
-        [f"`{name}`", *(cell(proxies[name][column]) for column in ("kendall", "spearman", "kendall_given_size")),
-         first(content["scores"][name])]
-        for name in sorted(proxies, key=kendall, reverse=True)
-    ]  # fmt: skip
+        [f"`{name}`", *(_correlation(proxies[name][column]) for column in columns), first(content["scores"][name])]
+        for name in _by_kendall(proxies)
+    ]
     head = ("proxy", "Kendall", "Spearman", "Kendall given log parameters", "its first %")
     return rows(head, body)
 
@@ -303,6 +332,11 @@ TABLES: dict[str, Table] = {
     ),
     "rank_trained": Table(
         lambda: rank_table("rank_trained.json"), ("rank_trained.json",), "the same code block", "2 minutes of a core"
+    ),
+    "omniglot_proxies": Table(
+        lambda: proxies_table("rank_omniglot.json", "compare_omniglot_proxies.json"),
+        ("rank_omniglot.json", "compare_omniglot_proxies.json"), "the code block below it in docs/training_free.md",
+        "110 s of a core per supernet, after its tables",
     ),
     "runs": Table(
         lambda: runs_table(RUNS), tuple(f"runs/{name}.json" for name in RUNS),
