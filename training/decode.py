@@ -1,10 +1,10 @@
 """Decode a genotype for every test task of a search by gradient, and train each distinct one once.
 
 ``python training/decode.py --run_dir=runs/tnas --tasks=600`` writes decoded.csv, the genotypes and decoded.json below
-RUN_DIR/decode. With --retrain='--algorithm=MAML --max_meta_steps=1500' every distinct genotype is meta-trained from
-scratch, the most frequent first, and scored on the tasks; --random=8 trains eight random architectures of the space
-beside them. The folders below --arms are then arms of training/compare.py: a task's own genotype, the most frequent
-one, and a random one. A command that was stopped goes on where it stopped.
+RUN_DIR/decode, and tells of them on the run's page. With --retrain='--algorithm=MAML --max_meta_steps=1500' every
+distinct genotype is meta-trained from scratch, the most frequent first, and scored on the tasks; --random=8 trains
+eight random architectures of the space beside them. The folders below --arms are then arms of training/compare.py: a
+task's own genotype, the most frequent one, and a random one. A command that was stopped goes on where it stopped.
 """
 
 import csv
@@ -235,10 +235,13 @@ def decode(args: Namespace, overrides: Sequence[str]) -> None:
     if args.retrain is not None:
         summary.update(retrain(args, parts, values, names))
 
+    from few_shot_nas.report import write_report
     from training import results
 
     results.write_json(args.output / "decoded.json", summary)
     show(summary, args.output)
+    if args.output == args.run_dir / "decode" and (args.run_dir / "results.json").is_file():
+        print(f"report: {write_report(args.run_dir)}")  # the page of the run tells of it from now on
 
 
 #: How the arms of a decoding are called in sentences.

@@ -20,6 +20,8 @@ from few_shot_nas.spaces.space import Mixture, SearchSpace
 PICTURES = 5
 #: Genotypes of single tasks that are listed.
 LISTED = 10
+#: Genotypes of single tasks that are drawn.
+DRAWN = 3
 
 
 def learns_alphas(run: Run) -> bool:
@@ -114,6 +116,13 @@ def read_decoded(run: Run) -> Decoded | None:
         InputError: if it is damaged.
     """
     return read_if_there(run.path / "decode" / "decoded.json", "training/decode.py", _decoded)
+
+
+def most_frequent(run: Run, decoded: Decoded | None) -> list[tuple[str, int, Genotype]]:
+    """Return (name, tasks, genotype) of the most frequent decoded genotypes, DRAWN at most, whose files are there."""
+    counts = {} if decoded is None else decoded.counts
+    files = [(name, often, run.path / "decode" / "genotypes" / f"{name}.json") for name, often in counts.items()]
+    return [(name, often, Genotype.load(file)) for name, often, file in files[:DRAWN] if file.is_file()]
 
 
 def _decoded(content: dict[str, Any]) -> Decoded:

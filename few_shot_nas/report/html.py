@@ -9,7 +9,7 @@ from markupsafe import Markup
 from few_shot_nas.errors import InputError
 from few_shot_nas.report import contrast_tables, curves
 from few_shot_nas.report.alarm import collapse_alarm
-from few_shot_nas.report.alphas import genotypes_over_time, learns_alphas, read_decoded
+from few_shot_nas.report.alphas import genotypes_over_time, learns_alphas, most_frequent, read_decoded
 from few_shot_nas.report.candidates import candidates
 from few_shot_nas.report.class_scores import read_class_scores
 from few_shot_nas.report.contrasts import Comparison
@@ -152,7 +152,10 @@ def _one_run(run: Run) -> dict[str, Any]:
             (step, _architecture(genotype, f"{run.name} at meta-step {step}"))
             for step, genotype in genotypes_over_time(run)
         ],
-        "decoded": read_decoded(run),
+        "decoded": (decoded := read_decoded(run)),
+        "most_frequent": [
+            (name, often, _architecture(genotype, name)) for name, often, genotype in most_frequent(run, decoded)
+        ],
         "example": read_example(run),
         "class_scores": read_class_scores(run),
         "candidates": candidates(run),

@@ -7,7 +7,7 @@ import torch
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.report import load_run, write_report
-from few_shot_nas.report.alphas import genotypes_over_time, read_decoded
+from few_shot_nas.report.alphas import genotypes_over_time, most_frequent, read_decoded
 from few_shot_nas.runtime.choices_csv import ChoicesCSV
 from few_shot_nas.spaces import SPACES
 from few_shot_nas.spaces.pair_mixed_supernet import PairMixedSupernet
@@ -84,6 +84,17 @@ def test_the_page_tells_how_tasks_spread_over_genotypes(search):
     assert "10 tasks of the test split decode to 2 genotypes; the most frequent has 70.0 %" in text
     assert "minus the most frequent one: −2.0 ± 1.0 points on 10 tasks, worse" in text
     assert "minus random ones: +3.0 ± 1.0 points on 10 tasks, better" in text
+
+
+def test_the_most_frequent_genotypes_of_tasks_are_drawn(search):
+    write_decoded(search, {"tasks": 5, "counts": {"aa": 3, "bb": 1, "cc": 1}})
+    (search / "decode" / "genotypes").mkdir()
+    for name, genotype in (("aa", FIRST), ("cc", SECOND)):  # one file is gone
+        genotype.save(search / "decode" / "genotypes" / f"{name}.json")
+    run = load_run(search)
+    assert most_frequent(run, read_decoded(run)) == [("aa", 3, FIRST), ("cc", 1, SECOND)]
+    text = write_report(search).read_text(encoding="utf-8")
+    assert "<h3>aa, 3 tasks</h3>" in text and "<h3>cc, 1 task</h3>" in text
 
 
 def test_one_genotype_for_all_tasks_is_said_in_words(search):

@@ -86,6 +86,13 @@ def trainings(tmp_path, monkeypatch):
     return stand_in
 
 
+def test_the_page_of_the_run_tells_of_its_decoding(run, capsys):
+    assert "Genotypes of single tasks" not in (run / "report.html").read_text()
+    assert decode.main([f"--run_dir={run}", "--tasks=2"]) == 0
+    assert f"report: {run / 'report.html'}" in capsys.readouterr().out
+    assert "2 tasks of the test split decode to" in (run / "report.html").read_text()
+
+
 def test_each_distinct_genotype_is_trained_once_and_scored_on_the_tasks(run, tmp_path, trainings, capsys):
     words = [f"--run_dir={run}", "--tasks=5", f"--output={tmp_path}", "--retrain=--algorithm=ProtoNet --width=7"]
     for _ in range(2):  # what is trained is not trained again
