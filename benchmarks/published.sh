@@ -94,7 +94,7 @@ step() {
         --eval_inner_steps=10 --outer_lr=0.001 --meta_batch_size=4 --train_query=15 --pad=left --max_meta_steps=56250 ;;
     meta_ntk_search)
       has MetaNTKNAS || return 0
-      train "$1" --config=$recipes/meta_ntknas_mini_imagenet_5w1s.yaml ;;
+      train "$1" --config=$recipes/meta_ntknas_mini_imagenet_5w1s.yaml ${tiny:+--channels=8 --repeats=1} ;;
     meta_ntk_retrain)
       has MetaNTKNAS || return 0
       retrain "$1" meta_ntk_search --algorithm=RFS --n_way=5 --k_shot=5 --bn_mode=running --max_meta_steps=60000 \

@@ -74,8 +74,8 @@ def pages(make_run, tmp_path):
     return [
         (write_report(runs[0]), 0, 0),
         (contact_sheet(tmp_path), 0, 0),
-        (compare_runs(runs, tmp_path / "runs.html"), 0, 2),
-        (write_contrasts(compare_arms(arms, resamples=200), tmp_path / "arms.html"), 1, 1),
+        (compare_runs(runs, tmp_path / "runs.html"), 0, 4),
+        (write_contrasts(compare_arms(arms, resamples=200), tmp_path / "arms.html"), 1, 3),
     ]
 
 
