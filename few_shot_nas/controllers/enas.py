@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from few_shot_nas.controllers.base import Controller
+from few_shot_nas.controllers.lstm import INIT_RANGE, lstm_step, widest_of_kinds
 from few_shot_nas.errors import InputError
-
-INIT_RANGE = 0.1
 
 
 class State(NamedTuple):
@@ -90,10 +89,8 @@ class ENASController(Controller):
             raise InputError(f"ENAS controller: op_tanh_reduce={op_tanh_reduce} given, it must be at least 1")
         self.hidden = hidden
         self.op_tanh_reduce = op_tanh_reduce
-        widest: dict[str, int] = {}
-        for kind, size in zip(self.kinds, self.decision_sizes, strict=True):
-            if kind not in ("skip", "index"):
-                widest[kind] = max(size, widest.get(kind, 0))
+        of_kind = widest_of_kinds(self.kinds, self.decision_sizes)
+        widest = {kind: size for kind, size in of_kind.items() if kind not in ("skip", "index")}
         self._cell_starts = self._check_order()
         self.start = nn.Parameter(torch.empty(1, hidden))
         self.cell = nn.Parameter(torch.empty(2 * hidden, 4 * hidden))
@@ -148,11 +145,8 @@ class ENASController(Controller):
         return State(x, zeros, zeros)
 
     def _lstm(self, state: State) -> State:
-        """One step of the cell. Gates in the matrix: input, forget, output, candidate."""
-        gates = torch.cat((state.x, state.hidden), dim=1) @ self.cell
-        into, keep, out = gates[:, : 3 * self.hidden].sigmoid().chunk(3, dim=1)
-        memory = keep * state.memory + into * gates[:, 3 * self.hidden :].tanh()
-        return state._replace(hidden=out * memory.tanh(), memory=memory)
+        hidden, memory = lstm_step(state.x, state.hidden, state.memory, self.cell)
+        return state._replace(hidden=hidden, memory=memory)
 
     def _anchored(self, state: State, anchor: Tensor) -> State:
         """Remember ``anchor``, with the key of the LSTM's present output."""

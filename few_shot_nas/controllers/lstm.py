@@ -12,6 +12,36 @@ from few_shot_nas.controllers.base import Controller
 INIT_RANGE = 0.1
 
 
+def lstm_step(x: Tensor, hidden: Tensor, memory: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of the LSTM of ENAS, without bias: ``(hidden, memory)`` after the input ``x``, ``[1, H]`` each.
+
+    Written out, because fused LSTM kernels have no second derivative on GPUs.
+
+    Args:
+        x: the input, ``[1, H]``.
+        hidden: the output of the step before, ``[1, H]``.
+        memory: the cell after the step before, ``[1, H]``.
+        weight: ``[2H, 4H]``, columns for the gates input, forget and output, then for the candidate.
+    """
+    size = hidden.shape[1]
+    gates = torch.cat((x, hidden), dim=1) @ weight
+    into, keep, out = gates[:, : 3 * size].sigmoid().chunk(3, dim=1)
+    memory = keep * memory + into * gates[:, 3 * size :].tanh()
+    return out * memory.tanh(), memory
+
+
+def widest_of_kinds(kinds: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
+    """Return the most choices that a decision of each kind has, in the order in which kinds come first.
+
+    >>> widest_of_kinds(("op", "skip", "op"), (3, 2, 5))
+    {'op': 5, 'skip': 2}
+    """
+    widest: dict[str, int] = {}
+    for kind, size in zip(kinds, sizes, strict=True):
+        widest[kind] = max(size, widest.get(kind, 0))
+    return widest
+
+
 class State(NamedTuple):
     """What the LSTM carries from decision to decision: its next input and its two states, all ``[1, H]``."""
 
@@ -25,9 +55,8 @@ class LSTMController(Controller):
 
     At each decision the embedding of the choice taken before (at first a learned start vector) goes into a one-layer
     LSTM, whose output gives the logits. These are divided by ``temperature`` and bounded to
-    ``tanh_constant * tanh(logits)``. As in ENAS the LSTM is one matrix ``[2H, 4H]`` without bias and every parameter
-    starts uniform in [-0.1, 0.1], so the initial policy is nearly uniform. The LSTM is written out, because fused LSTM
-    kernels have no second derivative on GPUs.
+    ``tanh_constant * tanh(logits)``. As in ENAS the LSTM (:func:`lstm_step`) is one matrix ``[2H, 4H]`` without bias
+    and every parameter starts uniform in [-0.1, 0.1], so the initial policy is nearly uniform.
 
     Deviations: decisions of one kind share one embedding and one output layer. A decision with fewer choices than
     another one of the kind uses the first rows of both layers; for it the other rows are never sampled, enter no sum
@@ -61,9 +90,7 @@ class LSTMController(Controller):
         super().__init__(decision_sizes, kinds, tanh_constant, temperature, embedding_dim)
         self._require_positive("hidden", hidden)
         self.hidden = hidden
-        widest: dict[str, int] = {}
-        for kind, size in zip(self.kinds, self.decision_sizes, strict=True):
-            widest[kind] = max(size, widest.get(kind, 0))
+        widest = widest_of_kinds(self.kinds, self.decision_sizes)
         self.start = nn.Parameter(torch.empty(1, hidden))
         self.cell = nn.Parameter(torch.empty(2 * hidden, 4 * hidden))
         self.embedding = nn.ModuleDict({kind: nn.Embedding(size, hidden) for kind, size in widest.items()})
@@ -79,11 +106,7 @@ class LSTMController(Controller):
         return State(self.start + self.task(context), zeros, zeros)
 
     def _logits(self, step: int, state: State) -> tuple[Tensor, State]:
-        """One step of the cell. Gates in the matrix: input, forget, output, candidate."""
-        gates = torch.cat((state.x, state.hidden), dim=1) @ self.cell
-        into, keep, out = gates[:, : 3 * self.hidden].sigmoid().chunk(3, dim=1)
-        memory = keep * state.memory + into * gates[:, 3 * self.hidden :].tanh()
-        hidden = out * memory.tanh()
+        hidden, memory = lstm_step(state.x, state.hidden, state.memory, self.cell)
         rows = self.output[self.kinds[step]].weight[: self.decision_sizes[step]]  # type: ignore[index]  # a Tensor
         return F.linear(hidden, rows), State(state.x, hidden, memory)
 
