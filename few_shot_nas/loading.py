@@ -66,7 +66,11 @@ def _stored(path: Path, checkpoint: str | None) -> tuple[dict[str, Tensor], Mode
             raise InputError(f"{path}: holds tensors without a description; give the folder of the run instead")
         return state, card, None
     if not (path / CARD).is_file():
-        raise InputError(f"{path}: has no {CARD}; give the folder of a run that few_shot_nas wrote")
+        wanted = "give the folder of a run that few_shot_nas wrote"
+        if (path / "config.yaml").is_file():  # runs of the first versions had none
+            flags = f"--config={path}/config.yaml --ckpt_path={path}/checkpoints/last.ckpt"
+            wanted = f"if an earlier version wrote the run, training/run_experiment.py {flags} --run_dir=NEW makes one"
+        raise InputError(f"{path}: has no {CARD}; {wanted}")
     card = ModelCard.read(path / CARD)
     file = checkpoint_file(path, checkpoint)
     if file is None:
