@@ -75,6 +75,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: where others use the processor too")
     options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error(f"--rounds={options.rounds}: at least one round is timed")
     keep_freed_memory()
     for name, work in ROWS.items():
         milliseconds, times = ratio(work, options.rounds, options.clock)

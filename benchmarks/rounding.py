@@ -60,6 +60,8 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="a tiny row, to try the script")
     options = parser.parse_args()
     work = TINY["tiny second order"] if options.tiny else MINI
+    if options.task not in range(work.tasks):
+        parser.error(f"--task={options.task}: the row has the tasks 0 to {work.tasks - 1}")
     whole = work.batch(torch.device("cpu"))
     alone = [Episode(*(value[task : task + 1] for value in whole[:4])) for task in range(work.tasks)]
     known = {}

@@ -71,6 +71,20 @@ def test_what_is_swept_is_named(capsys, monkeypatch):
     assert "--sweep=size,depth: depth is not one of inner_steps, tasks, n_way, size" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("program", "words", "complaint"),
+    [
+        (rounding, ["--tiny", "--task", "2"], "--task=2: the row has the tasks 0 to 1"),
+        (proto_net, ["--rounds", "0"], "--rounds=0: at least one round is timed"),
+    ],
+)
+def test_a_number_that_cannot_be_is_one_line(program, words, complaint, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["program", *words])
+    with pytest.raises(SystemExit):
+        program.main()
+    assert complaint in capsys.readouterr().err
+
+
 def test_both_loaders_of_the_data_row_give_tasks_of_its_shape(tmp_path):
     found = data.episodes_per_second(str(tmp_path), batches=2, rounds=1, clock="cpu", size=8)
     assert found["times"] > 0 and found["data module"] > 0
