@@ -14,6 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from few_shot_nas.report.contrasts import contrasts
 from few_shot_nas.stats.statistics import mean_ci
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -279,6 +282,37 @@ def proxies_table(ranks: str, arms: str) -> list[str]:
     return rows(head, body)
 
 
+def decoded_table(files: Sequence[str]) -> list[str]:
+    """Return what a task's own genotype is worth: one row per search, and one over the searches with the verdicts.
+
+    Args:
+        files: each written by training/decode.py with ``--retrain`` and ``--random``, of one search.
+    """
+    searches = [read(file) for file in files]
+    scores = [search["accuracy"]["transductive"] for search in searches]
+
+    def cells(found: Mapping[str, Any]) -> list[str]:
+        means = [f"{100 * found[arm]['mean']:.1f}" for arm in ("own", "most_often", "random")]
+        gaps = [found[key] for key in ("difference", "difference_random")]
+        return [*means, *(signed(100 * gap["mean"], 100 * gap["ci95"]) for gap in gaps)]
+
+    body = [
+        [str(seed), str(search["tasks"]), str(search["distinct"]), str(max(search["counts"].values())),
+         str(found["tasks"]), *cells(found)]
+        for seed, (search, found) in enumerate(zip(searches, scores, strict=True))
+    ]  # fmt: skip
+    points = [
+        np.array([[100 * found[key]["mean"]] for found in scores]) for key in ("difference", "difference_random")
+    ]
+    over = contrasts(("most_often", "random"), points, margin=0.5, resamples=10_000)
+    means = [sum(100 * found[arm]["mean"] for found in scores) / len(scores) for arm in ("own", "most_often", "random")]
+    said = [f"{signed(each.difference.mean, each.difference.ci95)}, **{each.verdict}**" for each in over]
+    body.append(["all", "", "", "", "", *(f"{mean:.1f}" for mean in means), *said])
+    head = ("search", "tasks", "genotypes", "most often", "tasks scored", "own %", "most often %", "random %",
+            "own - most often", "own - random")  # fmt: skip
+    return rows(head, body)
+
+
 def rank_table(file: str) -> list[str]:
     """Return one row per proxy of a file of training/tabular/rank_correlation.py, best Kendall first."""
     content = read(file)
@@ -300,7 +334,12 @@ ARM_FILES = {"Omniglot": "compare_omniglot_arms.json", "Mixed": "compare_mixed_a
 EXPERIMENT = "the code block of docs/does_maml_enas_work.md, whose last line is benchmarks/collect.py"
 ARM_COST = "3 s of a core per arm and supernet, after the tables (5 minutes of a core per supernet)"
 #: Single runs under docs/results/runs.
-RUNS = ("maml_mini_imagenet_5w1s_h100", "proto_net_omniglot_5w1s")
+RUNS = (
+    "maml_mini_imagenet_5w1s_h100", "proto_net_omniglot_5w1s", "tnas_omniglot_5w1s_quick",
+    "meta_nas_omniglot_5w1s_quick",
+)  # fmt: skip
+#: What three searches on Omniglot decoded, by seed.
+DECODED = tuple(f"decoded_chain{seed}.json" for seed in range(3))
 
 #: Every table with a file, by its name in the documents.
 TABLES: dict[str, Table] = {
@@ -330,6 +369,10 @@ TABLES: dict[str, Table] = {
         ("compare_searched_tnas.json",), "the code block above it in docs/gradient_nas.md",
         "32 minutes of a core for the search, 4 for each of 11 networks",
     ),
+    "decoded_chain": Table(
+        lambda: decoded_table(DECODED), DECODED, "the code block above it in docs/gradient_nas.md",
+        "70 s of a core for each of 3 searches, 3 minutes for the networks of each",
+    ),
     "rank_trained": Table(
         lambda: rank_table("rank_trained.json"), ("rank_trained.json",), "the same code block", "2 minutes of a core"
     ),
@@ -340,7 +383,8 @@ TABLES: dict[str, Table] = {
     ),
     "runs": Table(
         lambda: runs_table(RUNS), tuple(f"runs/{name}.json" for name in RUNS),
-        "the command of each row is in its file and in docs/results.md", "5 minutes of a GPU; 1 minute of 2 cores",
+        "the command of each row is in its file and in docs/results.md",
+        "5 minutes of a GPU; 1 minute of 2 cores; 8 and 3 minutes of a core",
     ),
 }  # fmt: skip
 

@@ -18,6 +18,12 @@ ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "training" / "recipes").glob("*.yaml"))
 #: What a smoke run leaves of a recipe: enough for one meta-step, one validation and one test.
 SMALL = ["max_meta_steps=1", "val_episodes=2", "test_episodes=2", "eval_inner_steps=2"]
+#: The same for searches by gradient, whose published sizes take minutes for a meta-step on a CPU.
+SMALLER = {
+    "channels": 2, "meta_batch_size": 2, "inner_steps": 1, "inner_batch": 4, "flat_batch_size": 8, "train_query": 2,
+    "decode_episodes": 1, "n_query": 1,
+}  # fmt: skip
+GRADIENT = ("TNAS", "TNASPlusPlus", "AutoMAML", "MetaNAS", "DARTS")
 #: Sources whose images a machine may lack; mini-ImageNet takes the same flags.
 STAND_IN = {"TieredImagenet": "MiniImagenet", "CIFARFS": "MiniImagenet", "FC100": "MiniImagenet"}
 
@@ -127,6 +133,9 @@ def test_a_recipe_trains_and_is_tested(recipe: Path, tmp_path: Path) -> None:
 
     written = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     flags = [f"--{flag}" for flag in SMALL if flag.split("=")[0] != "eval_inner_steps" or "eval_inner_steps" in written]
+    if written["algorithm"] in GRADIENT:
+        taken = parse([f"--config={recipe}"]).values
+        flags += [f"--{name}={value}" for name, value in SMALLER.items() if name in taken]
     data = STAND_IN.get(written["data_class"], written["data_class"])
     flags += [f"--data_class={data}", f"--data_dir={os.environ['FEW_SHOT_NAS_DATA']}", f"--run_dir={tmp_path / 'run'}"]
     assert main([f"--config={recipe}", *flags, "--accelerator=cpu"]) == 0
