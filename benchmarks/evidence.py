@@ -336,7 +336,7 @@ ARM_COST = "3 s of a core per arm and supernet, after the tables (5 minutes of a
 #: Single runs under docs/results/runs.
 RUNS = (
     "maml_mini_imagenet_5w1s_h100", "proto_net_omniglot_5w1s", "tnas_omniglot_5w1s_quick",
-    "meta_nas_omniglot_5w1s_quick",
+    "meta_nas_omniglot_5w1s_quick", "darts_mini_imagenet_5w1s_42_quick",
 )  # fmt: skip
 #: What three searches on Omniglot decoded, by seed.
 DECODED = tuple(f"decoded_chain{seed}.json" for seed in range(3))
@@ -384,7 +384,7 @@ TABLES: dict[str, Table] = {
     "runs": Table(
         lambda: runs_table(RUNS), tuple(f"runs/{name}.json" for name in RUNS),
         "the command of each row is in its file and in docs/results.md",
-        "5 minutes of a GPU; 1 minute of 2 cores; 8 and 3 minutes of a core",
+        "5 minutes of a GPU; 1 minute of 2 cores; 8, 3 and 2 minutes of a core",
     ),
 }  # fmt: skip
 
