@@ -82,7 +82,9 @@ def opened(args: Namespace, overrides: Sequence[str]) -> tuple[Any, dict[str, An
             f"decode: {args.run_dir} is a run of {flags.values['algorithm']}, which learns no alphas; give one of "
             "TNAS, TNASPlusPlus, AutoMAML, MetaNAS or DARTS"
         )
-    parts.module.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
+    content = load_checkpoint(checkpoint)
+    parts.module.on_load_checkpoint(content)  # DARTS makes its head anew, for all training classes
+    parts.module.load_state_dict(content["state_dict"])
     parts.datamodule.prepare_data()
     parts.datamodule.setup("test")
     return parts, flags.values

@@ -86,6 +86,13 @@ def trainings(tmp_path, monkeypatch):
     return stand_in
 
 
+def test_a_search_on_flat_batches_decodes_all_tasks_to_its_one_genotype(tmp_path, capsys):
+    flat = [word for word in SEARCH if not word.startswith(("--algorithm", "--meta", "--train", "--inner", "--eval"))]
+    run_experiment.main([*flat, "--algorithm=DARTS", "--flat_batch_size=8", f"--run_dir={tmp_path / 'd'}"])
+    assert decode.main([f"--run_dir={tmp_path / 'd'}", "--tasks=2"]) == 0
+    assert "2 tasks of test decode to 1 distinct genotypes" in capsys.readouterr().out
+
+
 def test_the_page_of_the_run_tells_of_its_decoding(run, capsys):
     assert "Genotypes of single tasks" not in (run / "report.html").read_text()
     assert decode.main([f"--run_dir={run}", "--tasks=2"]) == 0
