@@ -18,8 +18,16 @@ from few_shot_nas.report import as_json, compare_arms
 from few_shot_nas.whole_file import write_text
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
-#: Folders of arms, each compared with the B of its own.
-FOLDERS = ("mixed_arms", "omniglot_arms", "plant5", "plant10", "mixed_task5", "mixed_task10", "omniglot_task10")
+#: Comparisons: the folder of their arms, and the arm that the others are compared with.
+COMPARISONS = {
+    **{
+        name: (name, "B_best_fixed")
+        for name in ("mixed_arms", "omniglot_arms", "plant5", "plant10", "mixed_task5", "mixed_task10",
+                     "omniglot_task10", "mixed_lstm", "omniglot_lstm", "mixed_ladder")
+    },
+    "mixed_adaptation": ("mixed_arms", "D_no_adaptation"),
+    "omniglot_adaptation": ("omniglot_arms", "D_no_adaptation"),
+}  # fmt: skip
 
 
 def write(name: str, content: Any) -> None:
@@ -77,6 +85,7 @@ def analyses(runs: Path) -> dict[str, dict[str, Any]]:
                 }
                 for rule, gain in content.get(key, {}).items()
             }
+        kept |= {key: content[key] for key in ("order_agreement", "rank_correlation") if key in content}
         found.setdefault(name[1], {})[name[2]] = kept
     return found
 
@@ -119,9 +128,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if own.runs is None:
         return 0
     write("stage0.json", short(analyses(own.runs)))
-    for name in FOLDERS:
-        arms = sorted(path for path in (own.runs / name).iterdir() if path.is_dir())
-        write(f"compare_{name}.json", short(compared(arms, own.runs / name / "B_best_fixed")))
+    for name, (folder, reference) in COMPARISONS.items():
+        arms = sorted(path for path in (own.runs / folder).iterdir() if path.is_dir())
+        write(f"compare_{name}.json", short(compared(arms, own.runs / folder / reference)))
     return 0
 
 

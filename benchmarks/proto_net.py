@@ -7,6 +7,7 @@ import argparse
 import statistics
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -64,7 +65,7 @@ def ratio(work: Work, rounds: int, clock: str) -> tuple[float, float]:
     device, pairs = torch.device("cpu"), []
     net, batch = work.net(), work.batch(device)
     for _ in range(rounds + 1):
-        pairs.append([timed(lambda way=way: way(net, batch), device, clock) for way in (one_by_one, together)])
+        pairs.append([timed(partial(way, net, batch), device, clock) for way in (one_by_one, together)])
     alone, times = zip(*((a, a / b) for a, b in pairs[1:]), strict=True)
     return 1e3 * statistics.median(alone), statistics.median(times)
 

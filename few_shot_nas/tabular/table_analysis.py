@@ -4,6 +4,7 @@ Shapes: A architectures, T tasks, R replicates. Rewards are float ``[A, T, R]``,
 task share their images over the architectures (common random numbers).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -172,6 +173,37 @@ def choice_value(guess: np.ndarray, score: np.ndarray) -> np.ndarray:
     """
     best = guess >= guess.max(0) - 1e-9 * np.maximum(1, np.abs(guess.max(0)))
     return (best * score).sum(0) / best.sum(0)
+
+
+def order_agreement(
+    score: np.ndarray, source: np.ndarray, other: np.ndarray, other_source: np.ndarray
+) -> dict[int, tuple[float, float]]:
+    """Say how well other tasks order the architectures for those of each source.
+
+    Args:
+        score: ``[A, T]``.
+        source: of each of its tasks, ``[T]``.
+        other: scores of the same architectures on other tasks, such as those of the training classes, ``[A, U]``.
+        other_source: of each of these, ``[U]``.
+
+    Returns:
+        By source, Kendall's tau of the mean scores of ``score`` and ``other``; and that of the two halves of ``score``
+        itself, every second task, which says how much of a disagreement is noise. nan where one does not vary.
+
+    Example:
+        >>> score, source = np.array([[0.1, 0.2], [0.4, 0.3], [0.8, 0.9]]), np.zeros(2, np.int64)
+        >>> order_agreement(score, source, 1 - score, source)
+        {0: (-1.0, 1.0)}
+    """
+    found = {}
+    for place in np.unique(source).tolist():
+        own, others = score[:, source == place], other[:, other_source == place]
+        pairs = (own, others), (own[:, ::2], own[:, 1::2])
+        agreed = [
+            correlation(x.mean(1), y.mean(1), "kendall") if x.size and y.size else math.nan for x, y in pairs
+        ]
+        found[place] = agreed[0], agreed[1]
+    return found
 
 
 def rank_correlation(

@@ -8,6 +8,7 @@ from few_shot_nas.errors import InputError
 from few_shot_nas.tabular.table_analysis import (
     choice_value,
     headroom,
+    order_agreement,
     rank_correlation,
     signal_to_noise,
     variance_components,
@@ -89,6 +90,20 @@ def test_ties_give_their_mean() -> None:
     guess = np.array([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]])
     score = np.array([[1.0, 5.0], [3.0, 6.0], [9.0, 7.0]])
     assert choice_value(guess, score).tolist() == [2.0, 6.0]
+
+
+def test_orders_agree_source_by_source() -> None:
+    rng = np.random.default_rng(0)
+    score, other = rng.normal(size=(7, 40)), rng.normal(size=(7, 30))
+    source, other_source = np.arange(40) % 2, np.arange(30) % 3
+    found = order_agreement(score, source, other, other_source)
+    for place in (0, 1):
+        own = [[row[t] for t in range(40) if t % 2 == place] for row in score]
+        others = [[row[t] for t in range(30) if t % 3 == place] for row in other]
+        first, second = ([np.mean(row[start::2]) for row in own] for start in (0, 1))
+        tau = stats.kendalltau([np.mean(row) for row in own], [np.mean(row) for row in others]).statistic
+        assert found[place] == pytest.approx((tau, stats.kendalltau(first, second).statistic))
+    assert list(found) == [0, 1] and np.isnan(order_agreement(score, source, other, other_source + 5)[0][0])
 
 
 def test_rank_correlation_is_kendalls_tau() -> None:

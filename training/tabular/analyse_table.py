@@ -123,6 +123,11 @@ def analysis(
     }
     if learn is not None:
         content["gains_learned_on_training_classes"] = gains(table, learn, seed)
+        other = rewards_of(learn)["accuracy"].mean(2)
+        agreed = t.order_agreement(kinds["accuracy"].mean(2), table.source, other, learn.source)
+        content["order_agreement"] = {
+            str(place): {"training_classes": tau, "halves": half} for place, (tau, half) in agreed.items()
+        }
     if standalone:
         found, scores = standalone_scores(standalone, table, table.facts["bn_mode"])
         rows = {tuple(row): place for place, row in enumerate(table.decisions.tolist())}
@@ -152,6 +157,9 @@ def show(content: Mapping[str, Any]) -> None:
     console().print(_gains_table(content, "gains", "learned on other tasks of this table"))
     if "gains_learned_on_training_classes" in content:
         console().print(_gains_table(content, "gains_learned_on_training_classes", "learned on training classes"))
+    for place, agreed in content.get("order_agreement", {}).items():
+        print(f"Kendall tau of the architectures' order, source {place}: {agreed['training_classes']:.2f} with "
+              f"training classes, {agreed['halves']:.2f} between halves of these tasks")  # fmt: skip
     if "rank_correlation" in content:
         tau = content["rank_correlation"]
         print(f"Kendall tau with {tau['architectures']} stand-alone runs: {tau['value']:.2f} "
