@@ -9,6 +9,7 @@ from few_shot_nas.algorithms import MAML
 from few_shot_nas.algorithms.settings import OuterLoop
 from few_shot_nas.data.episodic import EpisodicDataModule
 from few_shot_nas.data.sources import Glyphs
+from few_shot_nas.episode import tasks
 from few_shot_nas.errors import InputError
 from few_shot_nas.models import Conv4
 from few_shot_nas.runtime.strategy import EpisodicDDPStrategy
@@ -51,8 +52,7 @@ def test_predictions_are_the_probabilities_of_each_query_by_itself(parts: tuple[
     learner, data = parts
     predicted = episodic_trainer(progress=False).predict(learner, datamodule=data)
     assert [tuple(batch.shape) for batch in predicted] == [(2, 6, 3)] * 2
-    task = data.episode("test", [1])
-    single = type(task)(*(field[0] for field in task))
+    single = next(tasks(data.episode("test", [1])))
     with torch.no_grad():
         expected = learner.task_logits(single)["support"].softmax(dim=1)
     torch.testing.assert_close(predicted[0][1], expected)

@@ -11,7 +11,7 @@ from few_shot_nas.episode import tasks
 from few_shot_nas.proxies.untrained import untrained_score
 from few_shot_nas.report import load_run
 from few_shot_nas.tabular.alphas import (
-    AlphaLoop,
+    AlphaDescent,
     adapted_alphas,
     chosen_accuracy,
     likeliest,
@@ -57,14 +57,14 @@ def test_alphas_take_the_best_rate_of_training_tasks_and_choose_for_every_replic
     start, training = neutral_alphas(filler.supernet), filler.of_split("train")
     scores = {
         rate: np.mean([
-            chosen_accuracy(filler.supernet, list(tasks(training.episode(i)[0])), start, AlphaLoop(3, 2, rate))
+            chosen_accuracy(filler.supernet, list(tasks(training.episode(i)[0])), start, AlphaDescent(3, 2, rate))
             for i in range(3)
         ])
         for rate in choose.RATES
     }  # fmt: skip
     assert found.facts["rate_accuracy"] == {str(rate): pytest.approx(score) for rate, score in scores.items()}
     assert found.facts["rate"] == max(scores, key=lambda rate: scores[rate])
-    loop = AlphaLoop(3, 2, found.facts["rate"])
+    loop = AlphaDescent(3, 2, found.facts["rate"])
     expected = [
         [
             place(filler, likeliest(adapted_alphas(filler.supernet, task, start, loop)))
@@ -83,7 +83,7 @@ def test_meta_alphas_start_from_what_other_training_tasks_taught(filler: stage0.
     found = load_selection(Path("s/stage0/selection_meta_alphas_val.npz"))
     training = filler.of_split("train")
     first = [next(tasks(training.episode(task_id)[0])) for task_id in range(3, 11)]
-    loop = AlphaLoop(3, 1, 2.0)
+    loop = AlphaDescent(3, 1, 2.0)
     start = meta_learned(filler.supernet, [first[:4], first[4:]], neutral_alphas(filler.supernet), loop, 0.5)
     np.testing.assert_allclose(found.facts["start"], start.numpy(), atol=1e-6)
     task = next(tasks(filler.episode(2)[0]))
