@@ -36,7 +36,7 @@ RUNGS = {
     "L1_baseline": "+ moving-average baselines", "L2_K4_loo": "+ K = 4, leave-one-out inner baseline",
     "L3_per_task": "+ per-task outer baseline", "L4_ce_reward": "+ cross-entropy reward", "L5_emaml": "+ emaml",
     "L6_kl_tuned": "+ inner rate tuned to a KL of 0.05", "L7_label_free": "+ label-free inner reward",
-    "L8_conditioned": "+ task embedding (all remedies)", "R_without_baseline": "all but the moving averages",
+    "L8_conditioned": "+ task embedding (all remedies)",
     "R_without_K4_loo": "all but K = 4 and its baseline", "R_without_per_task": "all but the per-task baseline",
     "R_without_ce_reward": "all but the cross-entropy reward", "R_without_emaml": "all but emaml",
     "R_without_kl_tuned": "all but the tuned rate", "R_without_label_free": "all but the label-free reward",

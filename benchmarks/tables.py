@@ -35,6 +35,13 @@ def verdict_of(mean: float, half: float) -> str:
     return "gains" if mean > half else "loses" if mean < -half else "undecided"
 
 
+def _correlation(found: Mapping[str, float | None]) -> str:
+    """Return ``+0.50 (+0.40 .. +0.60)``; a dash where one side does not vary."""
+    if found["value"] is None:
+        return "-"
+    return f"{found['value']:+.2f} ({found['low']:+.2f} .. {found['high']:+.2f})"
+
+
 # ---- runs -----------------------------------------------------------------------------------------------------------
 
 
@@ -141,8 +148,7 @@ def order_table() -> list[str]:
 def ranks_table() -> list[str]:
     """Return how well the ranks of supernets agree with those of architectures trained alone."""
     body = [
-        [name, seed, str(found["architectures"]),
-         f"{found['value']:+.2f} ({found['low']:+.2f} .. {found['high']:+.2f})"]
+        [name, seed, str(found["architectures"]), _correlation(found)]
         for data, name in DATA.items()
         for seed, table in read("stage0.json")[data].items()
         if (found := table.get("rank_correlation"))
@@ -229,13 +235,6 @@ def searched_table(file: str, names: Mapping[str, str]) -> list[str]:
             f"{run['wall_seconds'] + run['test_seconds']:.0f}",
         ])  # fmt: skip
     return rows(head, body)
-
-
-def _correlation(found: Mapping[str, float | None]) -> str:
-    """Return ``+0.50 (+0.40 .. +0.60)``; a dash where one side does not vary."""
-    if found["value"] is None:
-        return "-"
-    return f"{found['value']:+.2f} ({found['low']:+.2f} .. {found['high']:+.2f})"
 
 
 def _by_kendall(proxies: Mapping[str, Any]) -> list[str]:

@@ -165,7 +165,7 @@ def compare_arms(
         contrasts=contrasts(labels[1:], points, margin, resamples, classes(arms[0], mode, groups)),
         margin=margin,
         resamples=resamples,
-        warnings=tuple(_warnings(arms, labels)),
+        warnings=tuple(_warnings(arms, labels, groups)),
     )
 
 
@@ -234,7 +234,7 @@ def _protocol(arms: Sequence[Arm], mode: str) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _warnings(arms: Sequence[Arm], labels: Sequence[str]) -> list[str]:
+def _warnings(arms: Sequence[Arm], labels: Sequence[str], groups: Sequence[Sequence[int]]) -> list[str]:
     found = []
     if len({arm.reward_calls() for arm in arms}) > 1 or any(len(arm.reward_calls()) > 1 for arm in arms):
         spent = "; ".join(f"{label}: {_calls(arm)}" for label, arm in zip(labels, arms, strict=True))
@@ -246,7 +246,6 @@ def _warnings(arms: Sequence[Arm], labels: Sequence[str]) -> list[str]:
     if len(set(regimes)) > 1:
         listed = "; ".join(f"{label}: {regime}" for label, regime in zip(labels, regimes, strict=True))
         found.append(f"weights from scratch and inherited ones are mixed ({listed})")
-    groups = by_supernet(arms)
     for same in (seeds for seeds in groups if len(seeds) > 1):
         found.append(
             f"seeds {', '.join(map(str, same))} share one reward table: their mean is one observation, because they "
