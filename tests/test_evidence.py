@@ -90,11 +90,24 @@ def test_a_card_tells_selection_classes_from_test_classes() -> None:
     assert "| support | 50.00 ± - | 1 |" in card(one)
 
 
+def published(out: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run benchmarks/published.sh with ``out`` for its folder."""
+    environment = {"PATH": "/usr/bin:/bin", "OUT": str(out), **variables}
+    return subprocess.run(["bash", str(ROOT / "benchmarks/published.sh"), *words], env=environment, text=True,
+                          capture_output=True, check=False)  # fmt: skip
+
+
+def stand_in(folder: Path, text: str) -> str:
+    """Write a shell script that is called instead of Python; returns its path."""
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
 def test_the_published_steps_are_listed_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
     def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        environment = {"PATH": "/usr/bin:/bin", "OUT": str(tmp_path), **variables}
-        return subprocess.run(["bash", str(ROOT / "benchmarks/published.sh"), *words], env=environment, text=True,
-                              capture_output=True, check=False)  # fmt: skip
+        return published(tmp_path, *words, **variables)
 
     assert "DATA is not set" in run("list").stderr and run("list").returncode == 2
     (tmp_path / "gpu_tests.done").touch()
@@ -102,3 +115,49 @@ def test_the_published_steps_are_listed_and_a_wrong_one_is_refused(tmp_path: Pat
     assert listed[:2] == ["done  gpu_tests", "open  engine_table"] and "open  maml_5w1s" in listed
     wrong = run("maml_9w9s", TINY="1")
     assert "no step maml_9w9s" in wrong.stdout and wrong.returncode == 2
+
+
+def test_a_published_step_that_cannot_go_on_and_fails_is_left_out_until_it_is_named(tmp_path: Path) -> None:
+    broken = {"TINY": "1", "PYTHON": "/bin/false"}
+    assert published(tmp_path, **broken).returncode == 1 and (tmp_path / "gpu_tests.failed").exists()
+    slow = {"TINY": "1", "PYTHON": stand_in(tmp_path, "exec sleep 60"), "STEP_SECONDS": "0.2"}
+    assert "== engine_table: exit 1" in published(tmp_path, **slow).stdout
+    listed = published(tmp_path, "list", **broken).stdout.splitlines()
+    assert listed[:3] == ["failed  gpu_tests", "failed  engine_table", "open  maml_5w1s"]
+    assert "== maml_5w1s" in published(tmp_path, **broken).stdout and not (tmp_path / "maml_5w1s.failed").exists()
+    assert published(tmp_path, "gpu_tests", TINY="1", PYTHON="/bin/true").returncode == 0
+    assert published(tmp_path, "list", **broken).stdout.startswith("done  gpu_tests\nfailed  engine_table\n")
+    for name in published(tmp_path, "list", **broken).stdout.split()[5::2]:
+        (tmp_path / f"{name}.done").touch()
+    assert "those that failed: engine_table" in published(tmp_path, **broken).stdout
+
+
+def test_a_published_test_that_fails_is_marked_and_one_that_waits_for_its_run_is_not(tmp_path: Path) -> None:
+    words = {"TINY": "1", "PYTHON": "/bin/false"}
+    assert "needs rfs_resnet12_5w5s" in published(tmp_path, "rfs_resnet12_5w1s", **words).stdout
+    assert not list(tmp_path.glob("*.failed"))
+    for run in ("rfs_resnet12_5w5s", "tnas_search"):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "results.json").touch()
+    published(tmp_path, "rfs_resnet12_5w1s", **words)
+    slow = {"TINY": "1", "PYTHON": stand_in(tmp_path, "exec sleep 60"), "STEP_SECONDS": "0.2"}
+    published(tmp_path, "tnas_decode", **slow)  # goes on at the next call
+    assert [path.name for path in tmp_path.glob("*.failed")] == ["rfs_resnet12_5w1s.failed"]
+    published(tmp_path, "tnas_decode", **words)
+    assert (tmp_path / "tnas_decode.failed").exists()
+
+
+def test_a_published_training_starts_and_goes_on_by_one_command_with_the_published_settings(tmp_path: Path) -> None:
+    for search in ("tnas_search", "meta_ntk_search"):
+        (tmp_path / search).mkdir()
+        (tmp_path / search / "genotype.json").touch()
+    words = {"DATA": "data", "PYTHON": stand_in(tmp_path, 'echo "flags: $*"; exec sleep 60'), "STEP_SECONDS": "0.2"}
+    first = published(tmp_path, "maml_5w1s", **words).stdout
+    assert " --ckpt_path=auto" in first and "the next call starts it afresh" in first
+    (tmp_path / "maml_5w1s" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "maml_5w1s" / "checkpoints" / "last.ckpt").touch()
+    assert "goes on from its last checkpoint" in published(tmp_path, "maml_5w1s", **words).stdout
+    assert " --zero_head=false " in published(tmp_path, "tnas_retrain", **words).stdout
+    flags = published(tmp_path, "meta_ntk_retrain", **words).stdout
+    assert "--config=training/recipes/rfs_genotype_mini_imagenet_5w1s.yaml" in flags and "--protocol" not in flags
+    assert f"--genotype={tmp_path}/meta_ntk_search/genotype.json" in flags
