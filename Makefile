@@ -24,6 +24,9 @@ lint: env  ## Run flake8, mypy and the shell checks
 smoke: env  ## Run one tiny search through the command line
 	@tasks/smoke.sh
 
+evidence: env  ## List what each table of the documents was made with and what that costs
+	@.venv/bin/python benchmarks/evidence.py
+
 docs:  ## Build the pages of docs/ into site/, in an environment of their own
 	@tasks/docs.sh
 

@@ -124,6 +124,12 @@ def test_the_makefile_names_only_scripts_that_exist() -> None:
     assert all((ROOT / name).is_file() for name in named)
 
 
+def test_every_target_of_the_makefile_has_a_rule_and_its_help() -> None:
+    text = (ROOT / "Makefile").read_text()
+    declared = text.split(".PHONY:", 1)[1].split("\n", 1)[0].split()
+    assert sorted(declared) == sorted(re.findall(r"^([a-z-]+):.*## \S", text, re.MULTILINE))
+
+
 # ---- requirements ------------------------------------------------------------------------------------------
 
 

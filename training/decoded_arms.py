@@ -1,7 +1,7 @@
 """What decoded genotypes are worth: three ways to choose a trained network for a task, as arms of compare.py.
 
-``own`` takes the network of the task's own genotype, ``most_often`` that of the genotype which most tasks decode to,
-``random`` the mean over networks of random architectures of the space. All are scored on the same tasks.
+``own`` takes the network of the task's own genotype, ``most_often`` that of the genotype which comes most often among
+the tasks, ``random`` the mean over networks of random architectures of the space. All are scored on the same tasks.
 """
 
 import csv
