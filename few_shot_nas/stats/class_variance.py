@@ -4,6 +4,8 @@ Tasks of few classes are not independent: 1000 tasks of 5 out of 16 classes each
 interval over tasks speaks of these 16 classes alone and is too narrow for another 16 of their kind (Lafargue et al.
 2024, arXiv 2409.02850, who resample images, show by how much). Resampling classes would keep only the tasks whose
 classes were all drawn, so the variance is computed instead: the first-order term of Hoeffding's decomposition.
+Every class brings its own images. What a class is found to be worth varies with them too, so that the variance over
+classes holds that of images.
 """
 
 from typing import NamedTuple
@@ -13,7 +15,7 @@ from scipy import sparse, stats
 from scipy.sparse.csgraph import connected_components
 
 from few_shot_nas.stats.paired import units
-from few_shot_nas.stats.statistics import MeanCI
+from few_shot_nas.stats.statistics import MeanCI, mean_ci
 
 
 class ClassVariance(NamedTuple):
@@ -79,7 +81,8 @@ def class_interval(differences: np.ndarray, classes: np.ndarray) -> MeanCI:
     """Return the mean and the half-width of a 95 % interval that holds for other classes of the same kind.
 
     To the variance over tasks (one seed) or over the means of the seeds comes that of the classes, which all seeds
-    share; the degrees of freedom are Satterthwaite's.
+    share; the degrees of freedom are Satterthwaite's. It is never narrower than the interval without classes, though
+    more degrees of freedom would let it be.
 
     Args:
         differences: ``[S, T]``.
@@ -93,5 +96,5 @@ def class_interval(differences: np.ndarray, classes: np.ndarray) -> MeanCI:
     total = own + added.variance
     spread = own**2 / (values.size - 1) + added.uncertainty
     degrees = max(total**2 / spread, 1.0) if spread else 1.0
-    half = float(stats.t.ppf(0.975, degrees)) * total**0.5
+    half = max(float(stats.t.ppf(0.975, degrees)) * total**0.5, mean_ci(values).ci95)
     return MeanCI(float(values.mean()), half, int(values.size))

@@ -53,6 +53,19 @@ def test_it_covers_the_mean_of_all_classes_where_an_interval_over_tasks_does_not
     assert covered[0] < 0.55 * 150 and covered[1] > 0.85 * 150
 
 
+def test_it_counts_the_images_of_the_classes_as_units_too() -> None:
+    """Classes are alike here and images are not: 20 of each class are all that there are."""
+    rng = np.random.default_rng(5)
+    covered = np.zeros(2)
+    for _ in range(100):
+        image, tasks = rng.normal(size=(16, 20)), rng.random((1, 400, 16)).argsort(2)[:, :, :5]
+        drawn = rng.random((400, 5, 20)).argsort(2)[:, :, :15]
+        values = image[tasks[0][:, :, None], drawn].mean((1, 2))[None]
+        for place, found in enumerate((mean_ci(values[0]), class_interval(values, tasks))):
+            covered[place] += abs(found.mean) < found.ci95
+    assert covered[0] < 30 and covered[1] >= 90
+
+
 def test_without_effects_of_classes_it_is_the_interval_over_seeds() -> None:
     rng = np.random.default_rng(4)
     values, tasks = rng.normal(size=(4, 300)), rng.random((4, 300, 40)).argsort(2)[:, :, :5]
