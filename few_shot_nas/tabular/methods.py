@@ -186,20 +186,39 @@ def selected(setting: Setting, selection: Selection) -> Outcome:
 # ---- methods with a controller --------------------------------------------------------------------------------------
 
 
-def meta_learned_controller(setting: Setting, loop: SimulatedLoop) -> Outcome:
+def meta_learned_controller(setting: Setting, loop: SimulatedLoop, *, adapt: bool = True) -> Outcome:
     """D, F, G: a controller trained on the train table; per test task its greedy architecture after the inner step.
 
     The greedy one of the controller as it is where ``loop`` does not adapt.
+
+    Args:
+        setting: what the methods share.
+        loop: how the controller is trained.
+        adapt: False tests a controller that was trained with inner steps without one.
     """
     learned = train(loop, setting.train, reward_calls=setting.budget, seed=setting.seed)
     stream = generator(setting.seed, "adapt")
     moved: list[Tensor] = []
-    scores = _score(setting, lambda tasks, replicate: _adapt(setting, learned, tasks, replicate, stream, moved))
+    adapts = loop.adapts and adapt
+
+    def chosen(tasks: Tensor, replicate: int) -> Tensor:
+        return _adapt(setting, learned, tasks, replicate, stream, moved) if adapts else _start(setting, learned, tasks)
+
+    scores = _score(setting, chosen)
     facts: dict[str, float | bool | str | None] = dict(learned.facts)
-    if loop.adapts:
+    if adapts:
         facts |= {"kl_adapt": float(torch.cat(moved).mean()), "label_free": loop.inner_reward in LABEL_FREE}
-    calls = loop.inner_archs + loop.baselines()[0].greedy if loop.adapts else 0
+    calls = loop.inner_archs + loop.baselines()[0].greedy if adapts else 0
     return Outcome(*scores, learned.reward_calls, calls, facts)
+
+
+def _start(setting: Setting, learned: Trained, tasks: Tensor) -> Tensor:
+    """Return the greedy architectures of the controller as it was learned, ``[T, L]``."""
+    return _greedy(learned.rows, learned.context(setting.test, tasks), _expanded(learned, tasks))
+
+
+def _expanded(learned: Trained, tasks: Tensor) -> Params:
+    return {name: value.expand(len(tasks), *value.shape) for name, value in learned.params.items()}
 
 
 def _adapt(
@@ -207,23 +226,20 @@ def _adapt(
 ) -> Tensor:
     """Return the greedy architectures of the clones of test tasks, ``[T, L]``; add their KL to ``moved``."""
     env, loop, rows = setting.test, learned.loop, learned.rows
-    context = learned.context(env, tasks)
-    many = {name: value.expand(len(tasks), *value.shape) for name, value in learned.params.items()}
-    clones: Params = many
-    if loop.adapts:
-        uniforms = torch.rand(len(tasks), loop.inner_archs, len(env.sizes), generator=stream)
-        tried = _sampled(rows, context, many, uniforms)
-        rewards = env.rewards(loop.inner_reward, tried, tasks, torch.full(tried.shape[:2], replicate))
-        baseline = loop.baselines()[0]
-        likeliest = None
-        if baseline.greedy:
-            own = _greedy(rows, context, many).unsqueeze(1)
-            likeliest = env.rewards(loop.inner_reward, own, tasks, torch.full((len(tasks), 1), replicate))
-        value = baseline_values(baseline, rewards, rewards, learned.average, likeliest)
-        estimator = loop.make_estimator()
-        clones = clones_of(rows, estimator, learned.params, context, tried, rewards - value, learned.inner_lr)
-        with torch.no_grad():
-            moved.append(over_tasks(_moved, rows, context, clones, many, uniforms))
+    context, many = learned.context(env, tasks), _expanded(learned, tasks)
+    uniforms = torch.rand(len(tasks), loop.inner_archs, len(env.sizes), generator=stream)
+    tried = _sampled(rows, context, many, uniforms)
+    rewards = env.rewards(loop.inner_reward, tried, tasks, torch.full(tried.shape[:2], replicate))
+    baseline = loop.baselines()[0]
+    likeliest = None
+    if baseline.greedy:
+        own = _greedy(rows, context, many).unsqueeze(1)
+        likeliest = env.rewards(loop.inner_reward, own, tasks, torch.full((len(tasks), 1), replicate))
+    value = baseline_values(baseline, rewards, rewards, learned.average, likeliest)
+    estimator = loop.make_estimator()
+    clones = clones_of(rows, estimator, learned.params, context, tried, rewards - value, learned.inner_lr)
+    with torch.no_grad():
+        moved.append(over_tasks(_moved, rows, context, clones, many, uniforms))
     return _greedy(rows, context, clones)
 
 
@@ -302,6 +318,8 @@ def all_methods(
 ) -> Mapping[str, Callable[[], Outcome]]:
     """Return every method by name, its letter first; each K and each estimator makes another method.
 
+    F with ``_start`` at the end is tested without the inner step that it was trained with.
+
     Args:
         setting: what the methods share.
         ks: reward calls per test task of C, E, F and G.
@@ -337,55 +355,7 @@ def all_methods(
         by_name = {name: replace(inner, **dict[str, Any](estimator=name)) for name in estimators}
         for name, own in by_name.items():
             methods[f"F_{name}_K{k}"] = partial(meta_learned_controller, setting, own)
+            methods[f"F_{name}_K{k}_start"] = partial(meta_learned_controller, setting, own, adapt=False)
         both = replace(by_name[estimators[0]], conditioned=True)
         methods[f"G_conditioned_inner_K{k}"] = partial(meta_learned_controller, setting, both)
     return dict(sorted(methods.items()))
-
-
-def _remedies(setting: Setting) -> tuple[SimulatedLoop, list[tuple[str, dict[str, Any]]]]:
-    """Return the loop of the original experiment, and the switches that mend it, in order, each with its name.
-
-    A switch that needs label-free rewards is left out without them, and so is one that needs a third replicate.
-    """
-    has_loo = setting.loop.inner_reward in LABEL_FREE
-    loop = replace(
-        setting.loop, estimator="naive", inner_archs=1, outer_archs=1, inner_baseline="none", outer_baseline="none",
-        inner_reward="accuracy", outer_reward="accuracy", kl_target=None, common=setting.train.replicates < 3,
-    )  # fmt: skip
-    return loop, [
-        ("baseline", {"inner_baseline": "moving_average", "outer_baseline": "moving_average"}),
-        ("K4_loo", {"inner_archs": 4, "inner_baseline": "leave_one_out"}),
-        ("per_task", {"outer_baseline": "per_task"}),
-        *([] if loop.common else [("crn", dict[str, Any](common=True))]),
-        ("ce_reward", {"inner_reward": "loss", "outer_reward": "loss"}),
-        ("emaml", {"estimator": "emaml"}),
-        ("kl_tuned", {"kl_target": 0.05}),
-        *([("label_free", dict[str, Any](inner_reward=setting.loop.inner_reward))] if has_loo else []),
-        ("conditioned", {"conditioned": True}),
-    ]
-
-
-def ladder(setting: Setting) -> dict[str, "partial[Outcome]"]:
-    """Return the ladder that finds what failed: it starts at one sample without baseline and adds a switch per rung."""
-    loop, switches = _remedies(setting)
-    rungs: dict[str, partial[Outcome]] = {}
-    for place, (name, change) in enumerate([("original", {}), *switches]):
-        loop = replace(loop, **change)
-        rungs[f"L{place}_{name}"] = partial(meta_learned_controller, setting, loop)
-    return rungs
-
-
-def ablations(setting: Setting) -> dict[str, "partial[Outcome]"]:
-    """Return, for each switch, the last rung of :func:`ladder` without that switch.
-
-    What is a rung of the ladder already is left out.
-    """
-    start, switches = _remedies(setting)
-    rungs = [rung.args[1] for rung in ladder(setting).values()]
-
-    def without(name: str) -> SimulatedLoop:
-        kept = [change for own, change in switches if own != name]
-        return replace(start, **{key: value for change in kept for key, value in change.items()})
-
-    loops = {f"R_without_{name}": without(name) for name, _ in switches}
-    return {name: partial(meta_learned_controller, setting, loop) for name, loop in loops.items() if loop not in rungs}

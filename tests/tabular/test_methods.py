@@ -8,7 +8,8 @@ import torch
 
 from few_shot_nas.errors import InputError
 from few_shot_nas.tabular import methods
-from few_shot_nas.tabular.methods import Setting, ablations, all_methods, ladder, selected
+from few_shot_nas.tabular.ladder import ablations, ladder
+from few_shot_nas.tabular.methods import Setting, all_methods, selected
 from few_shot_nas.tabular.selection import Selection
 from few_shot_nas.tabular.reward_table import RewardTable
 from few_shot_nas.tabular.environment import Environment
@@ -31,11 +32,12 @@ def setting(train: RewardTable, test: RewardTable, budget: int = 240, **loop: ob
 def test_every_arm_scores_every_task_at_its_price() -> None:
     own = setting(make_table(), make_table(seed=1))
     table = all_methods(own, (1, 3), ESTIMATORS)
-    assert [name[0] for name in table] == list("ABCCCCDEEFFFFGGGJ")
+    assert [name[0] for name in table] == list("ABCCCCDEEFFFFFFFFGGGJ")
     for name, arm in table.items():
         outcome = arm()
         assert outcome.accuracy.shape == (20,) and bool(outcome.accuracy.isfinite().all()), name
-        assert outcome.task_calls == (int(name[-1]) if name[0] in "CEF" or "inner" in name else 0), name
+        steps = (name[0] in "CEF" or "inner" in name) and not name.endswith("start")
+        assert outcome.task_calls == (int(name[-1]) if steps else 0), name
         if name[0] in "BDFG":
             assert 0.8 * own.budget < outcome.train_calls <= own.budget, name
 
@@ -124,6 +126,20 @@ def test_adaptation_pays_where_tasks_differ_and_the_reward_says_how() -> None:
     assert fixed < 0.65 and conditioned > 0.89
     assert adapted.accuracy.mean() > fixed + 0.1 and scratch > 0.5
     assert adapted.facts["kl_adapt"] > 0.1  # type: ignore[operator]
+
+
+def test_a_controller_without_its_inner_step_gives_every_task_the_same_architecture() -> None:
+    train, test = make_table(tasks=60), make_table(tasks=40, seed=1)
+    table = all_methods(setting(train, test, budget=2000), (2,), ("naive",))
+    start, adapted = table["F_naive_K2_start"](), table["F_naive_K2"]()
+    np.testing.assert_allclose(start.accuracy.numpy(), test.accuracy.mean(2)[_row(start, test)], rtol=1e-6)
+    assert start.train_calls == adapted.train_calls and "kl_adapt" not in start.facts
+    assert not torch.equal(start.accuracy, adapted.accuracy)
+
+
+def _row(outcome: methods.Outcome, table: RewardTable) -> int:
+    """Return which architecture of the table all scores of an outcome are those of."""
+    return int(np.abs(table.accuracy.mean(2) - outcome.accuracy.numpy()).sum(1).argmin())
 
 
 def test_the_ladder_adds_one_switch_at_a_time_from_the_published_start() -> None:

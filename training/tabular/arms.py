@@ -237,7 +237,8 @@ def run_arms(args: Namespace, command: str) -> None:
         InputError: if a table, an arm or a flag cannot be used.
     """
     from few_shot_nas.runtime.count_progress import CountProgress
-    from few_shot_nas.tabular.methods import ablations, all_methods, ladder, selected
+    from few_shot_nas.tabular.ladder import ablations, ladder
+    from few_shot_nas.tabular.methods import all_methods, selected
     from few_shot_nas.tabular.reward_table import planted
 
     check_flags(args)
