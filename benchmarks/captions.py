@@ -3,10 +3,14 @@
 #: What data sets are called in tables, by the name of their files.
 DATA = {
     "omniglot": "Omniglot 28x28, test classes", "mixed": "`Mixed` 28x28, val classes",
+    "mini": "mini-ImageNet 42x42, val classes", "minibig": "mini-ImageNet 84x84, val classes",
 }  # fmt: skip
+#: Data sets of several supernets, and those of a single one.
+SEVERAL, SINGLE = ("omniglot", "mixed"), ("mini", "minibig")
 #: What their tasks are from, in the order of the tables.
 SOURCES = {
     "omniglot": ("Omniglot",), "mixed": ("Omniglot", "mini-ImageNet", "Glyphs"),
+    "mini": ("mini-ImageNet",), "minibig": ("mini-ImageNet",),
 }  # fmt: skip
 
 #: Rules of training/tabular/analyse_table.py.
@@ -19,16 +23,21 @@ RULES = {
 
 #: Arms of training/tabular/arms.py.
 ARMS = {
-    "A_uniform": "A uniform random", "B_best_fixed": "B best fixed = random search with 20,000 calls",
+    "A_uniform": "A uniform random", "B_best_fixed": "B best fixed, by 20,000 calls",
     "B_per_source": "B best fixed per source", "C_random_loo_loss_K4": "C best of 4 random per task, label-free",
     "C_random_ORACLE_K4": "C the same, ORACLE (query labels)", "D_no_adaptation": "D REINFORCE, no adaptation",
     "E_scratch_K4": "E REINFORCE from scratch per task", "F_fomaml_K4": "F MAML, fomaml",
-    "F_naive_K4": "F MAML, naive", "F_emaml_K4": "F MAML, emaml", "F_lvc_K4": "F MAML, lvc",
+    "F_naive_K4": "F MAML, naive", "F_naive_K4_start": "the same, no inner step in the test",
+    "F_emaml_K4": "F MAML, emaml", "F_lvc_K4": "F MAML, lvc",
     "G_conditioned": "G conditioned on the task", "G_told_source": "G told the source instead",
     "G_conditioned_inner_K4": "G and inner step",
     "J_hand_made": "J hand-made (3x3 convolutions)",
 }  # fmt: skip
-FEW = {name: words for name, words in ARMS.items() if name.startswith(("B_", "C_random_loo", "D_", "F_naive", "G_"))}
+FEW = {
+    name: words
+    for name, words in ARMS.items()
+    if name.startswith(("B_", "C_random_loo", "D_", "F_naive", "G_")) and not name.endswith("start")
+}
 
 #: The ladder on tables, and what is left without one remedy.
 RUNGS = {
@@ -41,3 +50,16 @@ RUNGS = {
     "R_without_ce_reward": "all but the cross-entropy reward", "R_without_emaml": "all but emaml",
     "R_without_kl_tuned": "all but the tuned rate", "R_without_label_free": "all but the label-free reward",
 }  # fmt: skip
+
+#: The ladder where the weights are trained beside the controller.
+NETWORK_RUNGS = {
+    "original": "the original: one sample, no baseline, weights trained in place, shared linear head",
+    "fast": "+ weights reset for every task (first-order MAML)", "prototype": "+ prototype head",
+    "samples": "+ K = 4, leave-one-out, per-task baseline", "warmup": "+ 50 meta-steps of warm-up, strict fairness",
+    "learned": "the same, with ten times the controller's rate",
+    "lstm": "the same as the warm-up's rung, with a controller of interactions (`LSTM`)",
+    "uniform": "no controller: warm-up to the end, then the best of five by 200 reward calls",
+    "random": "random search: prototype head, uniform architectures, no controller",
+}  # fmt: skip
+#: Its rungs whose controller learns beside trained weights, and the one without a controller.
+LEARNING = ("warmup", "learned", "lstm", "uniform")

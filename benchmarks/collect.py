@@ -12,21 +12,42 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from few_shot_nas.report import as_json, compare_arms
+from few_shot_nas.report import as_json, compare_arms, load_run
 from few_shot_nas.whole_file import write_text
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
-#: Comparisons: the folder of their arms, and the arm that the others are compared with.
+
+
+class Comparison(NamedTuple):
+    """Arms that are compared with one of them.
+
+    Attributes:
+        folder: of the arms.
+        reference: the arm that the others are compared with.
+        others: how the names of the others begin.
+    """
+
+    folder: str
+    reference: str
+    others: tuple[str, ...] = ("",)
+
+
+#: By the names of their files.
 COMPARISONS = {
     **{
-        name: (name, "B_best_fixed")
+        name: Comparison(name, "B_best_fixed")
         for name in ("mixed_arms", "omniglot_arms", "plant5", "plant10", "mixed_task5", "mixed_task10",
-                     "omniglot_task10", "mixed_lstm", "omniglot_lstm", "mixed_ladder")
+                     "omniglot_task10", "mixed_lstm", "omniglot_lstm", "mixed_ladder", "mini_arms", "minibig_arms")
     },
-    "mixed_adaptation": ("mixed_arms", "D_no_adaptation"),
-    "omniglot_adaptation": ("omniglot_arms", "D_no_adaptation"),
+    "ladder": Comparison("ladder", "random"),
+    "ladder_uniform": Comparison("ladder", "uniform", ("warmup", "learned", "lstm")),
+    "mixed_without": Comparison("mixed_ladder", "L8_conditioned", ("R_",)),
+    "mixed_adaptation": Comparison("mixed_arms", "D_no_adaptation", ("F_",)),
+    "omniglot_adaptation": Comparison("omniglot_arms", "D_no_adaptation", ("F_",)),
+    "mixed_step": Comparison("mixed_arms", "F_naive_K4_start", ("F_naive_K4",)),
+    "omniglot_step": Comparison("omniglot_arms", "F_naive_K4_start", ("F_naive_K4",)),
 }  # fmt: skip
 
 
@@ -53,6 +74,7 @@ def without_folders(text: str) -> str:
     """Return a command without the folders of the machine that it ran on."""
     for pattern, instead in (
         (r"--data_dir=\S+", "--data_dir=DATA"), (r" --cache_dir=\S+", ""), (r"--run_dir=/\S*/", "--run_dir=runs/"),
+        (r"--init_from=/\S*/(?=[^/\s]+/[^/\s]+)", "--init_from=runs/"),
         (r"/\S*?/(?=runs/)", ""), (r"(^|=|\s)/\S*/([^/\s]+)", r"\1\2"),
     ):  # fmt: skip
         text = re.sub(pattern, instead, text)
@@ -107,6 +129,24 @@ def neighbours(reference: Path) -> dict[str, Any]:
     return {**compared(folders, reference), "runs": runs}
 
 
+def single_run(folder: Path) -> dict[str, Any]:
+    """Return what is kept of a run: its results, the size of its images and its learning curve.
+
+    Each point of the curve is one validation: its meta-step, its accuracy, and the accuracy of the training since the
+    validation before (the mean over the rows of metrics.csv), null where that is not recorded.
+    """
+    run = load_run(folder)
+    steps, scores = run.series("val/accuracy")
+    trained_at, trained = run.series("train/accuracy")
+    curve, before = [], 0.0
+    for step, score in zip(steps, scores, strict=True):
+        since = trained[(trained_at > before) & (trained_at <= step)]
+        curve.append([int(step), float(score), float(since.mean()) if since.size else None])
+        before = step
+    kept = {key: value for key, value in run.results.items() if key != "legs"}
+    return {**kept, "image_size": run.config["image_size"], "learning_curve": curve}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the files."""
     parser = argparse.ArgumentParser(prog="collect.py", description=__doc__, allow_abbrev=False)
@@ -123,13 +163,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         write(f"{name}.json", short(json.loads(Path(file).read_text(encoding="utf-8"))))
     for word in own.run:
         name, folder = word.split("=", 1)
-        content = json.loads((Path(folder) / "results.json").read_text(encoding="utf-8"))
-        write(f"runs/{name}.json", short({key: value for key, value in content.items() if key != "legs"}))
+        write(f"runs/{name}.json", short(single_run(Path(folder))))
     if own.runs is None:
         return 0
     write("stage0.json", short(analyses(own.runs)))
-    for name, (folder, reference) in COMPARISONS.items():
-        arms = sorted(path for path in (own.runs / folder).iterdir() if path.is_dir())
+    for name, (folder, reference, others) in COMPARISONS.items():
+        beside = sorted(path for path in (own.runs / folder).iterdir() if path.is_dir())
+        arms = [path for path in beside if path.name == reference or path.name.startswith(others)]
         write(f"compare_{name}.json", short(compared(arms, own.runs / folder / reference)))
     return 0
 

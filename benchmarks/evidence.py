@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import tables  # noqa: E402
-from benchmarks.captions import ARMS, RUNGS  # noqa: E402
+from benchmarks.captions import ARMS, LEARNING, NETWORK_RUNGS, RUNGS, SEVERAL, SINGLE  # noqa: E402
 
 BLOCK = re.compile(r"(<!-- evidence: ([a-z0-9_]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -39,22 +39,37 @@ class Table(NamedTuple):
 
 
 ARM_FILES = {"Omniglot": "compare_omniglot_arms.json", "Mixed": "compare_mixed_arms.json"}
+MINI_FILES = {"42x42": "compare_mini_arms.json", "84x84": "compare_minibig_arms.json"}
 EXPERIMENT = "the code block of docs/does_maml_enas_work.md, whose last line is benchmarks/collect.py"
 ANALYSIS_COST = "half a minute of a core per supernet, after its tables"
 ARM_COST = "3 s of a core per arm and supernet, after the tables (5 minutes of a core per supernet)"
 #: Single runs under docs/results/runs.
 RUNS = (
-    "maml_mini_imagenet_5w1s_h100", "proto_net_omniglot_5w1s", "maml_plus_plus_omniglot_5w1s_quick",
-    "boil_omniglot_5w1s_quick", "tnas_omniglot_5w1s_quick",
+    "maml_mini_imagenet_5w1s_h100", "proto_mini42", "proto_net_mini_imagenet_5w5s_quick", "rfs_mini42",
+    "rfs_mini_imagenet_5w5s_quick", "matching_net_mini_imagenet_5w5s_quick", "baseline_mini_imagenet_5w5s_quick",
+    "baseline_plus_plus_mini_imagenet_5w5s_quick", "proto_net_omniglot_5w1s", "reptile_omniglot_5w5s_quick",
+    "maml_plus_plus_omniglot_5w1s_quick", "boil_omniglot_5w1s_quick", "tnas_omniglot_5w1s_quick",
     "meta_nas_omniglot_5w1s_quick", "darts_mini_imagenet_5w1s_42_quick",
 )  # fmt: skip
+#: Those whose learning curves are shown, and those of README.md.
+CURVES = RUNS[1:8]
+FIRST = (
+    "reptile_omniglot_5w5s_quick", "boil_omniglot_5w1s_quick", "maml_plus_plus_omniglot_5w1s_quick",
+    "maml_mini_imagenet_5w1s_h100", "proto_net_mini_imagenet_5w5s_quick", "rfs_mini_imagenet_5w5s_quick",
+)  # fmt: skip
+RUN_COMMAND = "the command of each row is in its file and in docs/results.md"
 #: What three searches on Omniglot decoded, by seed.
 DECODED = tuple(f"decoded_chain{seed}.json" for seed in range(3))
 
 #: Every table with a file, by its name in the documents.
 TABLES: dict[str, Table] = {
     "variance": Table(tables.variance_table, ("stage0.json",), EXPERIMENT, "5 minutes of a core per supernet"),
-    "rules": Table(tables.rules_table, ("stage0.json",), EXPERIMENT, ANALYSIS_COST),
+    "rules": Table(lambda: tables.rules_table(SEVERAL), ("stage0.json",), EXPERIMENT, ANALYSIS_COST),
+    "rules_mini": Table(lambda: tables.rules_table(SINGLE), ("stage0.json",), EXPERIMENT, ANALYSIS_COST),
+    "arms_mini": Table(
+        lambda: tables.contrasts_table(MINI_FILES, ARMS), tuple(MINI_FILES.values()), EXPERIMENT,
+        "30 and 40 minutes of a core with their supernets and tables",
+    ),
     "arms": Table(lambda: tables.contrasts_table(ARM_FILES, ARMS), tuple(ARM_FILES.values()), EXPERIMENT, ARM_COST),
     "adaptation": Table(
         lambda: tables.contrasts_table(
@@ -62,6 +77,13 @@ TABLES: dict[str, Table] = {
             {name: words for name, words in ARMS.items() if name.startswith(("D_", "F_"))}, reference="D",
         ),
         ("compare_omniglot_adaptation.json", "compare_mixed_adaptation.json"), EXPERIMENT, ARM_COST,
+    ),
+    "step": Table(
+        lambda: tables.contrasts_table(
+            {"Omniglot": "compare_omniglot_step.json", "Mixed": "compare_mixed_step.json"},
+            {name: words for name, words in ARMS.items() if name.startswith("F_naive")}, reference="no step",
+        ),
+        ("compare_omniglot_step.json", "compare_mixed_step.json"), EXPERIMENT, ARM_COST,
     ),
     "order": Table(tables.order_table, ("stage0.json",), EXPERIMENT, ANALYSIS_COST),
     "ranks": Table(tables.ranks_table, ("stage0.json",), EXPERIMENT, "40 s of a core per architecture"),
@@ -74,6 +96,27 @@ TABLES: dict[str, Table] = {
     "ladder_tables": Table(
         lambda: tables.contrasts_table({"Mixed": "compare_mixed_ladder.json"}, RUNGS, arm="rung"),
         ("compare_mixed_ladder.json",), EXPERIMENT, ARM_COST,
+    ),
+    "ladder_without": Table(
+        lambda: tables.contrasts_table(
+            {"Mixed": "compare_mixed_without.json"},
+            {name: words for name, words in RUNGS.items() if name.startswith(("R_", "L8_"))}, arm="rung",
+            reference="all remedies",
+        ),
+        ("compare_mixed_without.json",), EXPERIMENT, ARM_COST,
+    ),
+    "ladder_networks": Table(
+        lambda: tables.contrasts_table(
+            {"accuracy": "compare_ladder.json"}, NETWORK_RUNGS, arm="rung", reference="random search"
+        ),
+        ("compare_ladder.json",), "the code block below it", "20 minutes of a core per seed",
+    ),
+    "ladder_uniform": Table(
+        lambda: tables.contrasts_table(
+            {"accuracy": "compare_ladder_uniform.json"}, {name: NETWORK_RUNGS[name] for name in LEARNING}, arm="rung",
+            reference="no controller",
+        ),
+        ("compare_ladder_uniform.json",), "the code block below it", "the same runs",
     ),
     "planted_source": Table(
         lambda: tables.planted_table("plant", (5, 10)),
@@ -113,9 +156,23 @@ TABLES: dict[str, Table] = {
         "110 s of a core per supernet, after its tables",
     ),
     "runs": Table(
-        lambda: tables.runs_table(RUNS), tuple(f"runs/{name}.json" for name in RUNS),
-        "the command of each row is in its file and in docs/results.md",
-        "5 minutes of a GPU; 1 minute of 2 cores; 8 and 3 minutes of a core",
+        lambda: tables.runs_table(RUNS), tuple(f"runs/{name}.json" for name in RUNS), RUN_COMMAND,
+        "5 minutes of a GPU; 2 hours of a core",
+    ),
+    "curves": Table(
+        lambda: tables.curves_table(CURVES), tuple(f"runs/{name}.json" for name in CURVES), RUN_COMMAND, "the same runs"
+    ),
+    "first_runs": Table(
+        lambda: tables.runs_table(FIRST), tuple(f"runs/{name}.json" for name in FIRST), RUN_COMMAND, "the same runs"
+    ),
+    "rank_glyphs": Table(
+        lambda: tables.rank_table("rank_glyphs.json"),
+        ("rank_glyphs.json",), "the code block below it in docs/training_free.md", "3 minutes of a core",
+    ),
+    "rank_mixed": Table(
+        lambda: tables.rank_table("rank_mixed.json"),
+        ("rank_mixed.json",), "the code block below it in docs/training_free.md",
+        "1 minute of a core, after a supernet and its table",
     ),
 }  # fmt: skip
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from benchmarks.captions import DATA, FEW, RULES, SOURCES
 from few_shot_nas.report.contrasts import contrasts
+from few_shot_nas.stats.paired import holm
 from few_shot_nas.stats.statistics import mean_ci
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -30,11 +32,6 @@ def signed(mean: float, half: float) -> str:
     return f"{mean:+.2f} ± {half:.2f}"
 
 
-def verdict_of(mean: float, half: float) -> str:
-    """Say what an interval of a gain allows."""
-    return "gains" if mean > half else "loses" if mean < -half else "undecided"
-
-
 def _correlation(found: Mapping[str, float | None]) -> str:
     """Return ``+0.50 (+0.40 .. +0.60)``; a dash where one side does not vary."""
     if found["value"] is None:
@@ -47,8 +44,8 @@ def _correlation(found: Mapping[str, float | None]) -> str:
 
 def runs_table(names: Sequence[str]) -> list[str]:
     """Return one row per results.json under docs/results/runs."""
-    head = ("data, split", "task", "algorithm, network", "meta-steps", "transductive %", "support %", "running %",
-            "seconds", "hardware")  # fmt: skip
+    head = ("data, split", "task", "algorithm, network", "meta-steps", "episodes", "transductive %", "support %",
+            "running %", "seconds", "hardware")  # fmt: skip
     body = []
     for name in names:
         run = read(f"runs/{name}.json")
@@ -57,12 +54,27 @@ def runs_table(names: Sequence[str]) -> list[str]:
             if mode in run["test"] else "-"
             for mode in ("transductive", "support", "running")
         ]  # fmt: skip
+        size = f" {run['image_size']}x{run['image_size']}" if "image_size" in run else ""
         body.append((
-            f"{run['data_class']}, {run['split']} classes", f"{run['n_way']}-way {run['k_shot']}-shot",
-            f"{run['algorithm']}, {run['model_class']} (`{name}`)", str(run["meta_steps"]), *scores,
-            f"{run['wall_seconds']:.0f}", run["hardware"],
+            f"{run['data_class']}{size}, {run['split']} classes", f"{run['n_way']}-way {run['k_shot']}-shot",
+            f"{run['algorithm']}, {run['model_class']} (`{name}`)", str(run["meta_steps"]),
+            str(next(iter(run["test"].values()))["episodes"]), *scores,
+            f"{run['wall_seconds'] + run['test_seconds']:.0f}", run["hardware"],
         ))  # fmt: skip
     return rows(head, body)
+
+
+def curves_table(names: Sequence[str]) -> list[str]:
+    """Return the learning curve of each run: accuracy of validation and of the training before it, in per cent."""
+    body = []
+    for name in names:
+        run = read(f"runs/{name}.json")
+        points = [
+            f"{step}: {100 * score:.1f}" + ("" if trained is None else f" ({100 * trained:.1f})")
+            for step, score, trained in run["learning_curve"]
+        ]
+        body.append((f"`{name}`", f"{run['image_size']}x{run['image_size']}", ", ".join(points)))
+    return rows(("run", "images", "meta-step: validation % (training %)"), body)
 
 
 # ---- reward tables --------------------------------------------------------------------------------------------------
@@ -84,8 +96,8 @@ def over_supernets(data: str, value: Callable[[Mapping[str, Any]], Mapping[str, 
 
 def variance_table() -> list[str]:
     """Return how much there is to learn, one row per data set, the mean over its supernets."""
-    head = ("data", "supernets", "tasks", "mean architecture %", "best fixed over mean", "sd interaction", "sd noise",
-            "SNR")  # fmt: skip
+    head = ("data", "supernets", "tasks", "mean architecture %", "best fixed over mean", "sd architecture",
+            "sd interaction", "sd noise", "SNR")  # fmt: skip
     body = []
     for data, name in DATA.items():
         tables = list(read("stage0.json")[data].values())
@@ -96,7 +108,7 @@ def variance_table() -> list[str]:
         accuracy = 100 * mean([table["mean_accuracy"] for table in tables])
         spread = {
             part: 100 * mean([max(table["components"]["accuracy"][part], 0.0) ** 0.5 for table in tables])
-            for part in ("interaction", "noise")
+            for part in ("architecture", "interaction", "noise")
         }
         snr = [mean([table["signal_to_noise"][kind] for table in tables]) for kind in ("accuracy", "loss")]
         best = signed(*over_supernets(data, lambda table: table["headroom"]))
@@ -105,29 +117,53 @@ def variance_table() -> list[str]:
     return rows(head, body)
 
 
-def rules_table() -> list[str]:
-    """Return what the rules gain over the best fixed architecture, over supernets, with verdicts."""
+def rules_table(datas: Sequence[str]) -> list[str]:
+    """Return what the rules gain over the best fixed architecture on data sets.
+
+    Verdicts are corrected by Holm's method over all rules that were tried on a data set and kind of classes, shown here
+    or not.
+    """
     kinds = {"gains": "learned on its own classes", "gains_learned_on_training_classes": "learned on training classes"}
     head = ["rule", "sees"]
-    for data in DATA:
+    for data in datas:
         for words in kinds.values():
-            head += [f"{data.capitalize()}, {words}", "verdict"]
-    body = []
-    for rule, words in RULES.items():
-        tables = [table for data in DATA for table in read("stage0.json")[data].values()]
-        row = [words, next(table["gains"][rule]["sees"] for table in tables if rule in table["gains"])]
-        for data in DATA:
-            for kind in kinds:
-                row += _gain_cells(data, kind, rule)
-        body.append(row)
+            head += [f"{DATA[data].split(',')[0]}, {words}", "verdict"]
+    columns = [_gains(data, kind) for data in datas for kind in kinds]
+    seen = {
+        rule: gain["sees"]
+        for data in datas
+        for table in read("stage0.json")[data].values()
+        for rule, gain in table["gains"].items()
+    }
+    body = [
+        [words, seen[rule], *(cell for column in columns for cell in column.get(rule, ("-", "")))]
+        for rule, words in RULES.items()
+        if rule in seen
+    ]
     return rows(head, body)
 
 
-def _gain_cells(data: str, kind: str, rule: str) -> list[str]:
-    if any(rule not in table[kind] for table in read("stage0.json")[data].values()):
-        return ["-", ""]
-    found = over_supernets(data, lambda table: table[kind][rule])
-    return [signed(*found), verdict_of(*found)]
+def _gains(data: str, kind: str) -> dict[str, tuple[str, str]]:
+    """Return the gain of each rule and its verdict, for one data set and kind of classes."""
+    tables = list(read("stage0.json")[data].values())
+    rules = sorted(set.intersection(*(set(table[kind]) for table in tables)))
+    found = [over_supernets(data, lambda table, rule=rule: table[kind][rule]) for rule in rules]
+    count = len(tables) if len(tables) > 1 else tables[0]["facts"]["tasks"]
+    corrected = holm([_p_value(mean, half, count) for mean, half in found])
+    verdicts = [
+        "undecided" if p >= 0.05 else "gains" if mean > 0 else "loses"
+        for p, (mean, _) in zip(corrected, found, strict=True)
+    ]
+    return {
+        rule: (signed(*gain), verdict) for rule, gain, verdict in zip(rules, found, verdicts, strict=True)
+    }  # fmt: skip
+
+
+def _p_value(mean: float, half: float, count: int) -> float:
+    """Return the two-sided p-value of a mean of ``count`` values whose 95 % t-interval has the half-width ``half``."""
+    if half == 0:
+        return 1.0
+    return float(2 * stats.t.sf(abs(mean) / half * stats.t.ppf(0.975, count - 1), count - 1))
 
 
 def order_table() -> list[str]:
@@ -173,24 +209,28 @@ def contrasts_table(
     head = [arm]
     for title in files:
         head += [f"{title} %", f"to {reference}", "± classes", "verdict"]
-    found = {title: read(file) for title, file in files.items()}
-    body = []
-    for name, words in names.items():
-        row = [words]
-        for content in found.values():
-            accuracy = {each["name"]: each["accuracy_percent"] for each in content["arms"]}
-            contrast = {each["arm"]: each for each in content["contrasts"]}
-            if name not in accuracy:
-                row += ["-", "", "", ""]
-            elif name not in contrast:
-                row += [f"{accuracy[name]:.1f}", "", "", "reference"]
-            else:
-                own = contrast[name]
-                classes = own["classes_half_width"]
-                row += [f"{accuracy[name]:.1f}", signed(own["difference"], own["t_half_width"]),
-                        "-" if classes is None else f"{classes:.2f}", own["verdict"]]  # fmt: skip
-        body.append(row)
-    return rows(head, [row for row in body if set(row[1:]) - {"-", ""}])
+    found = [_contrast_cells(read(file)) for file in files.values()]
+    body = [
+        [words, *(cell for cells in found for cell in cells.get(name, ("-", "", "", "")))]
+        for name, words in names.items()
+        if any(name in cells for cells in found)
+    ]
+    return rows(head, body)
+
+
+def _contrast_cells(content: Mapping[str, Any]) -> dict[str, tuple[str, str, str, str]]:
+    """Return the cells of each arm of a compare.json."""
+    contrast = {each["arm"]: each for each in content["contrasts"]}
+    found = {}
+    for arm in content["arms"]:
+        name, accuracy = arm["name"], f"{arm['accuracy_percent']:.1f}"
+        if name not in contrast:
+            found[name] = (accuracy, "", "", "reference")
+            continue
+        own = contrast[name]
+        classes = "-" if own["classes_half_width"] is None else f"{own['classes_half_width']:.2f}"
+        found[name] = (accuracy, signed(own["difference"], own["t_half_width"]), classes, own["verdict"])
+    return found
 
 
 def planted_table(prefix: str, points: Sequence[int]) -> list[str]:

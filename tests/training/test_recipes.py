@@ -64,10 +64,12 @@ def test_a_run_is_read_from_a_row_and_from_a_file() -> None:
     cells = ["data", "task", "MAML", "9", "40.0 ± 0.8", "38.4 ± 0.8", "-", "1297 and 2574 (1 thread)", "2a7d9fe"]
     assert index.from_row(cells) == ("40.0 ± 0.8; 38.4 ± 0.8", "65")
     test = {"support": {"accuracy": 0.384, "ci95": 0.008}}
-    assert index.from_results({"test": test, "wall_seconds": 100.0, "test_seconds": 80.0}) == ("38.4 ± 0.8", "3")
-    command = "python training/run_experiment.py --config=A.yaml --run_dir=runs/A --max_meta_steps=9"
+    alone = index.from_results({"test": test, "wall_seconds": 100.0, "test_seconds": 80.0}, {})
+    assert alone == ("38.4 ± 0.8", "3")
+    command = "python training/run_experiment.py --config=A.yaml --run_dir=runs/A --max_meta_steps=9 --n_way=5"
     run = {"test": test, "wall_seconds": 60.0, "command": command, "hardware": "1 GPU"}
-    assert index.from_results(run) == ("38.4 ± 0.8 with `--max_meta_steps=9`", "1 on 1 GPU")
+    beside = index.from_results(run, {"n_way": 5, "max_meta_steps": 3})
+    assert beside == ("38.4 ± 0.8 with `--max_meta_steps=9`", "1 on 1 GPU")
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

@@ -21,8 +21,8 @@ DOCS = HERE.parents[1] / "docs"
 PUBLISHED = re.compile(r"^(?P<source>.*?), [\w -]+ \d+-way \d+-shot: (?P<number>\d+\.\d+(?: \+- \d+\.\d+)?) % there")
 #: Flags that say where and how often, and not what is trained.
 HARMLESS = frozenset(
-    "config data_dir cache_dir run_dir accelerator devices engine num_workers val_every val_episodes log_every "
-    "save_every save_minutes test_episodes gap_episodes wandb".split()
+    "config data_dir cache_dir run_dir ckpt_path accelerator devices engine num_workers val_every val_episodes "
+    "log_every save_every save_minutes test_episodes gap_episodes wandb".split()
 )
 HEAD = """# Recipes
 Settings by name: `python training/run_experiment.py --config=training/recipes/NAME.yaml --data_dir=DATA`. Further flags
@@ -72,39 +72,50 @@ def from_row(cells: list[str]) -> Measured:
     return Measured(f"{cells[4]}; {cells[5]}", f"{seconds / 60:.0f}")
 
 
-def further_flags(command: str) -> str:
-    """Return the flags of a command that win over its recipe's and may change its result.
+def further_flags(command: str, own: dict[str, Any]) -> str:
+    """Return the flags of a command that win over its recipe's, ``own``, and may change its result.
 
-    >>> further_flags("python training/run_experiment.py --config=A.yaml --zero_head=true --data_dir=DATA")
+    >>> further_flags("python training/run_experiment.py --config=A.yaml --zero_head=true --data_dir=DATA", {})
     '--zero_head=true'
+    >>> further_flags("python training/run_experiment.py --config=A.yaml --outer_lr=0.01", {"outer_lr": 0.01})
+    ''
     """
-    words = [word for word in shlex.split(command) if word.startswith("--")]
-    return " ".join(word for word in words if word.split("=")[0].lstrip("-") not in HARMLESS)
+    words = [word.lstrip("-").partition("=") for word in shlex.split(command) if word.startswith("--")]
+    return " ".join(
+        f"--{name}={value}"
+        for name, _, value in words
+        if name not in HARMLESS and not (name in own and own[name] == yaml.safe_load(value))
+    )
 
 
-def from_results(run: dict[str, Any]) -> Measured:
-    """Return what a results.json holds, with the flags that were given beside the recipe, and where it ran."""
+def from_results(run: dict[str, Any], own: dict[str, Any]) -> Measured:
+    """Return what a results.json holds, with the flags that win over those of its recipe, ``own``, and where it ran."""
     modes = [run["test"][mode] for mode in ("transductive", "support") if mode in run["test"]]
     scores = "; ".join(f"{100 * mode['accuracy']:.1f} ± {100 * mode['ci95']:.1f}" for mode in modes)
-    flags = further_flags(str(run.get("command", "")))
+    flags = further_flags(str(run.get("command", "")), own)
     minutes = (run["wall_seconds"] + run.get("test_seconds", 0.0)) / 60
     where = f" on {run['hardware']}" if run.get("hardware") else ""
     return Measured(scores + (f" with `{flags}`" if flags else ""), f"{minutes:.0f}{where}")
 
 
 def measured() -> dict[str, Measured]:
-    """Return the run of each recipe that has one, by the recipe's name; a results.json comes before a row."""
+    """Return the run of each recipe that has one, by the recipe's name.
+
+    A results.json comes before a row, and one that is called as the recipe before another.
+    """
     found: dict[str, Measured] = {}
     for line in (DOCS / "results.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("| ").split("|")]
         names = re.findall(r"recipe `(\w+)`", line)
         if line.startswith("|") and len(cells) >= 8 and names:
             found[names[0]] = from_row(cells)
-    for file in sorted((DOCS / "results" / "runs").glob("*.json")):
-        run = json.loads(file.read_text(encoding="utf-8"))
+    files = sorted((DOCS / "results" / "runs").glob("*.json"))
+    runs = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+    for stem, run in runs.items():
         name = re.search(r"recipes/(\w+)\.yaml", str(run.get("command", "")))
-        if name:
-            found[name[1]] = from_results(run)
+        if name and (stem == name[1] or name[1] not in runs):
+            own = yaml.safe_load((HERE / f"{name[1]}.yaml").read_text(encoding="utf-8"))
+            found[name[1]] = from_results(run, own)
     return found
 
 
