@@ -147,7 +147,11 @@ def _gains(data: str, kind: str) -> dict[str, tuple[str, str]]:
     """Return the gain of each rule and its verdict, for one data set and kind of classes."""
     tables = list(read("stage0.json")[data].values())
     rules = sorted(set.intersection(*(set(table[kind]) for table in tables)))
-    found = [over_supernets(data, lambda table, rule=rule: table[kind][rule]) for rule in rules]
+
+    def gain_of(rule: str) -> tuple[float, float]:
+        return over_supernets(data, lambda table: table[kind][rule])
+
+    found = [gain_of(rule) for rule in rules]
     count = len(tables) if len(tables) > 1 else tables[0]["facts"]["tasks"]
     corrected = holm([_p_value(mean, half, count) for mean, half in found])
     verdicts = [

@@ -16,8 +16,8 @@ class MAML(GradientLearner):
     Deviations from the authors' code: the inner loss is the mean over the support images (in the authors' code it is N
     times larger, so rates differ by that factor), BatchNorm's scale and shift are adapted like all other parameters,
     and the meta-gradient is the mean over the meta-batch. The linear head starts at 0 (``zero_head``) instead of at
-    random: after 300 meta-steps on Omniglot 90.5 against 81.9 % (docs/results.md). The recipes of published settings
-    start it at random.
+    random: after 300 meta-steps on Omniglot that is ahead by 13.5 +- 2.1 points over five seeds (docs/results.md). The
+    recipes of published settings start it at random.
 
     Args:
         net: any network of MODELS.
