@@ -48,15 +48,17 @@ RUNS = (
     "maml_mini_imagenet_5w1s_h100", "proto_mini42", "proto_net_mini_imagenet_5w5s_quick", "rfs_mini42",
     "rfs_mini_imagenet_5w5s_quick", "rfs_copies", "matching_net_mini_imagenet_5w5s_quick",
     "baseline_mini_imagenet_5w5s_quick",
-    "baseline_plus_plus_mini_imagenet_5w5s_quick", "proto_net_omniglot_5w1s", "reptile_omniglot_5w5s_quick",
+    "baseline_plus_plus_mini_imagenet_5w5s_quick", "maml_omniglot_5w1s_quick", "proto_net_omniglot_5w1s",
+    "reptile_omniglot_5w5s_quick",
     "maml_plus_plus_omniglot_5w1s_quick", "boil_omniglot_5w1s_quick", "tnas_omniglot_5w1s_quick",
     "meta_nas_omniglot_5w1s_quick", "darts_mini_imagenet_5w1s_42_quick",
 )  # fmt: skip
 #: Those whose learning curves are shown, and those of README.md.
 CURVES = tuple(name for name in RUNS[1:9] if name != "rfs_copies")
 FIRST = (
-    "reptile_omniglot_5w5s_quick", "boil_omniglot_5w1s_quick", "maml_plus_plus_omniglot_5w1s_quick",
-    "maml_mini_imagenet_5w1s_h100", "proto_net_mini_imagenet_5w5s_quick", "rfs_mini_imagenet_5w5s_quick",
+    "maml_omniglot_5w1s_quick", "reptile_omniglot_5w5s_quick", "boil_omniglot_5w1s_quick",
+    "maml_plus_plus_omniglot_5w1s_quick", "maml_mini_imagenet_5w1s_h100", "proto_net_mini_imagenet_5w5s_quick",
+    "rfs_mini_imagenet_5w5s_quick",
 )  # fmt: skip
 RUN_COMMAND = "the command of each row is in its file and in docs/results.md"
 #: What three searches on Omniglot decoded, by seed.

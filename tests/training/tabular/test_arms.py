@@ -69,7 +69,7 @@ def test_each_arm_and_seed_leaves_a_run_that_reports_can_read(
     monkeypatch.setenv("COLUMNS", "150")  # processes of pytest-xdist have 80, which cuts names short
     run("--arms=A,B,F,C_random_ORACLE_K2")
     assert sorted(path.name for path in Path("out").iterdir()) == [
-        "A_uniform", "B_best_fixed", "C_random_ORACLE_K2", "F_fomaml_K2",
+        "A_uniform", "B_best_fixed", "C_random_ORACLE_K2", "F_fomaml_K2", "F_fomaml_K2_start",
     ]  # fmt: skip
     best = load_run("out/B_best_fixed/seed3")
     expected = make_table(1).accuracy[24].mean(1)
@@ -91,7 +91,7 @@ def test_the_same_command_gives_the_same_episodes() -> None:
     run("--arms=F,E")
     before = {path: path.read_bytes() for path in Path("out").rglob("episodes.csv")}
     run("--arms=F,E")
-    assert len(before) == 4 and all(path.read_bytes() == content for path, content in before.items())
+    assert len(before) == 6 and all(path.read_bytes() == content for path, content in before.items())
 
 
 def test_the_ladder_starts_at_one_sample_without_baseline() -> None:
