@@ -61,5 +61,3 @@ NETWORK_RUNGS = {
     "uniform": "no controller: warm-up to the end, then the best of five by 200 reward calls",
     "random": "random search: prototype head, uniform architectures, no controller",
 }  # fmt: skip
-#: Its rungs whose controller learns beside trained weights, and the one without a controller.
-LEARNING = ("warmup", "learned", "lstm", "uniform")

@@ -3,6 +3,7 @@
 Truth: the files under docs/results, rendered again; the mark before a table without a file.
 """
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -63,6 +64,22 @@ def test_a_changed_number_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(evidence.TABLES, "x", evidence.Table(lambda: ["| a |", "|---|", "| 1 |"], (), "c", "none"))
     text = "before\n<!-- evidence: x -->\n| a |\n|---|\n| 2 |\n<!-- end -->\nafter\n"
     assert evidence.rendered(text) == text.replace("| 2 |", "| 1 |")
+
+
+def test_verdicts_on_rules_are_corrected_for_all_that_were_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gains = {"loss_rank3": (1.0, 0.4), "loo_loss": (0.5, 0.45), "accuracy": (-1.0, 0.4), "embedding": (0.5, 1.0)}
+    found = {name: {"mean": mean / 100, "ci95": half / 100, "sees": "x"} for name, (mean, half) in gains.items()}
+    table = {"gains": found, "gains_learned_on_training_classes": found, "facts": {"tasks": 100}}
+    (tmp_path / "stage0.json").write_text(json.dumps({"mini": {"0": table}}))
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    rows = {row.split(" | ")[0].lstrip("| "): row.split(" | ")[3] for row in tables.rules_table(("mini",))[2:]}
+    # The t-interval of the second leaves out 0 as well, but two of four p-values are smaller.
+    assert rows == {
+        "cross-entropy, rank 3": "gains", "leave-one-out loss": "undecided", "accuracy of one replicate": "loses",
+        "regression on the task embedding": "undecided",
+    }  # fmt: skip
 
 
 def test_numbers_are_kept_short_and_folders_of_a_machine_are_not() -> None:
