@@ -145,6 +145,6 @@ case ${1:-next} in
       go "$name"; exit
     done
     if [ ${#left[@]} -eq 0 ]; then echo "== every step is finished"
-    else echo "== no step is left but those that failed: ${left[*]}"; fi ;;
+    else echo "== no step is left but those that failed: ${left[*]}"; exit 1; fi ;;
   *) go "$1" ;;
 esac
