@@ -2,8 +2,8 @@
 
 ``python benchmarks/collect.py runs`` takes what the commands of docs/does_maml_enas_work.md left in ``runs``: the
 analyses of the reward tables and the arms, whose contrasts it computes as training/compare.py does. ``--run NAME=DIR``
-takes the results.json of a single run, ``--compare NAME=DIR`` that run against all others beside its folder, and
-``--copy NAME=FILE`` the result of another script.
+takes the results.json of a single run, ``--demo DIR`` those of the demo over its seeds, ``--compare NAME=DIR`` that run
+against all others beside its folder, and ``--copy NAME=FILE`` the result of another script.
 """
 
 import argparse
@@ -144,7 +144,46 @@ def single_run(folder: Path) -> dict[str, Any]:
         curve.append([int(step), float(score), float(since.mean()) if since.size else None])
         before = step
     kept = {key: value for key, value in run.results.items() if key != "legs"}
-    return {**kept, "image_size": run.config["image_size"], "learning_curve": curve}
+    kept |= {"image_size": run.config["image_size"], "learning_curve": curve}
+    held_out, scored = run.series("train/eval_accuracy")
+    if scored.size:
+        kept["training_classes"] = list(zip(held_out.tolist(), scored.tolist(), strict=True))
+        kept["validation_ci95"] = list(zip(*(column.tolist() for column in run.series("val/ci95")), strict=True))
+    return kept
+
+
+#: What the demo compares: the runs of both arms, the reference second.
+DEMO_PAIRS = {"search": ("search-maml-enas", "search-random"), "train-on": ("train-on-searched", "train-on-random")}
+
+
+def demo(runs: Path) -> dict[str, Any]:
+    """Return what is kept of the demo over its seeds: ``demo0``, ``demo1``, ... in ``runs``.
+
+    For each seed the accuracies of its runs, how sure the policy became, and the contrasts of the pairs over test
+    tasks; and the contrasts over seeds.
+    """
+    seeds = []
+    for folder in sorted(runs.glob("demo[0-9]*/")):
+        found = {path.name: load_run(path) for path in sorted(folder.iterdir()) if (path / "results.json").is_file()}
+        search = found["search-maml-enas"]
+        entropy = search.series("controller/entropy_fraction")[1]
+        seeds.append({
+            "seed": search.results["seed"],
+            "entropy": [float(entropy[0]), float(entropy[-1])],
+            "largest_kl": float(search.series("controller/kl_adapt")[1].max()),
+            "accuracy": {name: run.results["test"]["transductive"]["accuracy"] for name, run in found.items()},
+            "contrasts": _pairs(str(folder)),
+        })  # fmt: skip
+    return {"seeds": seeds, "contrasts": _pairs(str(runs / "demo[0-9]*"))}
+
+
+def _pairs(folders: str) -> dict[str, Any]:
+    """Return the contrasts of the demo's pairs in a folder, or over the folders of a glob."""
+    found = {}
+    for name, (ours, theirs) in DEMO_PAIRS.items():
+        comparison = as_json(compare_arms([f"{folders}/{theirs}", f"{folders}/{ours}"]))
+        found[name] = {key: comparison["contrasts"][0][key] for key in ("difference", "t_half_width", "verdict")}
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -153,6 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", type=Path, nargs="?", help="folder of the runs of docs/does_maml_enas_work.md")
     parser.add_argument("--run", action="append", default=[], metavar="NAME=DIR", help="a single run")
     parser.add_argument("--compare", action="append", default=[], metavar="NAME=DIR", help="a run and those beside it")
+    parser.add_argument("--demo", type=Path, metavar="DIR", help="the folder of demo0, demo1, ...")
     parser.add_argument("--copy", action="append", default=[], metavar="NAME=FILE", help="a JSON file")
     own = parser.parse_args(argv)
     for word in own.compare:
@@ -164,6 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for word in own.run:
         name, folder = word.split("=", 1)
         write(f"runs/{name}.json", short(single_run(Path(folder))))
+    if own.demo is not None:
+        write("demo.json", short(demo(own.demo)))
     if own.runs is None:
         return 0
     write("stage0.json", short(analyses(own.runs)))

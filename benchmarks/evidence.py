@@ -16,7 +16,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import tables  # noqa: E402
+from benchmarks import run_tables, tables  # noqa: E402
 from benchmarks.captions import ARMS, NETWORK_RUNGS, RUNGS, SEVERAL, SINGLE  # noqa: E402
 
 BLOCK = re.compile(r"(<!-- evidence: ([a-z0-9_]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -45,20 +45,35 @@ ANALYSIS_COST = "half a minute of a core per supernet, after its tables"
 ARM_COST = "3 s of a core per arm and supernet, after the tables (5 minutes of a core per supernet)"
 #: Single runs under docs/results/runs: those whose learning curves are shown, all, and those of README.md.
 CURVES = (
+    "anil_mini_imagenet_5w5s_h200", "maml_plus_plus_omniglot_20w1s_h200", "maml_plus_plus_mini42_h200",
+    "maml_plus_plus_mini84_h200", "maml_plus_plus_mini84_longer_h200", "maml_plus_plus_mini84_longest_h200",
     "proto_mini42", "proto_net_mini_imagenet_5w5s_quick", "rfs_mini42", "rfs_mini_imagenet_5w5s_quick",
     "matching_net_mini_imagenet_5w5s_quick", "baseline_mini_imagenet_5w5s_quick",
     "baseline_plus_plus_mini_imagenet_5w5s_quick",
 )  # fmt: skip
 RUNS = (
-    "maml_mini_imagenet_5w1s_h100", *CURVES, "rfs_copies", "maml_omniglot_5w1s_quick", "proto_net_omniglot_5w1s",
-    "reptile_omniglot_5w5s_quick", "maml_plus_plus_omniglot_5w1s_quick", "boil_omniglot_5w1s_quick",
-    "tnas_omniglot_5w1s_quick", "meta_nas_omniglot_5w1s_quick", "darts_mini_imagenet_5w1s_42_quick",
+    "maml_mini_imagenet_5w1s_h100", *CURVES, "rfs_copies", "maml_omniglot_5w1s_quick", "maml_omniglot_20w1s_quick",
+    "meta_sgd_omniglot_5w1s_quick", "proto_net_omniglot_5w1s", "reptile_omniglot_5w5s_quick",
+    "maml_plus_plus_omniglot_5w1s_quick", "boil_omniglot_5w1s_quick", "mamlenas_omniglot_5w1s_quick",
+    "random_search_omniglot_5w1s", "tnas_omniglot_5w1s_quick", "meta_nas_omniglot_5w1s_quick",
+    "darts_mini_imagenet_5w1s_42_quick", "proto_net_glyphs_5w1s",
 )  # fmt: skip
 FIRST = (
     "maml_omniglot_5w1s_quick", "reptile_omniglot_5w5s_quick", "boil_omniglot_5w1s_quick",
-    "maml_plus_plus_omniglot_5w1s_quick", "maml_mini_imagenet_5w1s_h100", "proto_net_mini_imagenet_5w5s_quick",
-    "rfs_mini_imagenet_5w5s_quick",
+    "maml_plus_plus_omniglot_5w1s_quick", "maml_plus_plus_omniglot_20w1s_h200", "anil_mini_imagenet_5w5s_h200",
+    "maml_mini_imagenet_5w1s_h100", "proto_net_mini_imagenet_5w5s_quick", "rfs_mini_imagenet_5w5s_quick",
 )  # fmt: skip
+#: What the runs of docs/overfitting.md changed, by their folders.
+OVERFITTING = {
+    "plain": "nothing",
+    "crop_flip": "`--augment=crop_flip`",
+    "jitter": "`--augment=crop_flip_jitter`",
+    "decay": "`--weight_decay=5e-4`",
+    "smooth": "`--label_smoothing=0.1`",
+    "narrow": "`--width=16`",
+    "patience": "`--patience=2`",
+    "all_classes": "all 64 classes",
+}
 RUN_COMMAND = "the command of each row is in its file and in docs/results.md"
 #: What three searches on Omniglot decoded, by seed.
 DECODED = tuple(f"decoded_chain{seed}.json" for seed in range(3))
@@ -155,14 +170,24 @@ TABLES: dict[str, Table] = {
         "110 s of a core per supernet, after its tables",
     ),
     "runs": Table(
-        lambda: tables.runs_table(RUNS), tuple(f"runs/{name}.json" for name in RUNS), RUN_COMMAND,
-        "5 minutes of a GPU; 2 hours of a core",
+        lambda: run_tables.runs_table(RUNS), tuple(f"runs/{name}.json" for name in RUNS), RUN_COMMAND,
+        "20 minutes of a GPU; 3 hours of a core",
     ),
     "curves": Table(
-        lambda: tables.curves_table(CURVES), tuple(f"runs/{name}.json" for name in CURVES), RUN_COMMAND, "the same runs"
+        lambda: run_tables.curves_table(CURVES), tuple(f"runs/{name}.json" for name in CURVES), RUN_COMMAND,
+        "the same runs",
     ),
     "first_runs": Table(
-        lambda: tables.runs_table(FIRST), tuple(f"runs/{name}.json" for name in FIRST), RUN_COMMAND, "the same runs"
+        lambda: run_tables.runs_table(FIRST), tuple(f"runs/{name}.json" for name in FIRST), RUN_COMMAND, "the same runs"
+    ),
+    "overfitting": Table(
+        lambda: run_tables.overfitting_table(OVERFITTING),
+        ("compare_overfitting.json", *(f"runs/overfitting_{name}.json" for name in OVERFITTING)),
+        "the code block above it in docs/overfitting.md", "4 minutes of a core for each of 8 runs",
+    ),
+    "demo": Table(
+        run_tables.demo_table, ("demo.json",), "the code block below it in docs/results.md",
+        "5 minutes of two cores for each of 5 seeds",
     ),
     "head": Table(
         lambda: tables.contrasts_table(

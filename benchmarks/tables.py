@@ -39,44 +39,6 @@ def _correlation(found: Mapping[str, float | None]) -> str:
     return f"{found['value']:+.2f} ({found['low']:+.2f} .. {found['high']:+.2f})"
 
 
-# ---- runs -----------------------------------------------------------------------------------------------------------
-
-
-def runs_table(names: Sequence[str]) -> list[str]:
-    """Return one row per results.json under docs/results/runs."""
-    head = ("data, split", "task", "algorithm, network", "meta-steps", "episodes", "transductive %", "support %",
-            "running %", "seconds", "hardware")  # fmt: skip
-    body = []
-    for name in names:
-        run = read(f"runs/{name}.json")
-        scores = [
-            f"{100 * run['test'][mode]['accuracy']:.1f} ± {100 * run['test'][mode]['ci95']:.1f}"
-            if mode in run["test"] else "-"
-            for mode in ("transductive", "support", "running")
-        ]  # fmt: skip
-        size = f" {run['image_size']}x{run['image_size']}" if "image_size" in run else ""
-        body.append((
-            f"{run['data_class']}{size}, {run['split']} classes", f"{run['n_way']}-way {run['k_shot']}-shot",
-            f"{run['algorithm']}, {run['model_class']} (`{name}`)", str(run["meta_steps"]),
-            str(next(iter(run["test"].values()))["episodes"]), *scores,
-            f"{run['wall_seconds'] + run['test_seconds']:.0f}", run["hardware"],
-        ))  # fmt: skip
-    return rows(head, body)
-
-
-def curves_table(names: Sequence[str]) -> list[str]:
-    """Return the learning curve of each run: accuracy of validation and of the training before it, in per cent."""
-    body = []
-    for name in names:
-        run = read(f"runs/{name}.json")
-        points = [
-            f"{step}: {100 * score:.1f}" + ("" if trained is None else f" ({100 * trained:.1f})")
-            for step, score, trained in run["learning_curve"]
-        ]
-        body.append((f"`{name}`", f"{run['image_size']}x{run['image_size']}", ", ".join(points)))
-    return rows(("run", "images", "meta-step: validation % (training %)"), body)
-
-
 # ---- reward tables --------------------------------------------------------------------------------------------------
 
 

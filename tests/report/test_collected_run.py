@@ -1,4 +1,4 @@
-"""What benchmarks/collect.py keeps of a run, and the table that is rendered from it."""
+"""What benchmarks/collect.py keeps of runs, and the tables that are rendered from it."""
 
 import json
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import tables
-from benchmarks.collect import single_run
+from benchmarks import run_tables, tables
+from benchmarks.collect import demo, single_run
 
 
 def test_a_learning_curve_has_the_training_accuracy_since_the_validation_before(
@@ -22,4 +22,48 @@ def test_a_learning_curve_has_the_training_accuracy_since_the_validation_before(
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "x.json").write_text(json.dumps(kept))
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    assert tables.curves_table(("x",))[2] == "| `x` | 42x42 | 20: 44.0 (40.0), 40: 50.0 (60.0), 50: 55.0 |"
+    assert run_tables.curves_table(("x",))[2] == "| `x` | 42x42 | 20: 44.0 (40.0), 40: 50.0 (60.0), 50: 55.0 |"
+
+
+def test_a_run_with_gap_episodes_shows_both_accuracies_at_the_last_validation(
+    make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_run(config={"image_size": 28}, results={"test_seconds": 9.0})
+    lines = ["20,0.5,0.02,0.7", "40,0.4,0.03,0.9"]
+    head = "meta_step,val/accuracy,val/ci95,train/eval_accuracy"
+    (path / "metrics.csv").write_text("\n".join([head, *lines]) + "\n")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "overfitting_x.json").write_text(json.dumps(single_run(path)))
+    contrasts = [{"arm": "x", "difference": 1.5, "t_half_width": 0.5, "classes_half_width": 2.0}]
+    (tmp_path / "compare_overfitting.json").write_text(json.dumps({"contrasts": contrasts}))
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    row = run_tables.overfitting_table({"x": "more"})[2]
+    assert row.startswith("| more | 40 | 90.0 | 40.0 ± 3.0 | 50.0 | 50.0 at 20 | ")
+    assert row.endswith(" | +1.50 ± 0.50 | 2.00 | 92 |")
+
+
+def test_the_demo_over_seeds_has_the_differences_task_by_task_and_over_the_seeds(
+    make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Searched networks are ahead by 0.1 on every task of seed 0 and by 0.3 on those of seed 1.
+    for seed, ahead in enumerate((0.1, 0.3)):
+        for name in ("search-maml-enas", "search-random", "train-on-searched", "train-on-random", "train-on-conv4"):
+            better = ahead if name in ("search-maml-enas", "train-on-searched") else 0.0
+            scores = [score + better for score in (0.2, 0.4, 0.6)]
+            test = {"transductive": {"accuracy": sum(scores) / 3, "ci95": 0.1, "episodes": 3}}
+            path = make_run(f"demo{seed}/{name}", config={"seed": seed}, results={"seed": seed, "test": test})
+            rows = [f"{task},transductive,{score},1.0" for task, score in enumerate(scores)]
+            (path / "episodes.csv").write_text("\n".join(["task_id,bn_mode,accuracy,loss", *rows]) + "\n")
+        search = tmp_path / f"demo{seed}" / "search-maml-enas"
+        lines = ["meta_step,controller/entropy_fraction,controller/kl_adapt", "1,1.0,0.5", "2,0.25,2.0"]
+        (search / "metrics.csv").write_text("\n".join(lines) + "\n")
+    kept = demo(tmp_path)
+    assert [each["seed"] for each in kept["seeds"]] == [0, 1]
+    assert kept["seeds"][0]["entropy"] == [1.0, 0.25] and kept["seeds"][0]["largest_kl"] == 2.0
+    assert [each["contrasts"]["search"]["difference"] for each in kept["seeds"]] == pytest.approx([10, 30])
+    assert kept["contrasts"]["train-on"]["difference"] == pytest.approx(20)
+    (tmp_path / "demo.json").write_text(json.dumps(kept))
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    body = run_tables.demo_table()[2:]
+    assert body[0].startswith("| 0 | 100 to 25.0 | 2.00 | 50.0 | 40.0 | +10.00 ± 0.00 | ")
+    assert body[2].startswith("| mean, ± over the 2 seeds |  |  | 60.0 | 40.0 | +20.00 ± 127.06, *")
