@@ -45,10 +45,10 @@ ANALYSIS_COST = "half a minute of a core per supernet, after its tables"
 ARM_COST = "3 s of a core per arm and supernet, after the tables (5 minutes of a core per supernet)"
 #: Single runs under docs/results/runs: those whose learning curves are shown, all, and those of README.md.
 CURVES = (
-    "anil_mini_imagenet_5w5s_h200", "maml_plus_plus_omniglot_20w1s_h200", "maml_plus_plus_mini42_h200",
-    "maml_plus_plus_mini84_h200", "maml_plus_plus_mini84_longer_h200", "maml_plus_plus_mini84_longest_h200",
-    "proto_mini42", "proto_net_mini_imagenet_5w5s_quick", "rfs_mini42", "rfs_mini_imagenet_5w5s_quick",
-    "matching_net_mini_imagenet_5w5s_quick", "baseline_mini_imagenet_5w5s_quick",
+    "anil_mini_imagenet_5w5s_quick", "anil_mini_imagenet_5w5s_h200", "maml_plus_plus_omniglot_20w1s_h200",
+    "maml_plus_plus_mini42_h200", "maml_plus_plus_mini84_h200", "maml_plus_plus_mini84_longer_h200",
+    "maml_plus_plus_mini84_longest_h200", "proto_mini42", "proto_net_mini_imagenet_5w5s_quick", "rfs_mini42",
+    "rfs_mini_imagenet_5w5s_quick", "matching_net_mini_imagenet_5w5s_quick", "baseline_mini_imagenet_5w5s_quick",
     "baseline_plus_plus_mini_imagenet_5w5s_quick",
 )  # fmt: skip
 RUNS = (
@@ -56,7 +56,8 @@ RUNS = (
     "meta_sgd_omniglot_5w1s_quick", "proto_net_omniglot_5w1s", "reptile_omniglot_5w5s_quick",
     "maml_plus_plus_omniglot_5w1s_quick", "boil_omniglot_5w1s_quick", "mamlenas_omniglot_5w1s_quick",
     "random_search_omniglot_5w1s", "tnas_omniglot_5w1s_quick", "meta_nas_omniglot_5w1s_quick",
-    "darts_mini_imagenet_5w1s_42_quick", "proto_net_glyphs_5w1s",
+    "darts_mini_imagenet_5w1s_42_quick", "maml_mini_imagenet_5w1s_42_quick", "meta_ntknas_mini_imagenet_5w1s_quick",
+    "rfs_genotype_mini_imagenet_5w5s_quick", "proto_net_glyphs_5w1s",
 )  # fmt: skip
 FIRST = (
     "maml_omniglot_5w1s_quick", "reptile_omniglot_5w5s_quick", "boil_omniglot_5w1s_quick",

@@ -44,6 +44,12 @@ once() {  # NAME ARGUMENTS...: what cannot go on where it stopped
   return 1
 }
 
+ended() {  # NAME RUN: whether the run that a step needs is at its end
+  [ -e "$out/$2/results.json" ] && return
+  echo "== $1: needs $2 to its end"
+  return 1
+}
+
 passed_limit() { [ "$1" -eq 124 ] || [ "$1" -eq 137 ]; }  # 137: killed after the half minute
 
 train() {  # NAME FLAGS...: start the run or go on with it
@@ -62,13 +68,13 @@ train() {  # NAME FLAGS...: start the run or go on with it
 
 retest() {  # NAME RUN FLAGS...: test a finished run under another protocol
   local folder=$out/$1 run=$out/$2
-  [ -e "$run/results.json" ] || { echo "== $1: needs $2 to its end"; return 1; }
+  ended "$1" "$2" || return 1
   once "$1" training/evaluate.py --run_dir="$run" --output="$folder" "${@:3}"
 }
 
 decode() {  # NAME SEARCH FLAGS...: the genotype of every test task of a search; goes on where it stopped
   local run=$out/$2
-  [ -e "$run/results.json" ] || { echo "== $1: needs $2 to its end"; return 1; }
+  ended "$1" "$2" || return 1
   limited training/decode.py --run_dir="$run" "${@:3}"
   local status=$?
   [ "$status" -eq 0 ] || passed_limit "$status" || touch "$out/$1.failed"
@@ -118,7 +124,7 @@ step() {
 
 retrain() {  # NAME SEARCH FLAGS...: train the architecture that a search found
   local genotype=$out/$2/genotype.json
-  [ -e "$genotype" ] || { echo "== $1: needs $2 to its end"; return 1; }
+  ended "$1" "$2" || return 1
   train "$1" --model_class=GenotypeNetwork --genotype="$genotype" --data_class=MiniImagenet "${@:3}"
 }
 

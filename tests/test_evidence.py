@@ -168,6 +168,7 @@ def test_a_published_training_starts_and_goes_on_by_one_command_with_the_publish
     for search in ("tnas_search", "meta_ntk_search"):
         (tmp_path / search).mkdir()
         (tmp_path / search / "genotype.json").touch()
+        (tmp_path / search / "results.json").touch()
     words = {"DATA": "data", "PYTHON": stand_in(tmp_path, 'echo "flags: $*"; exec sleep 60'), "STEP_SECONDS": "0.2"}
     first = published(tmp_path, "maml_5w1s", **words).stdout
     assert " --ckpt_path=auto" in first and "the next call starts it afresh" in first
