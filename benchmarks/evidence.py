@@ -48,8 +48,8 @@ CURVES = (
     "anil_mini_imagenet_5w5s_quick", "anil_mini_imagenet_5w5s_h200", "maml_plus_plus_omniglot_20w1s_h200",
     "maml_plus_plus_mini42_h200", "maml_plus_plus_mini84_h200", "maml_plus_plus_mini84_longer_h200",
     "maml_plus_plus_mini84_longest_h200", "proto_mini42", "proto_net_mini_imagenet_5w5s_quick", "rfs_mini42",
-    "rfs_mini_imagenet_5w5s_quick", "matching_net_mini_imagenet_5w5s_quick", "baseline_mini_imagenet_5w5s_quick",
-    "baseline_plus_plus_mini_imagenet_5w5s_quick",
+    "rfs_mini_imagenet_5w5s_quick", "rfs_mini84_longer", "matching_net_mini_imagenet_5w5s_quick",
+    "baseline_mini_imagenet_5w5s_quick", "baseline_plus_plus_mini_imagenet_5w5s_quick",
 )  # fmt: skip
 RUNS = (
     "maml_mini_imagenet_5w1s_h100", *CURVES, "rfs_copies", "maml_omniglot_5w1s_quick", "maml_omniglot_20w1s_quick",
@@ -62,7 +62,7 @@ RUNS = (
 FIRST = (
     "maml_omniglot_5w1s_quick", "reptile_omniglot_5w5s_quick", "boil_omniglot_5w1s_quick",
     "maml_plus_plus_omniglot_5w1s_quick", "maml_plus_plus_omniglot_20w1s_h200", "anil_mini_imagenet_5w5s_h200",
-    "maml_mini_imagenet_5w1s_h100", "proto_net_mini_imagenet_5w5s_quick", "rfs_mini_imagenet_5w5s_quick",
+    "maml_mini_imagenet_5w1s_h100", "proto_net_mini_imagenet_5w5s_quick", "rfs_mini84_longer",
 )  # fmt: skip
 #: What the runs of docs/overfitting.md changed, by their folders.
 OVERFITTING = {
