@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from few_shot_nas.report import as_json, compare_arms, load_run
+from few_shot_nas.report import Run, as_json, compare_arms, load_run
 from few_shot_nas.whole_file import write_text
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -70,11 +70,20 @@ def short(value: Any) -> Any:
     return without_folders(value) if isinstance(value, str) else value
 
 
+#: Folders with a part of a data set, whose name is a setting: that of docs/overfitting.md. All others are DATA.
+PARTS = frozenset({"mini8"})
+
+
 def without_folders(text: str) -> str:
-    """Return a command without the folders of the machine that it ran on."""
+    """Return a command without the folders of the machine that it ran on.
+
+    >>> without_folders("python a.py --data_dir=/x/data --cache_dir=/y"), without_folders("--data_dir=/x/mini8")
+    ('python a.py --data_dir=DATA', '--data_dir=mini8')
+    """
+    part = "|".join(PARTS)
     for pattern, instead in (
-        (r"--data_dir=\S+", "--data_dir=DATA"), (r" --cache_dir=\S+", ""), (r"--run_dir=/\S*/", "--run_dir=runs/"),
-        (r"--init_from=/\S*/(?=[^/\s]+/[^/\s]+)", "--init_from=runs/"),
+        (rf"--data_dir=(?!(\S*/)?({part})(\s|$))\S+", "--data_dir=DATA"), (r" --cache_dir=\S+", ""),
+        (r"--run_dir=/\S*/", "--run_dir=runs/"), (r"--init_from=/\S*/(?=[^/\s]+/[^/\s]+)", "--init_from=runs/"),
         (r"/\S*?/(?=runs/)", ""), (r"(^|=|\s)/\S*/([^/\s]+)", r"\1\2"),
     ):  # fmt: skip
         text = re.sub(pattern, instead, text)
@@ -145,10 +154,9 @@ def single_run(folder: Path) -> dict[str, Any]:
         before = step
     kept = {key: value for key, value in run.results.items() if key != "legs"}
     kept |= {"image_size": run.config["image_size"], "learning_curve": curve}
-    held_out, scored = run.series("train/eval_accuracy")
-    if scored.size:
-        kept["training_classes"] = list(zip(held_out.tolist(), scored.tolist(), strict=True))
-        kept["validation_ci95"] = list(zip(*(column.tolist() for column in run.series("val/ci95")), strict=True))
+    if run.series("train/eval_accuracy")[0].size:
+        kept["training_classes"] = _points(run, "train/eval_accuracy")
+        kept["validation_ci95"] = _points(run, "val/ci95")
     return kept
 
 
@@ -159,22 +167,34 @@ DEMO_PAIRS = {"search": ("search-maml-enas", "search-random"), "train-on": ("tra
 def demo(runs: Path) -> dict[str, Any]:
     """Return what is kept of the demo over its seeds: ``demo0``, ``demo1``, ... in ``runs``.
 
-    For each seed the accuracies of its runs, how sure the policy became, and the contrasts of the pairs over test
-    tasks; and the contrasts over seeds.
+    For each seed the accuracies of its runs, the entropy of the policy and how far the inner step moved it by
+    meta-step, what both searches found, and the contrasts of the pairs over test tasks; and the contrasts over seeds.
     """
     seeds = []
     for folder in sorted(runs.glob("demo[0-9]*/")):
         found = {path.name: load_run(path) for path in sorted(folder.iterdir()) if (path / "results.json").is_file()}
         search = found["search-maml-enas"]
-        entropy = search.series("controller/entropy_fraction")[1]
         seeds.append({
             "seed": search.results["seed"],
-            "entropy": [float(entropy[0]), float(entropy[-1])],
-            "largest_kl": float(search.series("controller/kl_adapt")[1].max()),
+            "entropy": _points(search, "controller/entropy_fraction"),
+            "kl": _points(search, "controller/kl_adapt"),
+            "reward_calls": {name: found[name].results["search"]["reward_calls"] for name in DEMO_PAIRS["search"]},
+            "ops": {name: _ops(found[name]) for name in DEMO_PAIRS["search"]},
             "accuracy": {name: run.results["test"]["transductive"]["accuracy"] for name, run in found.items()},
             "contrasts": _pairs(str(folder)),
         })  # fmt: skip
     return {"seeds": seeds, "contrasts": _pairs(str(runs / "demo[0-9]*"))}
+
+
+def _points(run: Run, column: str) -> list[list[float]]:
+    """Return [meta-step, value] of the rows of ``metrics.csv`` where a column is filled."""
+    return [list(point) for point in zip(*(values.tolist() for values in run.series(column)), strict=True)]
+
+
+def _ops(run: Run) -> list[str]:
+    """Return the ops of the architecture that a search found."""
+    assert run.genotype is not None
+    return [edge.op for _, edges in run.genotype.edges for edge in edges]
 
 
 def _pairs(folders: str) -> dict[str, Any]:

@@ -33,11 +33,12 @@ def test_a_run_with_gap_episodes_shows_both_accuracies_at_the_last_validation(
     head = "meta_step,val/accuracy,val/ci95,train/eval_accuracy"
     (path / "metrics.csv").write_text("\n".join([head, *lines]) + "\n")
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "overfitting_x.json").write_text(json.dumps(single_run(path)))
+    for name in ("plain", "x"):
+        (tmp_path / "runs" / f"overfitting_{name}.json").write_text(json.dumps(single_run(path)))
     contrasts = [{"arm": "x", "difference": 1.5, "t_half_width": 0.5, "classes_half_width": 2.0}]
     (tmp_path / "compare_overfitting.json").write_text(json.dumps({"contrasts": contrasts}))
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    row = run_tables.overfitting_table({"x": "more"})[2]
+    row = run_tables.overfitting_table({"plain": "nothing", "x": "more"})[3]
     assert row.startswith("| more | 40 | 90.0 | 40.0 ± 3.0 | 50.0 | 50.0 at 20 | ")
     assert row.endswith(" | +1.50 ± 0.50 | 2.00 | 92 |")
 
@@ -59,7 +60,10 @@ def test_the_demo_over_seeds_has_the_differences_task_by_task_and_over_the_seeds
         (search / "metrics.csv").write_text("\n".join(lines) + "\n")
     kept = demo(tmp_path)
     assert [each["seed"] for each in kept["seeds"]] == [0, 1]
-    assert kept["seeds"][0]["entropy"] == [1.0, 0.25] and kept["seeds"][0]["largest_kl"] == 2.0
+    assert kept["seeds"][0]["entropy"] == [[1, 1.0], [2, 0.25]] and kept["seeds"][0]["kl"] == [[1, 0.5], [2, 2.0]]
+    first = kept["seeds"][0]
+    assert set(first["reward_calls"]) == set(first["ops"]) == {"search-maml-enas", "search-random"}
+    assert all(first["ops"].values())
     assert [each["contrasts"]["search"]["difference"] for each in kept["seeds"]] == pytest.approx([10, 30])
     assert kept["contrasts"]["train-on"]["difference"] == pytest.approx(20)
     (tmp_path / "demo.json").write_text(json.dumps(kept))

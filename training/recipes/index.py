@@ -1,8 +1,7 @@
 """Write training/recipes/README.md: what each recipe was published with, and what it gave here.
 
-``python training/recipes/index.py`` after a recipe, docs/results.md or a file of docs/results/runs has changed; a test
-compares. The published number is in a recipe's comment. A run of a recipe is a row of docs/results.md that names it, or
-a results.json in docs/results/runs whose command has it.
+``python training/recipes/index.py`` after a recipe or a file of docs/results/runs has changed; a test compares. The
+published number is in a recipe's comment. A run of a recipe is a file of docs/results/runs whose command has it.
 """
 
 import json
@@ -29,9 +28,10 @@ Settings by name: `python training/run_experiment.py --config=training/recipes/N
 win over the recipe's. Made by `python training/recipes/index.py`.
 
 *Published* is the number of the source in %; *lead* says that it or a setting was not read in the authors' own paper
-or code. *Measured* is what the recipe gave here, transductive and by the support set's statistics, in % with a 95 %
-interval over test episodes; [docs/results.md](../../docs/results.md) has the machine and the split. *Minutes* are those
-of that run. Recipes called `_quick` are settings for two cores and not those of a publication.
+or code. *Measured* is what the recipe gave here, transductive, by the support set's statistics and, where it says so,
+by the running ones, in % with a 95 % interval over test episodes; [docs/results.md](../../docs/results.md) has the
+machine and the split. *Minutes* are those of that run. Recipes called `_quick` are settings for two cores and not those
+of a publication.
 """
 
 
@@ -66,12 +66,6 @@ def published(comment: str) -> tuple[str, str]:
     return found["source"], found["number"].replace("+-", "±") + lead
 
 
-def from_row(cells: list[str]) -> Measured:
-    """Return what a row of docs/results.md holds; its seconds are numbers outside of brackets."""
-    seconds = sum(map(int, re.findall(r"\d+", re.sub(r"\(.*?\)", "", cells[7]))))
-    return Measured(f"{cells[4]}; {cells[5]}", f"{seconds / 60:.0f}")
-
-
 def further_flags(command: str, own: dict[str, Any]) -> str:
     """Return the flags of a command that win over its recipe's, ``own``, and may change its result.
 
@@ -90,8 +84,11 @@ def further_flags(command: str, own: dict[str, Any]) -> str:
 
 def from_results(run: dict[str, Any], own: dict[str, Any]) -> Measured:
     """Return what a results.json holds, with the flags that win over those of its recipe, ``own``, and where it ran."""
-    modes = [run["test"][mode] for mode in ("transductive", "support") if mode in run["test"]]
-    scores = "; ".join(f"{100 * mode['accuracy']:.1f} ± {100 * mode['ci95']:.1f}" for mode in modes)
+    scores = "; ".join(
+        f"{words}{100 * run['test'][mode]['accuracy']:.1f} ± {100 * run['test'][mode]['ci95']:.1f}"
+        for mode, words in (("transductive", ""), ("support", ""), ("running", "running "))
+        if mode in run["test"]
+    )
     flags = further_flags(str(run.get("command", "")), own)
     minutes = (run["wall_seconds"] + run.get("test_seconds", 0.0)) / 60
     where = f" on {run['hardware']}" if run.get("hardware") else ""
@@ -101,22 +98,24 @@ def from_results(run: dict[str, Any], own: dict[str, Any]) -> Measured:
 def measured() -> dict[str, Measured]:
     """Return the run of each recipe that has one, by the recipe's name.
 
-    A results.json comes before a row, and one that is called as the recipe before another.
+    A file that is called as the recipe comes first, then the best one, which is named.
     """
-    found: dict[str, Measured] = {}
-    for line in (DOCS / "results.md").read_text(encoding="utf-8").splitlines():
-        cells = [cell.strip() for cell in line.strip("| ").split("|")]
-        names = re.findall(r"recipe `(\w+)`", line)
-        if line.startswith("|") and len(cells) >= 8 and names:
-            found[names[0]] = from_row(cells)
     files = sorted((DOCS / "results" / "runs").glob("*.json"))
-    runs = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
-    for stem, run in runs.items():
+    found: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for file in files:
+        run = json.loads(file.read_text(encoding="utf-8"))
         name = re.search(r"recipes/(\w+)\.yaml", str(run.get("command", "")))
-        if name and (stem == name[1] or name[1] not in runs):
-            own = yaml.safe_load((HERE / f"{name[1]}.yaml").read_text(encoding="utf-8"))
-            found[name[1]] = from_results(run, own)
-    return found
+        if name:
+            found.setdefault(name[1], []).append((file.stem, run))
+    return {recipe: _chosen(recipe, runs) for recipe, runs in found.items()}
+
+
+def _chosen(recipe: str, runs: list[tuple[str, dict[str, Any]]]) -> Measured:
+    """Return what the file of a recipe that is shown holds."""
+    own = yaml.safe_load((HERE / f"{recipe}.yaml").read_text(encoding="utf-8"))
+    stem, run = max(runs, key=lambda each: (each[0] == recipe, max(t["accuracy"] for t in each[1]["test"].values())))
+    shown = from_results(run, own)
+    return shown if stem == recipe else shown._replace(accuracy=f"{shown.accuracy} (`{stem}`)")
 
 
 def render() -> str:
