@@ -45,16 +45,14 @@ ARM_COST = "3 s of a core per arm and supernet, after the tables (5 minutes of a
 #: Single runs under docs/results/runs: those whose learning curves are shown, all, and those of README.md.
 CURVES = (
     "maml_mini42", "maml_mini_imagenet_5w1s_quick", "maml_mini_imagenet_5w1s_h100", "anil_mini_imagenet_5w5s_quick",
-    "anil_mini_imagenet_5w5s_h200",
-    "maml_plus_plus_omniglot_20w1s_h200",
-    "maml_plus_plus_mini42_h200", "maml_plus_plus_mini84_h200", "maml_plus_plus_mini84_longer_h200",
-    "maml_plus_plus_mini84_longest_h200", "proto_mini42", "proto_net_mini_imagenet_5w5s_quick", "rfs_mini42",
+    "anil_mini_imagenet_5w5s_h200", "maml_plus_plus_omniglot_20w1s_h200", "maml_plus_plus_mini42_h200",
+    "maml_plus_plus_mini84_h200", "maml_plus_plus_mini84_longer_h200", "maml_plus_plus_mini84_longest_h200",
+    "maml_plus_plus_mini84_crops", "proto_mini42", "proto_net_mini_imagenet_5w5s_quick", "rfs_mini42",
     "rfs_mini_imagenet_5w5s_quick", "rfs_mini84_longer", "matching_net_mini_imagenet_5w5s_quick",
     "baseline_mini_imagenet_5w5s_quick", "baseline_plus_plus_mini_imagenet_5w5s_quick",
 )  # fmt: skip
 RUNS = (
-    *CURVES, "rfs_copies", "rfs_longer_copies", "maml_omniglot_5w1s_quick",
-    "maml_omniglot_20w1s_quick",
+    *CURVES, "rfs_copies", "rfs_longer_copies", "maml_omniglot_5w1s_quick", "maml_omniglot_20w1s_quick",
     "meta_sgd_omniglot_5w1s_quick", "proto_net_omniglot_5w1s", "reptile_omniglot_5w5s_quick",
     "maml_plus_plus_omniglot_5w1s_quick", "boil_omniglot_5w1s_quick", "mamlenas_omniglot_5w1s_quick",
     "random_search_omniglot_5w1s", "tnas_omniglot_5w1s_quick", "meta_nas_omniglot_5w1s_quick",
