@@ -11,9 +11,11 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from few_shot_nas.errors import InputError
 from few_shot_nas.report import Run, as_json, compare_arms, load_run
 from few_shot_nas.whole_file import write_text
 
@@ -206,34 +208,55 @@ def _pairs(folders: str) -> dict[str, Any]:
     return found
 
 
+def named_path(word: str) -> tuple[str, Path]:
+    """Return the parts of ``NAME=PATH``.
+
+    >>> named_path("root=/")
+    ('root', PosixPath('/'))
+
+    Raises:
+        argparse.ArgumentTypeError: if there is no name or no such path.
+    """
+    name, _, path = word.partition("=")
+    if not name or not path or not Path(path).exists():
+        raise argparse.ArgumentTypeError(f"{word!r} given: it needs NAME=PATH with a path that exists")
+    return name, Path(path)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the files."""
     parser = argparse.ArgumentParser(prog="collect.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("runs", type=Path, nargs="?", help="folder of the runs of docs/does_maml_enas_work.md")
-    parser.add_argument("--run", action="append", default=[], metavar="NAME=DIR", help="a single run")
-    parser.add_argument("--compare", action="append", default=[], metavar="NAME=DIR", help="a run and those beside it")
+    add = partial(parser.add_argument, action="append", default=[], type=named_path)
+    add("--run", metavar="NAME=DIR", help="a single run")
+    add("--compare", metavar="NAME=DIR", help="a run and those beside it")
+    add("--copy", metavar="NAME=FILE", help="a JSON file")
     parser.add_argument("--demo", type=Path, metavar="DIR", help="the folder of demo0, demo1, ...")
-    parser.add_argument("--copy", action="append", default=[], metavar="NAME=FILE", help="a JSON file")
     own = parser.parse_args(argv)
-    for word in own.compare:
-        name, folder = word.split("=", 1)
-        write(f"compare_{name}.json", short(neighbours(Path(folder))))
-    for word in own.copy:
-        name, file = word.split("=", 1)
-        write(f"{name}.json", short(json.loads(Path(file).read_text(encoding="utf-8"))))
-    for word in own.run:
-        name, folder = word.split("=", 1)
-        write(f"runs/{name}.json", short(single_run(Path(folder))))
+    try:
+        _write_all(own)
+    except InputError as problem:
+        parser.error(str(problem))
+    return 0
+
+
+def _write_all(own: argparse.Namespace) -> None:
+    """Write what the flags name."""
+    for name, folder in own.compare:
+        write(f"compare_{name}.json", short(neighbours(folder)))
+    for name, file in own.copy:
+        write(f"{name}.json", short(json.loads(file.read_text(encoding="utf-8"))))
+    for name, folder in own.run:
+        write(f"runs/{name}.json", short(single_run(folder)))
     if own.demo is not None:
         write("demo.json", short(demo(own.demo)))
     if own.runs is None:
-        return 0
+        return
     write("stage0.json", short(analyses(own.runs)))
     for name, (folder, reference, others) in COMPARISONS.items():
         beside = sorted(path for path in (own.runs / folder).iterdir() if path.is_dir())
         arms = [path for path in beside if path.name == reference or path.name.startswith(others)]
         write(f"compare_{name}.json", short(compared(arms, own.runs / folder / reference)))
-    return 0
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import run_tables, tables
-from benchmarks.collect import demo, single_run
+from benchmarks.collect import demo, main, single_run
 
 
 def test_a_learning_curve_has_the_training_accuracy_since_the_validation_before(
@@ -71,3 +71,21 @@ def test_the_demo_over_seeds_has_the_differences_task_by_task_and_over_the_seeds
     body = run_tables.demo_table()[2:]
     assert body[0].startswith("| 0 | 100 to 25.0 | 2.00 | 50.0 | 40.0 | +10.00 ± 0.00 | ")
     assert body[2].startswith("| mean, ± over the 2 seeds |  |  | 60.0 | 40.0 | +20.00 ± 127.06, *")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--run", "x"], "'x' given: it needs NAME=PATH"),
+        (["--copy", "x=/nowhere.json"], "'x=/nowhere.json' given"),
+        (["--demo", "/nowhere"], "/nowhere/demo[0-9]*/search-random holds no run"),
+        (["--run", "x=."], "collect.py: error: report: results.json is missing"),
+    ],
+)
+def test_what_cannot_be_collected_is_told_in_one_line(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(words)
+    assert message in capsys.readouterr().err.splitlines()[-1]
