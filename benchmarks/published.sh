@@ -37,10 +37,13 @@ finished() { [ -e "$out/$1.done" ]; }
 failed() { [ -e "$out/$1.failed" ]; }
 limited() { timeout --signal=INT --kill-after=30 "$limit" "$python" "$@"; }
 
-once() {  # NAME ARGUMENTS...: what cannot go on where it stopped
-  limited "${@:2}" && return
+fail() {  # NAME: mark it as failed
   touch "$out/$1.failed"
   return 1
+}
+
+once() {  # NAME ARGUMENTS...: what cannot go on where it stopped
+  limited "${@:2}" || fail "$1"
 }
 
 ended() {  # NAME RUN: whether the run that a step needs is at its end
@@ -60,12 +63,10 @@ train() {  # NAME FLAGS...: start the run or go on with it
     local how="starts it afresh"
     [ -e "$run/checkpoints/last.ckpt" ] && how="goes on from its last checkpoint"
     if passed_limit "$status"; then echo "== $1: not at its end; the next call $how"
-    else touch "$out/$1.failed"; fi
+    else fail "$1"; fi
     return 1
   fi
-  "$python" benchmarks/model_card.py "$run" && return
-  touch "$out/$1.failed"
-  return 1
+  "$python" benchmarks/model_card.py "$run" || fail "$1"
 }
 
 retest() {  # NAME RUN FLAGS...: test a finished run under another protocol
@@ -79,7 +80,7 @@ decode() {  # NAME SEARCH FLAGS...: the genotype of every test task of a search;
   ended "$1" "$2" || return 1
   limited training/decode.py --run_dir="$run" "${@:3}"
   local status=$?
-  [ "$status" -eq 0 ] || passed_limit "$status" || touch "$out/$1.failed"
+  [ "$status" -eq 0 ] || passed_limit "$status" || fail "$1"
   return "$status"
 }
 

@@ -1,10 +1,18 @@
 """Tables of single runs and of the demo, rendered from docs/results/runs and docs/results/demo.json."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from benchmarks.collect import DEMO_PAIRS
-from benchmarks.tables import read, rows, signed
+from benchmarks.tables import contrast_cells, read, rows, signed
+from few_shot_nas.report.tables import percent
+from few_shot_nas.stats.statistics import MeanCI
+
+
+def tested(score: Mapping[str, Any]) -> str:
+    """Return the test accuracy of one way of normalising: ``61.0 ± 0.7``."""
+    return percent(MeanCI(score["accuracy"], score["ci95"], score["episodes"]))
 
 
 def seconds(run: Mapping[str, Any]) -> float:
@@ -21,13 +29,12 @@ def runs_table(names: Sequence[str]) -> list[str]:
     for name in names:
         run = read(f"runs/{name}.json")
         scores = [
-            f"{100 * run['test'][mode]['accuracy']:.1f} ± {100 * run['test'][mode]['ci95']:.1f}"
-            if mode in run["test"] else "-"
+            tested(run["test"][mode]) if mode in run["test"] else "-"
             for mode in ("transductive", "support", "running")
         ]  # fmt: skip
-        size = f" {run['image_size']}x{run['image_size']}" if "image_size" in run else ""
+        size = run["image_size"]
         body.append((
-            f"{run['data_class']}{size}, {run['split']} classes", f"{run['n_way']}-way {run['k_shot']}-shot",
+            f"{run['data_class']} {size}x{size}, {run['split']} classes", f"{run['n_way']}-way {run['k_shot']}-shot",
             f"{run['algorithm']}, {run['model_class']} (`{name}`)", str(run["meta_steps"]),
             str(next(iter(run["test"].values()))["episodes"]), *scores,
             f"{seconds(run):.0f}", run["hardware"],
@@ -56,14 +63,11 @@ def overfitting_table(names: Mapping[str, str]) -> list[str]:
     """
     head = ("changed", "last meta-step", "training classes %", "validation classes %", "gap", "best validation",
             "test %", "to nothing", "± classes", "seconds")  # fmt: skip
-    differences = {
-        each["arm"]: (signed(each["difference"], each["t_half_width"]), f"{each['classes_half_width']:.2f}")
-        for each in read("compare_overfitting.json")["contrasts"]
-    }
+    contrasts = contrast_cells(read("compare_overfitting.json"))
     body = []
-    for place, (name, changed) in enumerate(names.items()):
+    for name, changed in names.items():
         run = read(f"runs/overfitting_{name}.json")
-        curve, test = run["learning_curve"], run["test"]["transductive"]
+        curve = run["learning_curve"]
         trained = ("-", "-", "-", "-", "-")  # a run that evaluate.py tested again
         if curve:
             (step, last, _), best = curve[-1], max(curve, key=lambda point: point[1])
@@ -73,8 +77,8 @@ def overfitting_table(names: Mapping[str, str]) -> list[str]:
                 f"{100 * best[1]:.1f} at {best[0]}",
             )  # fmt: skip
         body.append((
-            changed, *trained, f"{100 * test['accuracy']:.1f} ± {100 * test['ci95']:.1f}",
-            *(differences[name] if place else ("", "")), f"{seconds(run):.0f}",
+            changed, *trained, tested(run["test"]["transductive"]),
+            *contrasts[name][1:3], f"{seconds(run):.0f}",
         ))  # fmt: skip
     return rows(head, body)
 
@@ -93,7 +97,7 @@ def demo_table() -> list[str]:
         for each in content["seeds"]
     ]  # fmt: skip
     mean = {
-        run: sum(each["accuracy"][run] for each in content["seeds"]) / len(content["seeds"])
+        run: fmean(each["accuracy"][run] for each in content["seeds"])
         for run in content["seeds"][0]["accuracy"]
     }
     return rows(head, [*body, (

@@ -175,7 +175,7 @@ def contrasts_table(
     head = [arm]
     for title in files:
         head += [f"{title} %", f"to {reference}", "± classes", "verdict"]
-    found = [_contrast_cells(read(file)) for file in files.values()]
+    found = [contrast_cells(read(file)) for file in files.values()]
     body = [
         [words, *(cell for cells in found for cell in cells.get(name, ("-", "", "", "")))]
         for name, words in names.items()
@@ -184,7 +184,7 @@ def contrasts_table(
     return rows(head, body)
 
 
-def _contrast_cells(content: Mapping[str, Any]) -> dict[str, tuple[str, str, str, str]]:
+def contrast_cells(content: Mapping[str, Any]) -> dict[str, tuple[str, str, str, str]]:
     """Return the cells of each arm of a compare.json."""
     contrast = {each["arm"]: each for each in content["contrasts"]}
     found = {}

@@ -35,8 +35,9 @@ def test_a_run_with_gap_episodes_shows_both_accuracies_at_the_last_validation(
     (tmp_path / "runs").mkdir()
     for name in ("plain", "x"):
         (tmp_path / "runs" / f"overfitting_{name}.json").write_text(json.dumps(single_run(path)))
-    contrasts = [{"arm": "x", "difference": 1.5, "t_half_width": 0.5, "classes_half_width": 2.0}]
-    (tmp_path / "compare_overfitting.json").write_text(json.dumps({"contrasts": contrasts}))
+    own = {"difference": 1.5, "t_half_width": 0.5, "classes_half_width": 2.0, "verdict": "better"}
+    arms = [{"name": name, "accuracy_percent": 50.0} for name in ("plain", "x")]
+    (tmp_path / "compare_overfitting.json").write_text(json.dumps({"arms": arms, "contrasts": [{"arm": "x", **own}]}))
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     row = run_tables.overfitting_table({"plain": "nothing", "x": "more"})[3]
     assert row.startswith("| more | 40 | 90.0 | 40.0 ± 3.0 | 50.0 | 50.0 at 20 | ")

@@ -1,7 +1,7 @@
 """Every recipe and what it says must be a configuration that the command line takes, and train."""
 
-import os
 import json
+import os
 import re
 from pathlib import Path
 
